@@ -1,0 +1,30 @@
+"""Fingerprints: what a model or a tokenizer is, whatever it is called and wherever it lies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from kis_jax.checkpoints.tensors import weight_files
+
+
+def of_files(paths: Iterable[Path]) -> str:
+    """SHA-256 of the contents of files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def of_model(directory: Path) -> str:
+    """SHA-256 of a checkpoint's configuration and weights, every byte of them."""
+    return of_files([directory / "config.json", *weight_files(directory)])
+
+
+def of_tokenizer(tokenizer: PreTrainedTokenizerFast) -> str:
+    """SHA-256 of all that decides how a tokenizer splits a text."""
+    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()

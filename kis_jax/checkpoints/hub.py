@@ -1,0 +1,41 @@
+"""Where a model is: a local directory, or a hub name fetched into the local cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+_PATTERNS = ["*.json", "*.safetensors", "flax_model.msgpack", "tokenizer.model", "*.txt"]
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def locate(name_or_path: str | Path) -> Path:
+    """The local directory of a model.
+
+    A path that exists is taken as it is; else the name is looked up on the HuggingFace hub, and
+    configuration, tokenizer and weights (never pickles) are fetched into its cache, or found
+    there.
+
+    Raises:
+      ValueError: if there is neither such a directory nor such a model, or the hub does not
+        answer.
+    """
+    path = Path(name_or_path)
+    if path.is_dir():
+        return path
+    name = str(name_or_path)
+    if path.exists():
+        raise ValueError(f"{path}: expected a directory in HuggingFace layout, found a file")
+    if isinstance(name_or_path, Path) or not _HUB_NAME.fullmatch(name):
+        raise ValueError(f"{name}: no such directory, and not of the form of a hub name")
+    try:
+        return Path(snapshot_download(name, allow_patterns=_PATTERNS))
+    except Exception as error:  # hub errors, httpx's and the system's, by many classes
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        raise ValueError(
+            f"{name}: no such local directory, and the hub gave none "
+            f"({type(error).__name__}: {reason}); check the name, or download the model where "
+            "there is a network and pass the path of its directory"
+        ) from error

@@ -1,0 +1,111 @@
+"""A family's table, expanded for one model and held against the tensors of a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from kis_jax.models.families import Family
+from kis_jax.models.families.family import Layout
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One tensor of a checkpoint, as it is needed for one parameter.
+
+    Attributes:
+      source: name of the tensor.
+      shape: its shape.
+      target: path of the parameter.
+      layer: place on the parameter's leading axis; None if the tensor is the whole of it.
+      layout: how the parameter lies in the tensor.
+    """
+
+    source: str
+    shape: Shape
+    target: str
+    layer: int | None
+    layout: Layout
+
+
+def expand(family: Family, shapes: Mapping[str, Shape]) -> list[Entry]:
+    """The entries of all parameters of a model.
+
+    Args:
+      family: whose table is expanded.
+      shapes: of each parameter by its path.
+
+    Raises:
+      ValueError: if a parameter stands in no row, or in two: a fault of the table.
+    """
+    rows = {row.target: row for row in family.weights}
+    if len(rows) != len(family.weights) or shapes.keys() - rows.keys():
+        missing = sorted(shapes.keys() - rows.keys())
+        raise ValueError(
+            f"table of {family.name}: expected one row for each parameter, found none for "
+            f"{missing or 'no parameter'}, and {len(family.weights) - len(rows)} twice"
+        )
+    entries = []
+    for target, shape in shapes.items():
+        row = rows[target]
+        if "{layer}" not in row.source:
+            entries.append(Entry(row.source, row.layout.shape(shape), target, None, row.layout))
+            continue
+        for layer in range(shape[0]):
+            source = row.source.replace("{layer}", str(layer))
+            entries.append(Entry(source, row.layout.shape(shape[1:]), target, layer, row.layout))
+    return entries
+
+
+def match(
+    family: Family, shapes: Mapping[str, Shape], stored: Mapping[str, Shape], where: object
+) -> list[Entry]:
+    """The entries of a model under the names that a checkpoint uses, none amiss.
+
+    Args:
+      family: whose table is used.
+      shapes: of each parameter by its path.
+      stored: of each tensor of the checkpoint by its name.
+      where: the checkpoint, for messages.
+
+    Raises:
+      ValueError: naming every tensor that is missing, that nothing reads, or that has another
+        shape than the configuration says.
+    """
+    entries = expand(family, shapes)
+    bare = not any(name.startswith(family.prefix) for name in stored)
+    if bare:
+        entries = [
+            dataclasses.replace(entry, source=entry.source.removeprefix(family.prefix))
+            for entry in entries
+        ]
+    expected = {entry.source: entry.shape for entry in entries}
+    unused = [row.source for row in family.weights if row.target not in shapes]
+    patterns = [
+        re.escape(name.removeprefix(family.prefix) if bare else name).replace(r"\{layer\}", r"\d+")
+        for name in (*family.ignored, *unused)
+    ]
+    extra = [name for name in stored if name not in expected and not _any_match(patterns, name)]
+    faults = [
+        *(f"missing {name}" for name in expected if name not in stored),
+        *(f"unknown {name}" for name in extra),
+        *(
+            f"{name} of shape {stored[name]} where config.json asks for {shape}"
+            for name, shape in expected.items()
+            if name in stored and stored[name] != shape
+        ),
+    ]
+    if faults:
+        raise ValueError(
+            f"{where}: expected exactly the tensors of a {family.name} of the shape in "
+            f"config.json, found {'; '.join(faults)}; check that weights and config.json belong "
+            "together and that the download is whole"
+        )
+    return entries
+
+
+def _any_match(patterns: list[str], name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)

@@ -1,0 +1,1 @@
+"""The mathematics of knowledge superposition: arrays in, arrays out, on jax alone."""

@@ -1,0 +1,151 @@
+"""Superposition of keys: how much of an edit of one fact also lands on another."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kis_jax.core.moments import Moments, moments
+from kis_jax.core.whitening import Whitener
+
+
+def gram(keys: Array, whitener: Whitener | None = None) -> Array:
+    r"""Gram matrix of keys, in activation space or in whitening space.
+
+    Args:
+      keys: one fact a row, `(n, d)`.
+      whitener: None for $Q = K K^\top$; else $G = K C^{-1} K^\top$.
+
+    Returns:
+      `(n, n)`, symmetric.
+
+    Raises:
+      ValueError: if `keys` is not a matrix, or not of the whitener's width.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> gram(jnp.array([[1.0, 2.0], [0.0, 3.0]]))
+      Array([[5., 6.],
+             [6., 9.]], dtype=float32)
+
+    Reference: Hu et al. 2024 (arXiv 2408.07413), section 4.1.
+    """
+    coordinates = _coordinates(keys, whitener)
+    return _product(coordinates, coordinates)
+
+
+def superposition(keys: Array, whitener: Whitener, others: Array | None = None) -> Array:
+    r"""Superposition of each key with every other.
+
+    $P_{ij} = k_i^\top C^{-1} k_j / k_i^\top C^{-1} k_i$: the share of an edit of fact $i$ that
+    also lands on fact $j$. Row i is the edit, column j what it touches; not symmetric.
+
+    Args:
+      keys: the facts that are edited, `(n, d)`.
+      whitener: of the layer's second moment.
+      others: the keys that are touched, `(q, d)`; the edited ones themselves if None.
+
+    Returns:
+      `(n, q)`. Without `others` it is `(n, n)` with diagonal 1.
+
+    Raises:
+      ValueError: if a width differs from the whitener's.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from kis_jax.core.whitening import whitener
+      >>> w = whitener(jnp.eye(2))
+      >>> superposition(jnp.array([[1.0, 1.0], [2.0, 0.0]]), w)
+      Array([[1. , 1. ],
+             [0.5, 1. ]], dtype=float32)
+
+    Reference: Hu et al. 2024 (arXiv 2408.07413), eq. 17.
+    """
+    white = _coordinates(keys, whitener)
+    if others is None:
+        products = _product(white, white)
+        return products / jnp.diagonal(products)[:, None]
+    touched = _coordinates(others, whitener, "others")
+    return _product(white, touched) / jnp.sum(white * white, axis=-1, keepdims=True)
+
+
+def cosine_similarity(keys: Array, whitener: Whitener | None = None) -> Array:
+    """Cosine of the angle between keys.
+
+    Args:
+      keys: one fact a row, `(n, d)`.
+      whitener: None for activation space; else the angles are those of whitened keys.
+
+    Returns:
+      `(n, n)`, symmetric, within -1 to 1; NaN in the row and column of a zero key.
+
+    Raises:
+      ValueError: if `keys` is not a matrix, or not of the whitener's width.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> cosine_similarity(jnp.array([[3.0, 4.0], [1.0, 0.0]]))
+      Array([[1. , 0.6],
+             [0.6, 1. ]], dtype=float32)
+    """
+    coordinates = _coordinates(keys, whitener)
+    unit = coordinates / jnp.linalg.norm(coordinates, axis=-1, keepdims=True)
+    return jnp.clip(_product(unit, unit), -1, 1)
+
+
+def angles(keys: Array, whitener: Whitener | None = None) -> Array:
+    """Angles between keys in degrees, 0 to 180: the arc cosine of `cosine_similarity`.
+
+    Angles under `sqrt(2 eps)` radians, about 0.03 degrees in float32, are not told from 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> angles(jnp.array([[2.0, 0.0], [0.0, 1.0]]))
+      Array([[ 0., 90.],
+             [90.,  0.]], dtype=float32)
+    """
+    return jnp.rad2deg(jnp.arccos(cosine_similarity(keys, whitener)))
+
+
+def off_diagonal_moments(matrix: Array) -> Moments:
+    """Moments of the entries of a square matrix that are not on its diagonal.
+
+    Args:
+      matrix: `(n, n)`, such as P; at least 2 x 2.
+
+    Returns:
+      Moments with scalar fields, over n (n - 1) entries.
+
+    Raises:
+      ValueError: if the matrix is not square, or has nothing off its diagonal.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(off_diagonal_moments(jnp.array([[1.0, 0.2], [0.4, 1.0]])).mean)
+      0.3...
+
+    Reference: Hu et al. 2024 (arXiv 2408.07413), section 4.2.
+    """
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] < 2:
+        raise ValueError(
+            f"matrix: expected a square matrix of two or more facts, found shape {matrix.shape}"
+        )
+    return moments(matrix, where=~jnp.eye(matrix.shape[0], dtype=bool))
+
+
+def _coordinates(keys: Array, whitener: Whitener | None, name: str = "keys") -> Array:
+    if keys.ndim != 2:
+        raise ValueError(f"{name}: expected shape (n, d), one fact a row, found {keys.shape}")
+    return keys if whitener is None else whitener.whiten(keys)
+
+
+def _product(left: Array, right: Array) -> Array:
+    """Inner products of all rows, at the highest precision, in float32 or better."""
+    return jax.lax.dot_general(
+        left,
+        right,
+        (((1,), (1,)), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=left.dtype if left.dtype.itemsize >= 4 else jnp.float32,
+    )
