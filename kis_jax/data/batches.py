@@ -1,0 +1,121 @@
+"""Texts to batches of tokens: filled by length, under a budget chosen from memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+
+import jax
+import numpy as np
+
+from kis_jax.models import DecoderConfig
+
+# More tokens at once gain nothing: the products are long past the size at which they are fast.
+_MOST_TOKENS = 8192
+_SHARE_OF_MEMORY = 0.125
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Some texts as one array.
+
+    Attributes:
+      tokens: `(b, t)` int32, padded on the right with zeros.
+      mask: `(b, t)` bool, False at padding.
+      rows: for each row that holds a text, the place of that text in the input; the rows after
+        these are empty.
+    """
+
+    tokens: np.ndarray
+    mask: np.ndarray
+    rows: tuple[int, ...]
+
+
+def fill_batches(
+    texts: Iterable[list[int]], *, token_budget: int, context_length: int
+) -> Iterator[Batch]:
+    """Batches texts of about one length, a fixed number of tokens at a time.
+
+    Lengths are rounded up to a few per octave (8, 10, 12, 14, 16, 20, 24, ...), so that little is
+    padding and few shapes have to be compiled. Which texts share a batch depends on the texts
+    and the budget alone. Holds at most one unfinished batch for each length.
+
+    Args:
+      texts: token ids of each, at least one and at most `context_length`.
+      token_budget: the most tokens in a batch, padding included; at least one text is taken.
+      context_length: the longest text.
+
+    Yields:
+      Batches of shape `(max(1, token_budget // t), t)`; the last ones may have fewer rows, a
+      power of two of them, some empty. Every text comes in exactly one.
+
+    Raises:
+      ValueError: if a text is empty or longer than the context.
+    """
+    waiting: dict[int, list[tuple[int, list[int]]]] = {}
+    for place, text in enumerate(texts):
+        if not 1 <= len(text) <= context_length:
+            raise ValueError(
+                f"texts: expected 1 to {context_length} tokens, found {len(text)} in text {place}"
+            )
+        length = _rounded(len(text), context_length)
+        queue = waiting.setdefault(length, [])
+        queue.append((place, text))
+        if len(queue) == _batch_size(length, token_budget):
+            yield _pad(queue, length, len(queue))
+            queue.clear()
+    # What is left over goes out from the longest to the shortest, short texts filling up the
+    # batches of longer ones: fewer of them than one for each length.
+    rest = sorted((item for queue in waiting.values() for item in queue), key=_longest_first)
+    while rest:
+        length = _rounded(len(rest[0][1]), context_length)
+        size = min(_batch_size(length, token_budget), 1 << (len(rest) - 1).bit_length())
+        yield _pad(rest[:size], length, size)
+        rest = rest[size:]
+
+
+def token_budget(config: DecoderConfig, *, memory: int | None = None) -> int:
+    """How many tokens to run at once: as many as fit an eighth of the memory, at most 8,192.
+
+    Counts what one layer holds for each token: attention weights for every head and position of
+    a whole context, twice; the MLP's hidden layer, three times; the residual stream and its
+    projections, ten times; four bytes each.
+
+    Args:
+      config: of the model.
+      memory: bytes; that of the first device (of the machine, if it is a CPU) if None.
+    """
+    floats = 2 * config.num_heads * config.context_length + 3 * config.mlp_width + 10 * config.width
+    available = _device_memory() if memory is None else memory
+    return int(min(_MOST_TOKENS, max(1, _SHARE_OF_MEMORY * available / (4 * floats))))
+
+
+def _device_memory() -> int:
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
+
+
+def _rounded(length: int, most: int) -> int:
+    """The next of 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, ..., but no more than `most`."""
+    step = max(2, 2 ** ((max(length, 8) - 1).bit_length() - 3))
+    return min(most, max(8, -(-length // step) * step))
+
+
+def _batch_size(length: int, token_budget: int) -> int:
+    return max(1, token_budget // length)
+
+
+def _longest_first(item: tuple[int, list[int]]) -> tuple[int, int]:
+    return -len(item[1]), item[0]
+
+
+def _pad(items: list[tuple[int, list[int]]], length: int, size: int) -> Batch:
+    tokens = np.zeros((size, length), np.int32)
+    mask = np.zeros((size, length), bool)
+    for row, (_, text) in enumerate(items):
+        tokens[row, : len(text)] = text
+        mask[row, : len(text)] = True
+    return Batch(tokens, mask, tuple(place for place, _ in items))

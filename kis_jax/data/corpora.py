@@ -1,0 +1,165 @@
+"""Text corpora: documents from local files or from the hub."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from kis_jax.data.hub import stream_hub
+
+# The Wikipedia of the editing literature, in the form in which the hub has it now.
+KNOWN_CORPORA = {"wikipedia": "wikimedia/wikipedia:20231101.en"}
+
+_CHUNK = 256  # documents tokenized at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A source of documents that can be read from the start any number of times.
+
+    Attributes:
+      name: as the user gave it.
+      documents: opens a fresh stream of the documents, in a fixed order; none is blank.
+      num_documents: how many there are; None if that is not known before they are read.
+      fingerprint: of all the documents' bytes; for a corpus on the hub, of its name.
+    """
+
+    name: str
+    documents: Callable[[], Iterator[str]]
+    num_documents: int | None
+    fingerprint: str
+
+
+def open_corpus(source: str | Path, *, limit: int | None = None) -> Corpus:
+    """Opens a corpus and reads it through once for its fingerprint; a hub corpus is streamed.
+
+    Args:
+      source: a `.txt` file (a document a line), `.jsonl` (an object with `text` a line),
+        `.parquet` (a column `text`), a folder of these, read in the order of their paths; or the
+        name of a data set on the hub, `owner/name[:configuration]`, or "wikipedia".
+      limit: the most documents to take, from the start; all if None.
+
+    Raises:
+      ValueError: if there is no such source, a file has another ending or is broken, or no
+        document is in it.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"num_documents: expected a positive number, found {limit}")
+    path, name = Path(source), str(source)
+    if not path.exists():
+        hub_name = KNOWN_CORPORA.get(name, name)
+        if "/" not in hub_name or isinstance(source, Path) or path.suffix in _READERS:
+            raise ValueError(
+                f"corpus: expected {', '.join(_READERS)}, a folder of these, or the name of a data "
+                f"set on the hub, found no file {name}"
+            )
+        documents = _limited(lambda: (record["text"] for record in stream_hub(hub_name)), limit)
+        digest = hashlib.sha256(f"hub:{hub_name}:{limit}".encode())
+        return Corpus(name, documents, limit, digest.hexdigest())
+    files = _files(path)
+    documents = _limited(lambda: itertools.chain.from_iterable(map(_read_file, files)), limit)
+    digest, count = hashlib.sha256(), 0
+    for document in documents():
+        digest.update(hashlib.sha256(document.encode("utf-8", "surrogatepass")).digest())
+        count += 1
+    if count == 0:
+        raise ValueError(f"corpus: expected at least one document, found none in {source}")
+    return Corpus(name, documents, count, digest.hexdigest())
+
+
+def tokenize_corpus(
+    documents: Iterable[str], tokenizer: PreTrainedTokenizerFast, *, context_length: int
+) -> Iterator[list[int]]:
+    """Tokenizes documents, some hundreds at a time, each cut to the context.
+
+    Special tokens that the tokenizer adds by default are in; a document of no token is left out.
+
+    Yields:
+      Token ids, from 1 to `context_length` of them.
+    """
+    stream = iter(documents)
+    while chunk := list(itertools.islice(stream, _CHUNK)):
+        encoded = tokenizer(chunk, truncation=True, max_length=context_length)
+        yield from filter(None, encoded["input_ids"])
+
+
+def _limited(open_documents: Callable[[], Iterable[str]], limit: int | None):
+    return lambda: itertools.islice(filter(str.strip, open_documents()), limit)
+
+
+def _files(path: Path) -> list[Path]:
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = [file for file in files if file.suffix in _READERS or not path.is_dir()]
+    if not files:
+        raise ValueError(
+            f"corpus: expected files ending in {', '.join(_READERS)}, found none in {path}"
+        )
+    for file in files:
+        if file.suffix not in _READERS:
+            raise ValueError(
+                f"corpus: expected a file ending in {', '.join(_READERS)}, found {file}; "
+                "rename it, or convert it to a document a line"
+            )
+    return files
+
+
+def _read_file(path: Path) -> Iterator[str]:
+    return _READERS[path.suffix](path)
+
+
+def _read_text(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for line in file:
+                yield line.rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected UTF-8 text, found {error.reason}; convert the file to UTF-8"
+        ) from None
+
+
+def _read_json_lines(path: Path) -> Iterator[str]:
+    for number, line in enumerate(_read_text(path), 1):
+        if not line.strip():
+            continue
+        try:
+            text = json.loads(line)["text"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            text = None
+        if not isinstance(text, str):
+            raise ValueError(
+                f'{path}, line {number}: expected an object with "text", found {line[:60]!r}'
+            )
+        yield text
+
+
+def _read_parquet(path: Path) -> Iterator[str]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError(
+            f"{path}: reading parquet needs pyarrow; pip install 'kis_jax[data]', or convert the "
+            "file to .jsonl"
+        ) from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_CHUNK, columns=["text"]):
+                yield from (text for text in batch.column("text").to_pylist() if text)
+    except (pyarrow.ArrowException, KeyError) as error:
+        raise ValueError(
+            f'{path}: expected a parquet file with a column "text", found {error}'
+        ) from error
+
+
+_READERS: dict[str, Callable[[Path], Iterator[str]]] = {
+    ".txt": _read_text,
+    ".jsonl": _read_json_lines,
+    ".parquet": _read_parquet,
+}

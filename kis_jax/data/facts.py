@@ -1,0 +1,166 @@
+"""Facts in CounterFact's record layout."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kis_jax.data.hub import KNOWN_FACTS, read_hub_records
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """One fact, and the prompts that test an edit of it.
+
+    Attributes:
+      case_id: its number in the data set.
+      prompt: with one `{}` where the subject belongs.
+      subject: the subject's name.
+      target_true: the object that is true, "" if not given.
+      target_new: the object that an edit asks for, "" if not given.
+      relation: id of the relation, such as "P103"; "" if not given.
+      paraphrase_prompts: the same question in other words.
+      neighborhood_prompts: of other subjects with the same relation and the same true object.
+      attribute_prompts: of other subjects for which the new object is true.
+      generation_prompts: openings of a text about the subject.
+    """
+
+    case_id: int
+    prompt: str
+    subject: str
+    target_true: str = ""
+    target_new: str = ""
+    relation: str = ""
+    paraphrase_prompts: tuple[str, ...] = ()
+    neighborhood_prompts: tuple[str, ...] = ()
+    attribute_prompts: tuple[str, ...] = ()
+    generation_prompts: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The prompt with its subject filled in."""
+        return self.prompt.replace("{}", self.subject)
+
+    @property
+    def subject_span(self) -> tuple[int, int]:
+        """Where the subject stands in `text`: its first character, and the one after its last.
+
+        The place of `{}`, whatever else the text holds: a name that occurs in it twice is found
+        at the right one.
+        """
+        start = self.prompt.index("{}")
+        return start, start + len(self.subject)
+
+
+def read_facts(source: str | Path, limit: int | None = None) -> list[Fact]:
+    """Reads facts from a CounterFact-layout JSON file, or a known data set on the hub.
+
+    Args:
+      source: path of a JSON file, a list of records; or one of the names in
+        `kis_jax.data.hub.KNOWN_FACTS`.
+      limit: how many records to take from the start; all if None.
+
+    Raises:
+      ValueError: if there is no such file, it is not JSON, or a record lacks its subject or has
+        not exactly one `{}` in its prompt; names line or record.
+    """
+    path = Path(source)
+    if path.is_file():
+        records = _read_json(path)
+    elif str(source) in KNOWN_FACTS:
+        records = read_hub_records(KNOWN_FACTS[str(source)], limit)
+    else:
+        raise ValueError(
+            f"facts: expected a CounterFact-layout JSON file or one of {', '.join(KNOWN_FACTS)}, "
+            f"found no file {source}"
+        )
+    if limit is not None and limit < 1:
+        raise ValueError(f"num_facts: expected a positive number, found {limit}")
+    chosen = records if limit is None else records[:limit]
+    if not chosen:
+        raise ValueError(f"facts: expected at least one record, found none in {source}")
+    return [_fact(record, f"{source}, record {i + 1}") for i, record in enumerate(chosen)]
+
+
+def facts_fingerprint(facts: Sequence[Fact]) -> str:
+    """SHA-256 of the facts, each in full."""
+    content = json.dumps([dataclasses.astuple(fact) for fact in facts], ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def first_of_subject(facts: Sequence[Fact]) -> list[int | None]:
+    """For each fact the index of the first one with the same subject; None if it is that one.
+
+    The same subject has the same or nearly the same key: it collides with itself (p near 1), and
+    says nothing of how different facts lie to each other.
+    """
+    first: dict[str, int] = {}
+    places = [first.setdefault(fact.subject.strip(), i) for i, fact in enumerate(facts)]
+    return [None if place == i else place for i, place in enumerate(places)]
+
+
+def _read_json(path: Path) -> list[Any]:
+    try:
+        records = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}: expected JSON, found {error.msg} at line {error.lineno} "
+            f"column {error.colno}; mend the line, or download the file again"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected UTF-8 text, found {error.reason} at byte {error.start}; "
+            "convert the file to UTF-8"
+        ) from None
+    if not isinstance(records, list):
+        raise ValueError(
+            f"{path}: expected a JSON list of records, found {type(records).__name__}"
+        )
+    return records
+
+
+def _fact(record: Any, where: str) -> Fact:
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{where}: expected an object, found {type(record).__name__}")
+    rewrite = record.get("requested_rewrite")
+    if not isinstance(rewrite, Mapping):
+        raise ValueError(
+            f"{where}: expected `requested_rewrite` with prompt and subject, as in CounterFact, "
+            f"found {type(rewrite).__name__}"
+        )
+    subject, prompt = rewrite.get("subject"), rewrite.get("prompt")
+    if not isinstance(subject, str) or not subject:
+        raise ValueError(f"{where}: expected a `subject`, found {subject!r}; add the name")
+    if not isinstance(prompt, str) or prompt.count("{}") != 1:
+        raise ValueError(
+            f"{where}: expected a `prompt` with exactly one {{}} for its subject, found {prompt!r}"
+        )
+    case_id = record.get("case_id", -1)
+    if not isinstance(case_id, int):
+        raise ValueError(f"{where}: expected `case_id` to be a whole number, found {case_id!r}")
+    return Fact(
+        case_id=case_id,
+        prompt=prompt,
+        subject=subject,
+        target_true=_target(rewrite.get("target_true")),
+        target_new=_target(rewrite.get("target_new")),
+        relation=str(rewrite.get("relation_id") or ""),
+        **{
+            name: tuple(record.get(name) or ())
+            for name in (
+                "paraphrase_prompts",
+                "neighborhood_prompts",
+                "attribute_prompts",
+                "generation_prompts",
+            )
+        },
+    )
+
+
+def _target(target: Any) -> str:
+    """The text of a target, which CounterFact wraps with an id."""
+    return str(target.get("str") or "") if isinstance(target, Mapping) else str(target or "")

@@ -1,0 +1,61 @@
+"""Keys of facts, at all layers, from one forward pass over their prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kis_jax.data.batches import fill_batches
+from kis_jax.data.prompts import Prompt
+from kis_jax.models import Decoder
+
+
+def fact_keys(model: Decoder, prompts: Sequence[Prompt], *, token_budget: int) -> np.ndarray:
+    """The MLP keys at each fact's token, for every layer.
+
+    Args:
+      model: whose keys are taken.
+      prompts: one for each fact.
+      token_budget: the most tokens run at once, padding included.
+
+    Returns:
+      `(layers, n, d)` float32, in the order of the prompts.
+
+    Raises:
+      ValueError: if a key is not finite, naming the layer.
+    """
+    config = model.config
+    keys = np.empty((config.num_layers, len(prompts), config.mlp_width), np.float32)
+    batches = fill_batches(
+        (prompt.tokens for prompt in prompts),
+        token_budget=token_budget,
+        context_length=config.context_length,
+    )
+    for batch in batches:
+        index = np.zeros(len(batch.tokens), np.int32)
+        index[: len(batch.rows)] = [prompts[row].index for row in batch.rows]
+        found = _keys_at(model, batch.tokens, batch.mask, index)
+        keys[:, batch.rows] = np.asarray(found)[:, : len(batch.rows)]
+    check_finite(keys, "keys of the facts")
+    return keys
+
+
+@jax.jit
+def _keys_at(model: Decoder, tokens: Array, mask: Array, index: Array) -> Array:
+    rows = jnp.arange(tokens.shape[0])
+    _, found = model(tokens, mask, tap=lambda keys, _: keys[rows, index])
+    return found.astype(jnp.float32)
+
+
+def check_finite(stacked: np.ndarray, what: str) -> None:
+    """Raises ValueError naming the first layer, the leading axis, with a NaN or infinity."""
+    finite = np.isfinite(stacked).reshape(len(stacked), -1).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"{what}: expected finite numbers, found NaN or infinity in layer "
+            f"{int(np.argmin(finite))}; check the checkpoint, and try float32 if it ran in bfloat16"
+        )

@@ -1,0 +1,85 @@
+"""Second moments of keys for all layers, in one pass over a corpus."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kis_jax.core.second_moment import SecondMoment
+from kis_jax.data.batches import Batch
+from kis_jax.measure.keys import check_finite
+from kis_jax.models import Decoder
+
+# Batches summed on the device in float32 before they are added to the float64 sum on the host:
+# so few that rounding stays at some 1e-7, so many that the transfer costs nothing.
+_BATCHES_ON_DEVICE = 32
+
+
+class SecondMomentPass:
+    """One pass over a corpus: second moments of all layers, fed batch by batch.
+
+    Sums run in float32 on the device and in float64 on the host. Memory is that of the sums,
+    `layers * d * d`, and of one batch, however long the corpus.
+
+    Example:
+      >>> from kis_jax import factlm, load
+      >>> from kis_jax.data.batches import fill_batches
+      >>> model, tokenizer = load(factlm.model_directory())
+      >>> running = SecondMomentPass(model)
+      >>> texts = tokenizer(["A line of text.", "And another one."])["input_ids"]
+      >>> for batch in fill_batches(texts, token_budget=256, context_length=64):
+      ...     running.add(batch)
+      >>> int(running.result().count[0]) == sum(map(len, texts))
+      True
+    """
+
+    def __init__(self, model: Decoder, start: SecondMoment | None = None) -> None:
+        """Starts from nothing, or from the result of an earlier part of the pass."""
+        layers, d = model.config.num_layers, model.config.mlp_width
+        self.model = model
+        self._host = start or SecondMoment(  # type: ignore[arg-type]
+            np.zeros((layers, d, d)), np.zeros(layers, np.int64)
+        )
+        self._empty = lambda: jax.vmap(lambda _: SecondMoment.zeros(d))(jnp.arange(layers))
+        self._device = self._empty()
+        self._pending = 0
+
+    def add(self, batch: Batch) -> None:
+        """Adds all tokens of a batch that are not padding."""
+        self._device = _add(self._device, self.model, batch.tokens, batch.mask)
+        self._pending += 1
+        if self._pending == _BATCHES_ON_DEVICE:
+            self._flush()
+
+    @property
+    def settled(self) -> bool:
+        """Whether all sums are on the host: where a pass may be cut and resumed bit for bit."""
+        return self._pending == 0
+
+    def result(self) -> SecondMoment:
+        """The second moments so far, stacked over layers: NumPy float64, and int64 counts.
+
+        Raises:
+          ValueError: if a sum is not finite, naming the layer.
+        """
+        self._flush()
+        return self._host
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        part = jax.tree.map(np.asarray, self._device)
+        check_finite(part.total, "second moments")
+        self._host = SecondMoment(self._host.total + part.total, self._host.count + part.count)
+        self._device, self._pending = self._empty(), 0
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _add(running: SecondMoment, model: Decoder, tokens: Array, mask: Array) -> SecondMoment:
+    empty = SecondMoment.zeros(model.config.mlp_width)
+    _, batch = model(tokens, mask, tap=empty.update)
+    return running.merge(batch)

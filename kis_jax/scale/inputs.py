@@ -1,0 +1,162 @@
+"""What a scan starts from: model, facts, corpus and settings, all checked before any is run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from kis_jax.checkpoints import fingerprint
+from kis_jax.checkpoints.hub import locate
+from kis_jax.checkpoints.loading import read_config
+from kis_jax.checkpoints.tokenizers import load_tokenizer
+from kis_jax.data.batches import token_budget
+from kis_jax.data.corpora import Corpus, open_corpus
+from kis_jax.data.facts import Fact, facts_fingerprint, read_facts
+from kis_jax.data.prompts import Position, Prompt, tokenize_facts
+from kis_jax.models import DecoderConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanRequest:
+    """What is asked of a scan.
+
+    Attributes:
+      model: a local directory or a hub name.
+      facts: a JSON file or a known data set.
+      corpus: files or a hub name.
+      num_facts: take the first so many facts.
+      num_documents: take at most so many documents.
+      layers: "all", "0,3" or "0:4".
+      position: the token whose key stands for a fact.
+      ridge: added to the diagonal of every second moment.
+      dtype: of the forward pass.
+    """
+
+    model: str
+    facts: str
+    corpus: str
+    num_facts: int = 128
+    num_documents: int = 100_000
+    layers: str = "all"
+    position: Position = "subject_last"
+    ridge: float = 0.0
+    dtype: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanInputs:
+    """The files that a request names, opened and checked; the weights are not read yet.
+
+    Attributes:
+      request: that opened them.
+      directory: of the checkpoint.
+      config: of the model.
+      tokenizer: of the model.
+      facts: to be scanned.
+      prompts: their tokens.
+      corpus: for the second moments.
+      layers: indices of the layers asked for.
+      token_budget: the most tokens run at once.
+      fingerprints: of model, tokenizer, corpus and facts.
+    """
+
+    request: ScanRequest
+    directory: Path
+    config: DecoderConfig
+    tokenizer: PreTrainedTokenizerFast
+    facts: list[Fact]
+    prompts: list[Prompt]
+    corpus: Corpus
+    layers: list[int]
+    token_budget: int
+    fingerprints: dict[str, str]
+
+    @property
+    def second_moment_identity(self) -> dict[str, object]:
+        """What the second moments depend on, and nothing else."""
+        return {
+            **{name: self.fingerprints[name] for name in ("model", "tokenizer", "corpus")},
+            "dtype": self.request.dtype,
+            "context_length": self.config.context_length,
+            "token_budget": self.token_budget,
+        }
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """The entries of `scan.json` that tell this run from another."""
+        return {
+            "fingerprints": self.fingerprints,
+            "settings": {
+                **dataclasses.asdict(self.request),
+                "layers": self.layers,
+                "context_length": self.config.context_length,
+                "token_budget": self.token_budget,
+            },
+        }
+
+
+def open_inputs(request: ScanRequest) -> ScanInputs:
+    """Opens all that a request names, cheap things first.
+
+    Raises:
+      ValueError: naming what is wrong, before anything is computed.
+    """
+    directory = locate(request.model)
+    _, config = read_config(directory)
+    layers = parse_layers(request.layers, config.num_layers)
+    tokenizer = load_tokenizer(directory)
+    if tokenizer is None:
+        raise ValueError(
+            f"{directory}: expected files of a tokenizer, found none; add tokenizer.json"
+        )
+    facts = read_facts(request.facts, request.num_facts)
+    if len(facts) < 2:
+        raise ValueError("num_facts: expected at least two facts to compare, found one")
+    prompts = tokenize_facts(
+        facts, tokenizer, context_length=config.context_length, position=request.position
+    )
+    corpus = open_corpus(request.corpus, limit=request.num_documents)
+    fingerprints = {
+        "model": fingerprint.of_model(directory),
+        "tokenizer": fingerprint.of_tokenizer(tokenizer),
+        "corpus": corpus.fingerprint,
+        "facts": facts_fingerprint(facts),
+    }
+    return ScanInputs(
+        request,
+        directory,
+        config,
+        tokenizer,
+        facts,
+        prompts,
+        corpus,
+        layers,
+        token_budget(config),
+        fingerprints,
+    )
+
+
+def parse_layers(text: str, num_layers: int) -> list[int]:
+    """Layer indices from "all", "0,3" or "0:4" (4 itself is out).
+
+    Raises:
+      ValueError: if it is of no such form, or names a layer that the model does not have.
+    """
+    try:
+        if text == "all":
+            layers = list(range(num_layers))
+        elif ":" in text:
+            start, stop = text.split(":")
+            layers = list(range(int(start or 0), int(stop or num_layers)))
+        else:
+            layers = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        layers = []
+    if not layers or not all(0 <= layer < num_layers for layer in layers):
+        raise ValueError(
+            f"layers: expected all, a list such as 0,3 or a range such as 0:4 within the "
+            f"{num_layers} layers 0 to {num_layers - 1}, found {text!r}"
+        )
+    return layers

@@ -1,0 +1,69 @@
+"""The pass over a corpus for second moments, taken up where an earlier process left it."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+
+from transformers import PreTrainedTokenizerFast
+
+from kis_jax.core.second_moment import SecondMoment
+from kis_jax.data.batches import Batch, fill_batches
+from kis_jax.data.corpora import Corpus, tokenize_corpus
+from kis_jax.measure.second_moments import SecondMomentPass
+from kis_jax.models import Decoder
+from kis_jax.scale.store import SecondMomentStore
+
+_SECONDS_BETWEEN_SAVES = 300.0
+
+
+def resumable_second_moments(
+    model: Decoder,
+    tokenizer: PreTrainedTokenizerFast,
+    corpus: Corpus,
+    store: SecondMomentStore,
+    *,
+    token_budget: int,
+    on_batch: Callable[[Batch], None] = lambda batch: None,
+) -> SecondMoment:
+    """Second moments of all layers over a corpus, from the store as far as it holds them.
+
+    Saves every five minutes and at the end. Saves come only where no float32 partial sum is
+    pending, so that an interrupted and resumed pass ends with the same bits as an undisturbed one.
+
+    Args:
+      model: whose keys are measured.
+      tokenizer: of the model.
+      corpus: read from its start.
+      store: opened with the identity of this very run.
+      token_budget: the most tokens run at once.
+      on_batch: called after each batch, the skipped ones included.
+
+    Returns:
+      Second moments stacked over layers, NumPy float64.
+
+    Raises:
+      ValueError: if keys are not finite.
+    """
+    saved = store.restore()
+    start, done, complete = saved or (None, 0, False)
+    if start is not None and complete:
+        return start
+    running = SecondMomentPass(model, start)
+    context = model.config.context_length
+    texts = tokenize_corpus(corpus.documents(), tokenizer, context_length=context)
+    batches = fill_batches(texts, token_budget=token_budget, context_length=context)
+    for batch in itertools.islice(batches, done):
+        on_batch(batch)
+    last_save = time.monotonic()
+    for batch in batches:
+        running.add(batch)
+        done += 1
+        on_batch(batch)
+        if running.settled and time.monotonic() - last_save > _SECONDS_BETWEEN_SAVES:
+            store.save(running.result(), batches=done, complete=False)
+            last_save = time.monotonic()
+    result = running.result()
+    store.save(result, batches=done, complete=True)
+    return result
