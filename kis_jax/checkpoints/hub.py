@@ -7,6 +7,8 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from kis_jax import factlm
+
 _PATTERNS = ["*.json", "*.safetensors", "flax_model.msgpack", "tokenizer.model", "*.txt"]
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -14,14 +16,16 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 def locate(name_or_path: str | Path) -> Path:
     """The local directory of a model.
 
-    A path that exists is taken as it is; else the name is looked up on the HuggingFace hub, and
-    configuration, tokenizer and weights (never pickles) are fetched into its cache, or found
-    there.
+    "factlm" is the embedded model; a path that exists is taken as it is; any other name is looked
+    up on the HuggingFace hub, and its configuration, tokenizer and weights (never pickles) are
+    fetched into the local cache, or found there.
 
     Raises:
       ValueError: if there is neither such a directory nor such a model, or the hub does not
         answer.
     """
+    if name_or_path == factlm.NAME:
+        return factlm.model_directory()
     path = Path(name_or_path)
     if path.is_dir():
         return path

@@ -28,7 +28,8 @@ def load(
     tensors are read one by one, straight into the stacked parameters.
 
     Args:
-      name_or_path: a local directory in HuggingFace layout, or a name on the hub.
+      name_or_path: a local directory in HuggingFace layout, a name on the hub, or "factlm", the
+        embedded model.
       dtype: of the parameters and the computation: float32 or bfloat16.
 
     Returns:
@@ -38,8 +39,7 @@ def load(
       ValueError: naming what is missing, unknown, corrupt or not supported, and the remedy.
 
     Example:
-      >>> from kis_jax import factlm
-      >>> model, tokenizer = load(factlm.model_directory())
+      >>> model, tokenizer = load("factlm")
       >>> model.config.family
       'gpt2'
     """
@@ -52,9 +52,7 @@ def load_model(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Decoder:
     if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"dtype: expected float32 or bfloat16, found {jnp.dtype(dtype).name}")
     family, config = read_config(directory)
-    graph, state = nnx.split(
-        nnx.eval_shape(lambda: Decoder(config, dtype=dtype, rngs=nnx.Rngs(0)))
-    )
+    graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(config, dtype=dtype, rngs=nnx.Rngs(0))))
     parameters = dict(nnx.to_flat_state(state))
     shapes = {path_name(path): leaf.shape for path, leaf in parameters.items()}
     tensors = open_tensors(directory)

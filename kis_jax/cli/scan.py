@@ -7,15 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from kis_jax.factlm import NAME
+
 
 def scan(
     model: Annotated[
-        str | None,
-        typer.Argument(
-            help="A local directory in HuggingFace layout, or a hub name. "
-            "Without it: the embedded model factlm, with its facts and its corpus."
-        ),
-    ] = None,
+        str, typer.Argument(help="A local directory in HuggingFace layout, or a hub name.")
+    ] = NAME,
     facts: Annotated[
         str | None,
         typer.Option(help='A CounterFact-layout JSON file, or "counterfact" from the hub.'),
@@ -46,28 +44,26 @@ def scan(
 ) -> None:
     """Measures how far an edit of one fact would also move the others, at every layer.
 
+    Without a model: factlm, the small one that comes with kis_jax, with its facts and its corpus.
+
     Writes scan.json, layer_000.npz and so on, figures/ and report.html into the output folder;
     and second_moments/, which the same command takes up again if it was interrupted.
     """
-    from kis_jax import factlm
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console
     from kis_jax.report import check_directory, write_layer, write_record, write_report
     from kis_jax.scale.inputs import ScanRequest, open_inputs
     from kis_jax.scale.scan import measure_second_moments, scan_layers, scan_record
 
-    if model is None:
-        model = str(factlm.model_directory())
-        facts, corpus = facts or str(factlm.facts_path()), corpus or str(factlm.corpus_path())
+    if model == NAME:
+        facts, corpus = facts or NAME, corpus or NAME
     if facts is None or corpus is None:
         raise ValueError(
             "--facts, --corpus: both are needed with a model; name files, or for example "
             "--facts counterfact --corpus wikipedia"
         )
     inputs = open_inputs(
-        ScanRequest(
-            model, facts, corpus, num_facts, num_documents, layers, position, ridge, dtype
-        )
+        ScanRequest(model, facts, corpus, num_facts, num_documents, layers, position, ridge, dtype)
     )
     check_directory(out, inputs.identity)
     loaded = load_model(inputs.directory, dtype=dtype)

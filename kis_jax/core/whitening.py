@@ -8,6 +8,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
 from kis_jax.core.lanczos import largest_eigenvalue
 from kis_jax.core.second_moment import SecondMoment
@@ -35,14 +36,14 @@ class Whitener:
     method: Literal["cholesky", "eigh"] = dataclasses.field(metadata={"static": True})
 
     def whiten(self, keys: Array) -> Array:
-        """Whitened coordinates, `(n, d) -> (n, r)`: `whiten(a) @ whiten(b).T == a C^-1 b.T`."""
+        """Whitened coordinates of keys, `(n, d)` to `(n, r)`; their inner products are a C^-1 b."""
         scaled = self._check(keys) * self.scale
         if self.method == "cholesky":
             return _triangular_solve(self.factor, scaled, transpose=True)
         return jnp.matmul(scaled, self.factor, precision=_HIGHEST)
 
     def solve(self, keys: Array) -> Array:
-        """The directions of edits, `(n, d) -> (n, d)`: rows $C^{-1} k$."""
+        """The directions of edits: rows $C^{-1} k$, `(n, d)` to `(n, d)`."""
         white = self.whiten(keys)
         if self.method == "cholesky":
             return _triangular_solve(self.factor, white, transpose=False) * self.scale
@@ -158,7 +159,7 @@ def _from_eigenvectors(c: Array, rcond: float | None) -> Whitener:
     eigenvalues, vectors = jnp.linalg.eigh(c)
     threshold = (d * jnp.finfo(c.dtype).eps if rcond is None else rcond) * eigenvalues[-1]
     kept = eigenvalues > jnp.maximum(threshold, 0)
-    if isinstance(kept, jax.core.Tracer):
+    if isinstance(kept, Tracer):
         factor = vectors * jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, eigenvalues, 1)), 0)
     else:
         factor = vectors[:, kept] * jax.lax.rsqrt(eigenvalues[kept])
@@ -174,4 +175,4 @@ def _triangular_solve(factor: Array, rows: Array, *, transpose: bool) -> Array:
 
 def _known_to_hold(condition: Array) -> bool:
     """Whether a check passes; under tracing it cannot be known, and is taken to pass."""
-    return isinstance(condition, jax.core.Tracer) or bool(condition)
+    return isinstance(condition, Tracer) or bool(condition)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
+from kis_jax import factlm
 from kis_jax.data.hub import stream_hub
 
 # The Wikipedia of the editing literature, in the form in which the hub has it now.
@@ -42,7 +43,8 @@ def open_corpus(source: str | Path, *, limit: int | None = None) -> Corpus:
     Args:
       source: a `.txt` file (a document a line), `.jsonl` (an object with `text` a line),
         `.parquet` (a column `text`), a folder of these, read in the order of their paths; or the
-        name of a data set on the hub, `owner/name[:configuration]`, or "wikipedia".
+        name of a data set on the hub, `owner/name[:configuration]`, or "wikipedia"; or "factlm",
+        the embedded corpus.
       limit: the most documents to take, from the start; all if None.
 
     Raises:
@@ -51,7 +53,8 @@ def open_corpus(source: str | Path, *, limit: int | None = None) -> Corpus:
     """
     if limit is not None and limit < 1:
         raise ValueError(f"num_documents: expected a positive number, found {limit}")
-    path, name = Path(source), str(source)
+    path = factlm.corpus_path() if source == factlm.NAME else Path(source)
+    name = str(source)
     if not path.exists():
         hub_name = KNOWN_CORPORA.get(name, name)
         if "/" not in hub_name or isinstance(source, Path) or path.suffix in _READERS:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kis_jax import factlm
 from kis_jax.data.hub import KNOWN_FACTS, read_hub_records
 
 
@@ -60,15 +61,15 @@ def read_facts(source: str | Path, limit: int | None = None) -> list[Fact]:
     """Reads facts from a CounterFact-layout JSON file, or a known data set on the hub.
 
     Args:
-      source: path of a JSON file, a list of records; or one of the names in
-        `kis_jax.data.hub.KNOWN_FACTS`.
+      source: path of a JSON file, a list of records; "factlm", the embedded ones; or one of the
+        names in `kis_jax.data.hub.KNOWN_FACTS`.
       limit: how many records to take from the start; all if None.
 
     Raises:
       ValueError: if there is no such file, it is not JSON, or a record lacks its subject or has
         not exactly one `{}` in its prompt; names line or record.
     """
-    path = Path(source)
+    path = factlm.facts_path() if source == factlm.NAME else Path(source)
     if path.is_file():
         records = _read_json(path)
     elif str(source) in KNOWN_FACTS:
@@ -117,9 +118,7 @@ def _read_json(path: Path) -> list[Any]:
             "convert the file to UTF-8"
         ) from None
     if not isinstance(records, list):
-        raise ValueError(
-            f"{path}: expected a JSON list of records, found {type(records).__name__}"
-        )
+        raise ValueError(f"{path}: expected a JSON list of records, found {type(records).__name__}")
     return records
 
 

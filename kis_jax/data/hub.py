@@ -32,9 +32,7 @@ def stream_hub(name: str) -> Iterator[dict[str, Any]]:
         ) from None
     path, _, configuration = name.partition(":")
     try:
-        records = datasets.load_dataset(
-            path, configuration or None, split="train", streaming=True
-        )
+        records = datasets.load_dataset(path, configuration or None, split="train", streaming=True)
         yield from records
     except Exception as error:  # the hub's, pyarrow's and the network's, by many classes
         reason = (str(error).strip() or "no message").splitlines()[0]

@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kis_jax.core.moments import moments
-from kis_jax.core.summary import summarize
+from kis_jax.core.moments import Moments, moments
+from kis_jax.core.summary import Summary, summarize
 from kis_jax.core.superposition import (
     cosine_similarity,
     gram,
     off_diagonal_moments,
     superposition,
 )
-from kis_jax.core.whitening import whitener
+from kis_jax.core.whitening import Whitener, whitener
 
 _DRAWS = 100  # random subsets of facts for each size, for the convergence of kurtosis
 _PAIRS = 30  # colliding pairs kept
@@ -32,7 +33,7 @@ class LayerScan:
     Attributes:
       arrays: `superposition, gram, whitening_cosine, activation_cosine` `(n, n)` and `keys`
         `(n, d)`, float64.
-      statistics: plain numbers, as `scan.json` holds them.
+      statistics: plain JSON values, as `scan.json` holds them.
     """
 
     arrays: dict[str, np.ndarray]
@@ -57,84 +58,82 @@ def scan_layer(
     Raises:
       ValueError: if C is not positive definite.
     """
+    unique = np.array([first is None for first in duplicate_of])
     with float64_on_host():
-        k = jnp.asarray(keys, jnp.float64)
         whitening = whitener(jnp.asarray(second_moment, jnp.float64), ridge=ridge)
-        p = superposition(k, whitening)
-        arrays = {
-            "superposition": p,
-            "gram": gram(k),
-            "whitening_cosine": cosine_similarity(k, whitening),
-            "activation_cosine": cosine_similarity(k),
-            "keys": k,
-        }
-        summary = summarize(k, whitening, tile=len(keys), top=_PAIRS)
-        unique = np.array([i for i, first in enumerate(duplicate_of) if first is None])
-        statistics = {
-            "num_facts": len(keys),
-            "mean": _number(summary.moments.mean),
-            "std": _number(jnp.sqrt(summary.moments.variance)),
-            "skewness": _number(summary.moments.skewness),
-            "kurtosis": _number(summary.moments.kurtosis),
-            "max": _number(jnp.max(jnp.where(jnp.eye(len(keys), dtype=bool), -jnp.inf, p))),
-            "condition": _number(whitening.condition),
-            "kurtosis_without_duplicates": (
-                _number(off_diagonal_moments(p[unique][:, unique]).kurtosis)
-                if len(unique) > 1
-                else None
-            ),
-            "pairs": [
-                {
-                    "edit": int(i),
-                    "touched": int(j),
-                    "superposition": _number(p[i, j]),
-                    "reverse": _number(p[j, i]),
-                }
-                for i, j in np.asarray(summary.pairs)
-            ],
-            "convergence": convergence(p),
-        }
-        return LayerScan({name: np.asarray(array) for name, array in arrays.items()}, statistics)
+        measured = _measure(jnp.asarray(keys, jnp.float64), whitening, jnp.asarray(unique))
+    arrays, summary, single, condition, draws = jax.tree.map(np.asarray, measured)
+    p, overall = arrays["superposition"], summary.moments
+    statistics = {
+        "num_facts": len(keys),
+        "mean": _number(overall.mean),
+        "std": _number(np.sqrt(overall.variance)),
+        "skewness": _number(overall.skewness),
+        "kurtosis": _number(overall.kurtosis),
+        "max": _number(np.max(p[~np.eye(len(p), dtype=bool)])),
+        "condition": _number(condition),
+        "kurtosis_without_duplicates": _number(single.kurtosis) if unique.sum() > 1 else None,
+        "pairs": [
+            {
+                "edit": int(i),
+                "touched": int(j),
+                "superposition": _number(p[i, j]),
+                "reverse": _number(p[j, i]),
+            }
+            for i, j in summary.pairs
+        ],
+        "convergence": [_percentiles(size, values) for size, values in draws.items()],
+    }
+    return LayerScan(arrays, statistics)
 
 
-def convergence(p: Array) -> list[dict[str, float | int | None]]:
-    """Kurtosis of P over random subsets of its facts, by the size of the subset.
+@jax.jit
+def _measure(
+    keys: Array, whitening: Whitener, unique: Array
+) -> tuple[dict[str, Array], Summary, Moments, Array, dict[int, Array]]:
+    """All that is measured at a layer, as one program compiled once for all layers."""
+    p = superposition(keys, whitening)
+    arrays = {
+        "superposition": p,
+        "gram": gram(keys),
+        "whitening_cosine": cosine_similarity(keys, whitening),
+        "activation_cosine": cosine_similarity(keys),
+        "keys": keys,
+    }
+    different = unique[:, None] & unique & ~jnp.eye(len(keys), dtype=bool)
+    summary = summarize(keys, whitening, top=_PAIRS)
+    return arrays, summary, moments(p, where=different), whitening.condition, _convergence(p)
 
-    Args:
-      p: superposition matrix, `(n, n)`.
 
-    Returns:
-      For sizes 8, 16, 32, ... and n: `num_facts`, the mean `kurtosis` over 100 subsets, and its
-      5th and 95th percentile `low` and `high`; for n itself, the one value thrice.
+def _convergence(p: Array) -> dict[int, Array]:
+    """Kurtosis of P over random subsets of 8, 16, 32, ... of its facts, and over all of them.
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), appendix C.
     """
     n = p.shape[0]
-    rows = []
-    for size in [*(2**k for k in range(3, 31) if 2**k < n), n]:
-        draws = 1 if size == n else _DRAWS
-        seeds = jax.random.split(jax.random.key(size), draws)
-        values = np.asarray(_subset_kurtosis(p, seeds, size))
-        low, high = np.percentile(values, [5, 95])
-        rows.append(
-            {
-                "num_facts": size,
-                "kurtosis": _number(values.mean()),
-                "low": _number(low),
-                "high": _number(high),
-            }
+
+    def one(seed: Array, size: int) -> Array:
+        chosen = jax.random.choice(seed, n, (size,), replace=False)
+        return off_diagonal_moments(p[chosen][:, chosen]).kurtosis
+
+    sizes = [2**k for k in range(3, 31) if 2**k < n]
+    draws = {
+        size: jax.lax.map(
+            lambda seed, size=size: one(seed, size), jax.random.split(jax.random.key(size), _DRAWS)
         )
-    return rows
+        for size in sizes
+    }
+    return {**draws, n: off_diagonal_moments(p).kurtosis[None]}
 
 
-def _subset_kurtosis(p: Array, seeds: Array, size: int) -> Array:
-    """Off-diagonal kurtosis of one random principal submatrix for each seed."""
-
-    def one(seed: Array) -> Array:
-        chosen = jax.random.choice(seed, p.shape[0], (size,), replace=False)
-        return moments(p[chosen][:, chosen], where=~jnp.eye(size, dtype=bool)).kurtosis
-
-    return jax.lax.map(one, seeds)
+def _percentiles(size: int, values: np.ndarray) -> dict[str, Any]:
+    low, high = np.percentile(values, [5, 95])
+    return {
+        "num_facts": size,
+        "kurtosis": _number(values.mean()),
+        "low": _number(low),
+        "high": _number(high),
+    }
 
 
 @contextlib.contextmanager
@@ -144,6 +143,6 @@ def float64_on_host() -> Iterator[None]:
         yield
 
 
-def _number(value: Array | np.ndarray | float) -> float | None:
+def _number(value: np.ndarray | float) -> float | None:
     """A JSON number; None for what JSON cannot say."""
     return float(value) if np.isfinite(value) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +27,9 @@ class SecondMomentPass:
     `layers * d * d`, and of one batch, however long the corpus.
 
     Example:
-      >>> from kis_jax import factlm, load
+      >>> from kis_jax import load
       >>> from kis_jax.data.batches import fill_batches
-      >>> model, tokenizer = load(factlm.model_directory())
+      >>> model, tokenizer = load("factlm")
       >>> running = SecondMomentPass(model)
       >>> texts = tokenizer(["A line of text.", "And another one."])["input_ids"]
       >>> for batch in fill_batches(texts, token_budget=256, context_length=64):
@@ -41,9 +42,9 @@ class SecondMomentPass:
         """Starts from nothing, or from the result of an earlier part of the pass."""
         layers, d = model.config.num_layers, model.config.mlp_width
         self.model = model
-        self._host = start or SecondMoment(  # type: ignore[arg-type]
-            np.zeros((layers, d, d)), np.zeros(layers, np.int64)
-        )
+        total: Any = np.zeros((layers, d, d))
+        count: Any = np.zeros(layers, np.int64)
+        self._host = start or SecondMoment(total, count)
         self._empty = lambda: jax.vmap(lambda _: SecondMoment.zeros(d))(jnp.arange(layers))
         self._device = self._empty()
         self._pending = 0

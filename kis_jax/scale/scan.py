@@ -56,9 +56,7 @@ def measure_second_moments(
     return moments
 
 
-def scan_layers(
-    inputs: ScanInputs, model: Decoder, moments: SecondMoment
-) -> Iterator[LayerScan]:
+def scan_layers(inputs: ScanInputs, model: Decoder, moments: SecondMoment) -> Iterator[LayerScan]:
     """Superposition at each layer asked for, in their order.
 
     Raises:

@@ -96,9 +96,7 @@ class SecondMomentStore:
         found = self._manager.restore(
             batches, args=ocp.args.Composite(**{_IDENTITY: ocp.args.JsonRestore()})
         )[_IDENTITY]
-        different = sorted(
-            name for name in self.identity if found.get(name) != self.identity[name]
-        )
+        different = sorted(name for name in self.identity if found.get(name) != self.identity[name])
         if different:
             self._manager.close()
             raise ValueError(

@@ -112,10 +112,11 @@ _IMMATERIAL = frozenset(
     initializer_range is_decoder is_encoder_decoder label2id length_penalty max_length
     min_length model_type no_repeat_ngram_size num_beam_groups num_beams
     num_return_sequences output_attentions output_hidden_states output_past output_scores
-    pad_token_id predict_special_tokens prefix problem_type pruned_heads remove_invalid_values repetition_penalty
-    resid_pdrop return_dict return_dict_in_generate sep_token_id suppress_tokens
-    task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k
-    top_p torch_dtype torchscript transformers_version typical_p use_bfloat16 use_cache
+    pad_token_id predict_special_tokens prefix problem_type pruned_heads
+    remove_invalid_values repetition_penalty resid_pdrop return_dict return_dict_in_generate
+    sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder
+    tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
+    use_bfloat16 use_cache
     """.split()
 )
 

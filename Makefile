@@ -1,0 +1,35 @@
+# Everything lives in .venv/; nothing is needed beforehand but Python (3.11 or newer) and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench clean
+
+# Scans the embedded model and ends with the path of a report.
+demo: .venv/installed
+	$(BIN)/kis scan --out out/demo
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: .venv/installed-test
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv out
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("kis_jax needs Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/installed-test: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@ .venv/installed

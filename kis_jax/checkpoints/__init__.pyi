@@ -1,0 +1,2 @@
+from .loading import load as load
+from .saving import save as save

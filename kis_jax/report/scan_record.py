@@ -1,0 +1,58 @@
+"""Writing the files of a scan: the matrices of each layer, then `scan.json`, which ends it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from kis_jax.checkpoints.files import write_atomically
+
+
+def write_layer(directory: Path, layer: int, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes `layer_000.npz` and so on."""
+    with write_atomically(directory / f"layer_{layer:03d}.npz") as path:
+        np.savez(path, allow_pickle=False, **arrays)
+
+
+def write_record(directory: Path, record: Mapping[str, object]) -> None:
+    """Writes `scan.json`."""
+    with write_atomically(directory / "scan.json") as path:
+        text = json.dumps(record, indent=1, allow_nan=False)
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def check_directory(directory: Path, identity: Mapping[str, object]) -> None:
+    """Refuses an output folder that holds anything but this very run.
+
+    Args:
+      directory: of the output; it need not exist.
+      identity: the entries of `scan.json` that say which run it is.
+
+    Raises:
+      ValueError: naming what is there instead.
+    """
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise ValueError(f"out: expected a folder, found the file {directory}")
+    names = {path.name for path in directory.iterdir()}
+    if "scan.json" not in names:
+        if names - {"second_moments"} and not any(name.startswith("layer_") for name in names):
+            raise ValueError(
+                f"out: expected a new or empty folder, found other files in {directory}; "
+                "choose another folder"
+            )
+        return
+    try:
+        found = json.loads((directory / "scan.json").read_text(encoding="utf-8"))
+        different = [name for name in identity if found.get(name) != identity[name]]
+    except (ValueError, AttributeError):
+        different = ["scan.json is damaged, so its settings"]
+    if different:
+        raise ValueError(
+            f"out: {directory} holds another run ({', '.join(different)} differ); choose another "
+            "folder, or delete that one"
+        )

@@ -1,0 +1,297 @@
+"""The whole of `kis scan` on the embedded model, held against its own files."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+from transformers import AutoTokenizer
+
+from kis_jax import factlm
+from kis_jax.scale.store import SecondMomentStore
+from tests import references
+
+SMALL = ("--num-facts", 24, "--num-documents", 300, "--layers", "0,5")
+
+
+@pytest.fixture(scope="session")
+def scanned(tmp_path_factory):
+    """One scan for all tests that only look at its files."""
+    from pytest import MonkeyPatch
+
+    from kis_jax.cli import main
+
+    out = tmp_path_factory.mktemp("scan") / "run"
+    with MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["kis", "scan", "--out", str(out), *map(str, SMALL)])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+    return out, json.loads((out / "scan.json").read_text())
+
+
+def independent_second_moments(embedded, record):
+    """C of every layer from one text at a time, in float64 NumPy."""
+    model, tokenizer = embedded
+    keys_of = jax.jit(lambda tokens, mask: model(tokens, mask, tap=lambda keys, _: keys)[1])
+    texts = factlm.corpus_path().read_text().splitlines()[: record["document_count"]]
+    total, count = 0.0, 0
+    for text in texts:
+        tokens = tokenizer(text)["input_ids"][: record["settings"]["context_length"]]
+        padded = np.array([tokens + [0] * (96 - len(tokens))], np.int32)
+        keys = np.asarray(keys_of(padded, np.arange(96)[None] < len(tokens)), np.float64)
+        keys = keys[:, 0, : len(tokens)]
+        total = total + np.einsum("ltd,lte->lde", keys, keys)
+        count += len(tokens)
+    return total / count, count
+
+
+def test_writes_all_its_files(scanned):
+    out, record = scanned
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "scan.json",
+        "layer_000.npz",
+        "layer_005.npz",
+        "second_moments",
+        "report.html",
+        "figures",
+    }
+    assert [layer["layer"] for layer in record["layers"]] == [0, 5]
+    assert record["family"] == "gpt2" and record["model"] == "factlm"
+    assert set(record["fingerprints"]) == {"model", "tokenizer", "corpus", "facts"}
+
+
+def test_every_number_follows_from_its_own_files(scanned, embedded):
+    """P, Q and both cosine matrices by loops and an explicit inverse, from keys and C on disk."""
+    out, record = scanned
+    with SecondMomentStore(out / "second_moments", {}) as store:
+        moments, _, complete = store.restore()
+    assert complete and moments.count.tolist() == 6 * [record["token_count"]]
+    for layer in record["layers"]:
+        with np.load(out / f"layer_{layer['layer']:03d}.npz") as arrays:
+            arrays = dict(arrays)
+        assert all(array.dtype == np.float64 for array in arrays.values())
+        keys, c = arrays["keys"], moments.mean[layer["layer"]]
+        p = references.superposition(keys, c)
+        np.testing.assert_allclose(arrays["superposition"], p, atol=1e-5)
+        np.testing.assert_allclose(arrays["gram"], keys @ keys.T, rtol=1e-5)
+        np.testing.assert_allclose(
+            arrays["whitening_cosine"], references.cosine(keys, c), atol=1e-5
+        )
+        np.testing.assert_allclose(arrays["activation_cosine"], references.cosine(keys), atol=1e-5)
+        entries = references.off_diagonal(arrays["superposition"])
+        assert layer["num_facts"] == 24
+        for name, expected in {
+            "mean": entries.mean(),
+            "std": entries.std(),
+            "skewness": scipy.stats.skew(entries),
+            "kurtosis": scipy.stats.kurtosis(entries),
+            "max": entries.max(),
+            "condition": np.linalg.cond(c),
+        }.items():
+            np.testing.assert_allclose(layer[name], expected, rtol=1e-5, err_msg=name)
+
+
+def test_second_moments_equal_one_text_at_a_time(scanned, embedded):
+    out, record = scanned
+    expected, count = independent_second_moments(embedded, record)
+    with SecondMomentStore(out / "second_moments", {}) as store:
+        moments, _, _ = store.restore()
+    assert count == record["token_count"]
+    for layer in range(6):
+        np.testing.assert_allclose(
+            moments.mean[layer], expected[layer], atol=1e-6 * expected[layer].max()
+        )
+
+
+def test_keys_are_those_of_the_subjects_last_token(scanned, embedded):
+    out, record = scanned
+    model, tokenizer = embedded
+    keys_of = jax.jit(lambda tokens: model(tokens, tap=lambda keys, _: keys)[1][5, 0])
+    for place, fact in enumerate(record["facts"]):
+        tokens = tokenizer(fact["prompt"].replace("{}", fact["subject"]))["input_ids"]
+        keys = keys_of(np.array([tokens + [0] * (40 - len(tokens))], np.int32))
+        with np.load(out / "layer_005.npz") as arrays:
+            np.testing.assert_allclose(arrays["keys"][place], keys[fact["token_index"]], atol=1e-5)
+        assert tokenizer.decode([tokens[fact["token_index"]]]) == fact["token"]
+
+
+def test_the_same_run_is_taken_up_again_and_another_is_refused(scanned, kis):
+    out, record = scanned
+    before = (out / "layer_005.npz").stat().st_mtime_ns
+    status, printed, _ = kis("scan", "--out", out, *SMALL)
+    assert status == 0 and printed.splitlines()[-1] == f"report: {out / 'report.html'}"
+    assert json.loads((out / "scan.json").read_text()) == record
+    assert (out / "layer_005.npz").stat().st_mtime_ns > before
+    status, _, error = kis("scan", "--out", out, *SMALL, "--ridge", 0.5)
+    assert status == 2 and "holds another run (settings differ)" in error
+    assert json.loads((out / "scan.json").read_text()) == record, "nothing was lost"
+
+
+def test_gpt2s_tokenizer_and_real_records(shared_data, tmp_path, kis):
+    """A random GPT-2 with the real vocabulary, on real CounterFact records."""
+    from flax import nnx
+
+    from kis_jax.checkpoints import save
+    from kis_jax.models import Decoder
+    from kis_jax.models.families import gpt2
+
+    config = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    save(Decoder(gpt2.read_config(config), rngs=nnx.Rngs(0)), tmp_path / "model", config)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(shared_data / "gpt2-tokenizer" / name, tmp_path / "model")
+    facts, out = shared_data / "counterfact_known.json", tmp_path / "out"
+    status, _, error = kis(
+        "scan", tmp_path / "model", "--facts", facts, "--corpus", factlm.corpus_path(),
+        "--num-facts", 16, "--num-documents", 50, "--out", out,
+    )  # fmt: skip
+    assert status == 0, error
+    record = json.loads((out / "scan.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(shared_data / "gpt2-tokenizer")
+    for fact in record["facts"]:
+        tokens = tokenizer(fact["prompt"].replace("{}", fact["subject"]))["input_ids"]
+        decoded = tokenizer.decode(tokens[: fact["token_index"] + 1])
+        assert decoded.endswith(fact["subject"])
+    with SecondMomentStore(out / "second_moments", {}) as store:
+        moments, _, _ = store.restore()
+    for layer in (0, 1):
+        with np.load(out / f"layer_{layer:03d}.npz") as arrays:
+            p = references.superposition(arrays["keys"], moments.mean[layer])
+            np.testing.assert_allclose(arrays["superposition"], p, atol=1e-5)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return shutil.copytree(factlm.model_directory(), tmp_path / "model")
+
+
+@pytest.fixture
+def scan_error(kis, tmp_path):
+    """Runs a scan that must fail; gives its message, having checked that it is one line."""
+
+    def run(*arguments):
+        out = tmp_path / "out"
+        status, printed, error = kis("scan", *arguments, "--out", out)
+        assert status == 2, error
+        lines = [line for line in error.splitlines() if line.startswith("kis: error: ")]
+        assert len(lines) == 1 and "Traceback" not in error and printed == ""
+        assert not list(out.rglob("scan.json")) and not list(out.rglob("*.partial*"))
+        return lines[0]
+
+    return run
+
+
+EMBEDDED = ("--facts", "factlm", "--corpus", "factlm")
+
+
+def test_missing_and_truncated_weights(checkpoint, scan_error):
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert "truncated or corrupt" in scan_error(checkpoint, *EMBEDDED)
+    weights.unlink()
+    assert "found none; download the whole checkpoint" in scan_error(checkpoint, *EMBEDDED)
+
+
+def test_an_index_that_points_outside(checkpoint, scan_error):
+    (checkpoint / "model.safetensors").rename(checkpoint.parent / "elsewhere.safetensors")
+    index = {"weight_map": {"transformer.wte.weight": "../elsewhere.safetensors"}}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "'../elsewhere.safetensors', which points elsewhere" in scan_error(checkpoint, *EMBEDDED)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "mamba"}, "model_type: expected one of gpt2, found 'mamba'"),
+        ({"rotary_dim": 3}, "rotary_dim=3"),
+        ({"n_layer": 7}, "missing transformer.h.6.attn.c_attn.bias"),
+        ({"n_layer": 5}, "unknown transformer.h.5.attn.c_attn.bias"),
+    ],
+)
+def test_config_and_weights_that_do_not_belong_together(checkpoint, scan_error, change, message):
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | change))
+    assert message in scan_error(checkpoint, *EMBEDDED)
+
+
+def test_a_checkpoint_without_tokenizer(checkpoint, scan_error):
+    for path in checkpoint.glob("tokenizer*"):
+        path.unlink()
+    assert "expected files of a tokenizer" in scan_error(checkpoint, *EMBEDDED)
+
+
+def one_fact(**changes):
+    rewrite = {"prompt": "{} lives in", "subject": "Vera Holm"} | changes
+    return json.dumps([{"case_id": i, "requested_rewrite": rewrite} for i in range(2)])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"case_id": 1},\n {"case_id": 2,,}]', "at line 2 column 16"),
+        (one_fact(subject=""), "record 1: expected a `subject`"),
+        (one_fact(prompt="He lives in"), "exactly one {} for its subject"),
+        (one_fact(subject=" "), "tokenizes to nothing"),
+        (one_fact(prompt="{}" + " lives in" * 80), "at most 96 tokens"),
+        ("[]", "at least one record"),
+    ],
+)
+def test_broken_facts(tmp_path, scan_error, content, message):
+    facts = tmp_path / "facts.json"
+    facts.write_text(content)
+    assert message in scan_error("--facts", facts)
+
+
+def test_an_empty_corpus(tmp_path, scan_error):
+    (tmp_path / "corpus.txt").write_text("\n\n")
+    assert "at least one document" in scan_error("--corpus", tmp_path / "corpus.txt")
+
+
+def test_too_few_tokens_say_how_many_and_what_a_ridge_does(tmp_path, scan_error, kis):
+    (tmp_path / "corpus.txt").write_text("One short line of text.\nAnd a second one.\n")
+    message = scan_error("--corpus", tmp_path / "corpus.txt")
+    assert "expected at least 512 tokens" in message and "add text, or pass --ridge" in message
+    ridge = message.split("for example ")[1].split(",")[0]
+    status, _, error = kis(
+        "scan", "--corpus", tmp_path / "corpus.txt", "--ridge", ridge, "--layers", 0,
+        "--num-facts", 8, "--out", tmp_path / "ridge",
+    )  # fmt: skip
+    assert status == 0, error
+
+
+def test_enough_tokens_that_say_nothing_new(tmp_path, scan_error):
+    """One line a thousand times: more tokens than dimensions, yet C is singular."""
+    (tmp_path / "corpus.txt").write_text("One short line of text.\n" * 1000)
+    message = scan_error("--corpus", tmp_path / "corpus.txt")
+    assert "layer 0: second_moment: expected a positive definite" in message
+
+
+def test_an_output_folder_with_other_things(tmp_path, kis):
+    (tmp_path / "thesis.tex").write_text("precious")
+    status, _, error = kis("scan", "--out", tmp_path)
+    assert status == 2 and "found other files" in error
+    status, _, error = kis("scan", "--out", tmp_path / "thesis.tex")
+    assert status == 2 and "expected a folder, found the file" in error
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.parametrize("layers", ["9", "0:9", "x", "", "-1", "3:1", "0:1:2"])
+def test_layers_that_are_not_there(scan_error, layers):
+    assert "layers: expected all, a list" in scan_error("--layers", layers)
+
+
+def test_a_model_needs_its_own_facts_and_corpus(checkpoint, scan_error):
+    assert "--facts, --corpus: both are needed" in scan_error(checkpoint)
+
+
+def test_a_hub_name_without_a_network(scan_error):
+    message = scan_error("openai-community/gpt2", *EMBEDDED)
+    assert "pass the path of its directory" in message
+
+
+def test_the_command_itself_prints_one_line(kis_process, tmp_path):
+    done = kis_process("scan", "--facts", "nowhere.json", "--out", tmp_path / "out")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("kis: error: facts: expected") and done.stderr.count("\n") == 1

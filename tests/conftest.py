@@ -1,0 +1,53 @@
+"""Settings of the whole suite; they must stand before jax is imported."""
+
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Real CounterFact records and GPT-2's tokenizer, where the checkout has them beside it."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared/data beside this checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def embedded():
+    """The embedded model and its tokenizer."""
+    import kis_jax as kis
+
+    return kis.load("factlm")
+
+
+@pytest.fixture(scope="session")
+def embedded_tokenizer():
+    """The embedded model's tokenizer, which needs no weights."""
+    from kis_jax import factlm
+    from kis_jax.checkpoints.tokenizers import load_tokenizer
+
+    return load_tokenizer(factlm.model_directory())

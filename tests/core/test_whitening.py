@@ -1,0 +1,86 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kis_jax as kis
+from tests import references
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("method", ["cholesky", "eigh"])
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+def test_whitens_and_solves(rng, method, ridge):
+    c = references.spd(rng, 8, 3.0)
+    keys = rng.normal(size=(5, 8))
+    whitener = kis.whitener(jnp.asarray(c), ridge=ridge, method=method)
+    inverse = np.linalg.inv(c + ridge * np.eye(8))
+    np.testing.assert_allclose(whitener.solve(jnp.asarray(keys)), keys @ inverse, rtol=1e-9)
+    white = np.asarray(whitener.whiten(jnp.asarray(keys)))
+    np.testing.assert_allclose(white @ white.T, keys @ inverse @ keys.T, rtol=1e-9)
+    assert whitener.rank == 8
+    expected = np.linalg.cond(c + ridge * np.eye(8))
+    np.testing.assert_allclose(whitener.condition, expected, rtol=1e-8)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("log10_condition", [3.0, 7.0])
+def test_condition_by_lanczos_is_close_for_wide_spectra(rng, log10_condition):
+    """Wider than the number of Lanczos steps, so the estimate is not exact by construction."""
+    c = references.spd(rng, 300, log10_condition)
+    condition = float(kis.whitener(jnp.asarray(c)).condition)
+    np.testing.assert_allclose(condition, 10**log10_condition, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_pseudo_inverse_of_too_few_tokens(rng):
+    """Five tokens in eight dimensions, one neuron dead."""
+    tokens = rng.normal(size=(5, 8))
+    tokens[:, 3] = 0
+    c = tokens.T @ tokens / 5
+    whitener = kis.whitener(jnp.asarray(c), method="eigh")
+    keys = rng.normal(size=(4, 8))
+    expected = keys @ np.linalg.pinv(c, rcond=1e-12, hermitian=True)
+    np.testing.assert_allclose(whitener.solve(jnp.asarray(keys)), expected, rtol=1e-8)
+    assert whitener.rank == 5 and whitener.whiten(jnp.asarray(keys)).shape == (4, 5)
+    eigenvalues = np.sort(np.linalg.eigvalsh(c))
+    np.testing.assert_allclose(whitener.condition, eigenvalues[-1] / eigenvalues[3], rtol=1e-9)
+    traced = jax.jit(lambda c: kis.whitener(c, method="eigh"))(jnp.asarray(c))
+    np.testing.assert_allclose(traced.solve(jnp.asarray(keys)), expected, rtol=1e-8)
+    assert traced.rank == 5
+
+
+@pytest.mark.usefixtures("x64")
+def test_rcond_drops_directions_whatever_the_scale():
+    diagonal = jnp.array([1.0, 1e-2, 1e-5])
+    for scale in (1e-8, 1.0, 1e8):
+        whitener = kis.whitener(jnp.diag(scale * diagonal), method="eigh", rcond=1e-3)
+        assert whitener.rank == 2
+
+
+def test_scaling_to_unit_diagonal_saves_float32(rng):
+    """Neurons of very different size: unscaled, this C is singular in float32."""
+    units = np.logspace(-6, 6, 12)
+    c = np.outer(units, units) * references.spd(rng, 12, 1.0)
+    keys = rng.normal(size=(3, 12)) * units
+    p = kis.superposition(jnp.asarray(keys, jnp.float32), kis.whitener(jnp.asarray(c, jnp.float32)))
+    np.testing.assert_allclose(p, references.superposition(keys, c), atol=1e-3)
+
+
+def test_takes_a_second_moment(rng):
+    keys = jnp.asarray(rng.normal(size=(50, 4)), jnp.float32)
+    moment = kis.SecondMoment.zeros(4).update(keys)
+    np.testing.assert_array_equal(kis.whitener(moment).factor, kis.whitener(moment.mean).factor)
+
+
+def test_not_positive_definite_is_an_error_with_a_remedy():
+    with pytest.raises(ValueError, match=r"positive definite.*tokens.*ridge.*eigh"):
+        kis.whitener(jnp.ones((3, 3)))
+    with pytest.raises(ValueError, match="finite"):
+        kis.whitener(kis.SecondMoment.zeros(3))
+    with pytest.raises(ValueError, match=r"second_moment: expected shape \(d, d\)"):
+        kis.whitener(jnp.ones((3, 2)))
+    with pytest.raises(ValueError, match="method: expected"):
+        kis.whitener(jnp.eye(2), method="qr")
+    with pytest.raises(ValueError, match="rcond"):
+        kis.whitener(jnp.eye(2), rcond=0.1)

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kis_jax.data.batches import fill_batches, token_budget
+from kis_jax.models.families import gpt2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 100), min_size=1, max_size=60),
+    st.integers(1, 400),
+)
+def test_every_text_comes_once_within_the_budget(lengths, budget):
+    texts = [[i + 1] * length for i, length in enumerate(lengths)]
+    batches = list(fill_batches(texts, token_budget=budget, context_length=100))
+    found = {}
+    for batch in batches:
+        b, t = batch.tokens.shape
+        assert b == 1 or b * t <= budget
+        assert t <= 100 and batch.mask.shape == (b, t)
+        for row, place in enumerate(batch.rows):
+            found[place] = batch.tokens[row][batch.mask[row]].tolist()
+        assert not batch.mask[len(batch.rows) :].any()
+    assert [found[i] for i in range(len(texts))] == texts
+    assert sum(len(batch.rows) for batch in batches) == len(texts)
+
+
+def test_little_is_padding_and_few_shapes_are_made(rng):
+    lengths = np.clip(rng.lognormal(5, 1, size=5000).astype(int), 1, 1024)
+    texts = ([0] * length for length in lengths)
+    batches = list(fill_batches(texts, token_budget=8192, context_length=1024))
+    padded = sum(batch.mask.size for batch in batches)
+    assert lengths.sum() / padded > 0.85
+    assert len({batch.tokens.shape for batch in batches}) <= 40
+
+
+def test_memory_is_that_of_unfinished_batches():
+    """A stream without end gives its first batch after a handful of texts."""
+
+    def endless():
+        while True:
+            yield [1] * 10
+
+    first = next(iter(fill_batches(endless(), token_budget=64, context_length=64)))
+    assert first.tokens.shape == (6, 10)
+
+
+def test_the_budget_follows_memory_and_never_only_the_context():
+    small = gpt2.read_config({})
+    assert token_budget(small, memory=2**40) == 8192
+    tight = token_budget(small, memory=2**30)
+    assert 256 < tight < 8192
+    assert token_budget(small, memory=2**29) == pytest.approx(tight / 2, abs=1)
+
+
+@pytest.mark.parametrize("length", [0, 11])
+def test_texts_outside_the_context_are_refused(length):
+    with pytest.raises(ValueError, match=f"expected 1 to 10 tokens, found {length} in text 1"):
+        list(fill_batches([[1], [1] * length], token_budget=64, context_length=10))

@@ -1,0 +1,6 @@
+"""Small random models by torch, and what torch computes with them: see scripts/make_golden.py."""
+
+from pathlib import Path
+
+DIRECTORY = Path(__file__).parent
+NAMES = ("gpt2_tied", "gpt2_untied")

@@ -1,0 +1,82 @@
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+
+from kis_jax.measure.layers import scan_layer
+from tests import references
+
+
+@pytest.fixture
+def case(rng):
+    keys = rng.normal(size=(30, 12)).astype(np.float32)
+    keys[20] = keys[3]
+    return keys, references.spd(rng, 12, 2.0), [3 if i == 20 else None for i in range(30)]
+
+
+def test_statistics_are_those_of_the_matrix(case):
+    keys, c, duplicate_of = case
+    scanned = scan_layer(keys, c, ridge=0.0, duplicate_of=duplicate_of)
+    p = references.superposition(keys, c)
+    entries = references.off_diagonal(p)
+    numbers = scanned.statistics
+    np.testing.assert_allclose(scanned.arrays["superposition"], p, atol=1e-10)
+    np.testing.assert_allclose(scanned.arrays["gram"], keys @ keys.T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        scanned.arrays["whitening_cosine"], references.cosine(keys, c), atol=1e-9
+    )
+    np.testing.assert_allclose(
+        scanned.arrays["activation_cosine"], references.cosine(keys), atol=1e-9
+    )
+    assert numbers["num_facts"] == 30
+    np.testing.assert_allclose(numbers["mean"], entries.mean(), rtol=1e-9)
+    np.testing.assert_allclose(numbers["std"], entries.std(), rtol=1e-9)
+    np.testing.assert_allclose(numbers["skewness"], scipy.stats.skew(entries), rtol=1e-9)
+    np.testing.assert_allclose(numbers["kurtosis"], scipy.stats.kurtosis(entries), rtol=1e-9)
+    np.testing.assert_allclose(numbers["max"], entries.max(), rtol=1e-9)
+    np.testing.assert_allclose(numbers["condition"], np.linalg.cond(c), rtol=1e-6)
+    unique = [i for i in range(30) if i != 20]
+    without = scipy.stats.kurtosis(references.off_diagonal(p[np.ix_(unique, unique)]))
+    np.testing.assert_allclose(numbers["kurtosis_without_duplicates"], without, rtol=1e-9)
+
+
+def test_pairs_and_convergence(case):
+    keys, c, duplicate_of = case
+    numbers = scan_layer(keys, c, ridge=0.0, duplicate_of=duplicate_of).statistics
+    p = references.superposition(keys, c)
+    strengths = [abs(pair["superposition"]) for pair in numbers["pairs"]]
+    best = np.maximum(np.abs(p), np.abs(p.T))[np.triu_indices(30, 1)]
+    np.testing.assert_allclose(strengths, np.sort(best)[::-1][:30])
+    for pair in numbers["pairs"]:
+        np.testing.assert_allclose(pair["superposition"], p[pair["edit"], pair["touched"]])
+        np.testing.assert_allclose(pair["reverse"], p[pair["touched"], pair["edit"]])
+    rows = numbers["convergence"]
+    assert [row["num_facts"] for row in rows] == [8, 16, 30]
+    assert rows[-1]["kurtosis"] == pytest.approx(numbers["kurtosis"])
+    assert all(row["low"] <= row["kurtosis"] <= row["high"] for row in rows)
+
+
+def test_ridge_is_added_to_c(case):
+    keys, c, duplicate_of = case
+    scanned = scan_layer(keys, c, ridge=0.7, duplicate_of=duplicate_of)
+    expected = references.superposition(keys, c, ridge=0.7)
+    np.testing.assert_allclose(scanned.arrays["superposition"], expected, atol=1e-10)
+
+
+def test_one_program_serves_all_layers(case):
+    keys, c, duplicate_of = case
+    scan_layer(keys, c, ridge=0.0, duplicate_of=duplicate_of)
+    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+        compiled = []
+        patch.setattr(
+            "jax._src.interpreters.pxla.logger.log",
+            lambda level, message, *rest: compiled.append(message % rest),
+        )
+        scan_layer(2 * keys, 3 * c, ridge=0.0, duplicate_of=duplicate_of)
+    assert not [line for line in compiled if line.startswith("Compiling")]
+
+
+def test_a_singular_second_moment_is_an_error(case):
+    keys, c, duplicate_of = case
+    with pytest.raises(ValueError, match="positive definite"):
+        scan_layer(keys, np.ones_like(c), ridge=0.0, duplicate_of=duplicate_of)

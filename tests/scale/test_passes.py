@@ -1,0 +1,95 @@
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from kis_jax import factlm
+from kis_jax.data.corpora import Corpus, open_corpus
+from kis_jax.measure import second_moments
+from kis_jax.scale import passes
+from kis_jax.scale.passes import resumable_second_moments
+from kis_jax.scale.store import SecondMomentStore
+
+IDENTITY = {"model": "m", "corpus": "c", "token_budget": 256}
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return open_corpus(factlm.corpus_path(), limit=60)
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Sums reach the host every second batch, and every such moment is saved."""
+    monkeypatch.setattr(second_moments, "_BATCHES_ON_DEVICE", 2)
+    monkeypatch.setattr(passes, "_SECONDS_BETWEEN_SAVES", 0.0)
+
+
+def run(embedded, corpus, directory, on_batch=lambda batch: None):
+    model, tokenizer = embedded
+    with SecondMomentStore(directory, IDENTITY) as store:
+        return resumable_second_moments(
+            model, tokenizer, corpus, store, token_budget=256, on_batch=on_batch
+        )
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("interrupted_at", [1, 4, 5, 9])
+def test_interrupted_and_resumed_ends_with_the_same_bits(
+    embedded, corpus, tmp_path, interrupted_at
+):
+    undisturbed = run(embedded, corpus, tmp_path / "a")
+    batches = 0
+
+    def interrupt(batch):
+        nonlocal batches
+        batches += 1
+        if batches == interrupted_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(embedded, corpus, tmp_path / "b", interrupt)
+    seen = []
+    resumed = run(embedded, corpus, tmp_path / "b", seen.append)
+    np.testing.assert_array_equal(resumed.total, undisturbed.total)
+    np.testing.assert_array_equal(resumed.count, undisturbed.count)
+    assert sum(len(batch.rows) for batch in seen) == 60, "progress counts what was skipped too"
+
+
+def test_a_finished_pass_reads_no_corpus(embedded, corpus, tmp_path):
+    first = run(embedded, corpus, tmp_path)
+
+    def unreadable():
+        raise AssertionError("the corpus was read again")
+
+    again = run(embedded, dataclasses.replace(corpus, documents=unreadable), tmp_path)
+    np.testing.assert_array_equal(again.total, first.total)
+    assert again.total.dtype == np.float64 and again.count.dtype == np.int64
+
+
+def test_the_moments_of_another_run_are_refused(embedded, corpus, tmp_path):
+    run(embedded, corpus, tmp_path)
+    with pytest.raises(ValueError, match=r"those of another: corpus, model differ; choose"):
+        SecondMomentStore(tmp_path, IDENTITY | {"corpus": "d", "model": "n"})
+    SecondMomentStore(tmp_path, IDENTITY).__exit__(None, None, None)
+
+
+def test_a_save_cut_short_is_not_seen(embedded, corpus, tmp_path):
+    """What a killed process leaves behind is ignored: only whole checkpoints count."""
+    first = run(embedded, corpus, tmp_path)
+    (whole,) = [path for path in tmp_path.iterdir() if path.name.isdigit()]
+    shutil.copytree(whole, tmp_path / "999.orbax-checkpoint-tmp")
+    again = run(embedded, corpus, tmp_path)
+    np.testing.assert_array_equal(again.total, first.total)
+
+
+def test_nothing_but_the_last_save_is_kept(embedded, corpus, tmp_path, often):
+    run(embedded, corpus, tmp_path)
+    assert len([path for path in tmp_path.iterdir() if path.name.isdigit()]) == 1
+
+
+def test_an_empty_stream_of_documents_gives_no_tokens(embedded, tmp_path):
+    nothing = Corpus("nothing", lambda: iter(()), 0, "0")
+    result = run(embedded, nothing, tmp_path)
+    assert result.count.tolist() == 6 * [0]

@@ -1,0 +1,85 @@
+"""What holds for the package as a whole: direction of imports, public names, quick start."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kis_jax as kis
+
+PACKAGE = Path(kis.__file__).parent
+
+# Each layer may import from itself and from those listed. `factlm` is two things: paths of files,
+# which need nothing, and the training of the model, which needs all below `measure`.
+BELOW = {
+    "core": set(),
+    "models": {"core"},
+    "checkpoints": {"core", "models", "factlm"},
+    "data": {"core", "models", "factlm"},
+    "measure": {"core", "models", "checkpoints", "data"},
+    "scale": {"core", "models", "checkpoints", "data", "measure", "factlm"},
+    "report": {"checkpoints"},
+    "factlm": {"core", "models", "checkpoints", "data"},
+    "cli": {"core", "models", "checkpoints", "data", "measure", "scale", "report", "factlm"},
+}
+
+
+def imports(path):
+    """The modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from names if node.module == "kis_jax" else [node.module]
+
+
+@pytest.mark.parametrize("layer", BELOW)
+def test_imports_point_downwards_only(layer):
+    files = list((PACKAGE / layer).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imports(path):
+            top, *rest = name.split(".")
+            if top == "kis_jax" and rest and rest[0] in BELOW:
+                assert rest[0] in BELOW[layer] | {layer}, f"{path} imports {name}"
+
+
+def test_core_imports_jax_alone():
+    for path in (PACKAGE / "core").rglob("*.py"):
+        for name in imports(path):
+            top = name.split(".")[0]
+            assert top in {"jax", "kis_jax"} | sys.stdlib_module_names, f"{path} imports {name}"
+
+
+def test_factlms_paths_need_nothing():
+    assert set(imports(PACKAGE / "factlm" / "__init__.py")) == {"pathlib"}
+
+
+@pytest.mark.parametrize("name", kis.__all__)
+def test_every_public_name_is_documented_with_an_example(name):
+    thing = getattr(kis, name)
+    text = inspect.getdoc(thing)
+    assert text and text.splitlines()[0].endswith(".")
+    if inspect.isfunction(thing) or name in ("SecondMoment",):
+        assert ">>>" in text, f"{name} has no example"
+    if inspect.isfunction(thing) and name != "angles":
+        assert "Returns:" in text and "Raises:" in text and "Args:" in text
+
+
+def in_fresh_process(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+def test_import_touches_no_global_state_and_loads_no_jax():
+    in_fresh_process(
+        "import sys, kis_jax, kis_jax.cli\n"
+        "assert not {'jax', 'flax', 'transformers', 'matplotlib'} & set(sys.modules)\n"
+        "import jax\n"
+        "before = dict(jax.config.values)\n"
+        "for name in dir(kis_jax): getattr(kis_jax, name)\n"
+        "assert dict(jax.config.values) == before\n"
+    )
