@@ -77,15 +77,8 @@ class SecondMoment:
                 )
             keys = jnp.where(where[..., None], keys, jnp.zeros((), keys.dtype))
             count = jnp.sum(where, dtype=jnp.int32)
-        tokens = tuple(range(keys.ndim - 1))
-        product = jax.lax.dot_general(
-            keys,
-            keys,
-            ((tokens, tokens), ((), ())),
-            precision=jax.lax.Precision.HIGHEST,
-            preferred_element_type=self.total.dtype,
-        )
-        return SecondMoment(self.total + product, self.count + count)
+        total = _gram(keys.reshape(-1, d), self.total.dtype)
+        return SecondMoment(self.total + total, self.count + count)
 
     def merge(self, other: SecondMoment) -> SecondMoment:
         """The second moment over the tokens of both."""
@@ -100,3 +93,31 @@ class SecondMoment:
     def mean(self) -> Array:
         """The matrix C, `(d, d)`; NaN where no token was counted."""
         return self.total / self.count[..., None, None].astype(self.total.dtype)
+
+
+# Below this width, skipping half of a product saves less than it costs to put the parts together.
+_NARROW = 1024
+
+
+def _gram(keys: Array, dtype: DTypeLike) -> Array:
+    """`keys.T @ keys`, its mirrored part copied rather than computed.
+
+    Splits the columns in two, again and again: each time, three products of a quarter of the size
+    take the place of four, so that little more than half of the operations remain.
+    """
+    d = keys.shape[1]
+    if d < _NARROW or d % 2:
+        return _product(keys, keys, dtype)
+    left, right = keys[:, : d // 2], keys[:, d // 2 :]
+    mixed = _product(left, right, dtype)
+    return jnp.block([[_gram(left, dtype), mixed], [mixed.T, _gram(right, dtype)]])
+
+
+def _product(left: Array, right: Array, dtype: DTypeLike) -> Array:
+    return jax.lax.dot_general(
+        left,
+        right,
+        (((0,), (0,)), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=dtype,
+    )

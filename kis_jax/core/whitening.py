@@ -138,14 +138,13 @@ def whitener(
             "second_moment: expected finite entries, found NaN or infinity; a SecondMoment "
             "without tokens has mean NaN, and so has one over keys that overflowed"
         )
-    c = c + jnp.asarray(ridge, c.dtype) * jnp.eye(c.shape[0], dtype=c.dtype)
-    return _from_cholesky(c) if method == "cholesky" else _from_eigenvectors(c, rcond)
+    ridge = jnp.asarray(ridge, c.dtype)
+    return _from_cholesky(c, ridge) if method == "cholesky" else _from_eigenvectors(c, ridge, rcond)
 
 
-def _from_cholesky(c: Array) -> Whitener:
-    scale = jax.lax.rsqrt(jnp.diagonal(c))
-    factor = jnp.linalg.cholesky(c * scale[:, None] * scale, symmetrize_input=False)
-    if not _known_to_hold(jnp.all(jnp.isfinite(factor))):
+def _from_cholesky(c: Array, ridge: Array) -> Whitener:
+    scale, factor, finite = _scaled_cholesky(c, ridge)
+    if not _known_to_hold(finite):
         raise ValueError(
             f"second_moment: expected a positive definite matrix, found one that is singular to "
             f"{c.dtype.name} precision; measure it over more tokens than its {c.shape[0]} "
@@ -154,8 +153,19 @@ def _from_cholesky(c: Array) -> Whitener:
     return Whitener(scale, factor, "cholesky")
 
 
-def _from_eigenvectors(c: Array, rcond: float | None) -> Whitener:
+@jax.jit
+def _scaled_cholesky(c: Array, ridge: Array) -> tuple[Array, Array, Array]:
+    """Roots of the reciprocal diagonal, the factor of the scaled C, and whether it is finite."""
+    diagonal = jnp.diagonal(c) + ridge
+    scale = jax.lax.rsqrt(diagonal)
+    scaled = jnp.fill_diagonal(c * scale[:, None] * scale, diagonal * scale**2, inplace=False)
+    factor = jnp.linalg.cholesky(scaled, symmetrize_input=False)
+    return scale, factor, jnp.all(jnp.isfinite(factor))
+
+
+def _from_eigenvectors(c: Array, ridge: Array, rcond: float | None) -> Whitener:
     d = c.shape[0]
+    c = c + ridge * jnp.eye(d, dtype=c.dtype)
     eigenvalues, vectors = jnp.linalg.eigh(c)
     threshold = (d * jnp.finfo(c.dtype).eps if rcond is None else rcond) * eigenvalues[-1]
     kept = eigenvalues > jnp.maximum(threshold, 0)

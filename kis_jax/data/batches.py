@@ -11,8 +11,9 @@ import numpy as np
 
 from kis_jax.models import DecoderConfig
 
-# More tokens at once gain nothing: the products are long past the size at which they are fast.
-_MOST_TOKENS = 8192
+# More tokens at once gain nothing: products are long past the size at which they are fast, and the
+# attention weights past that of any cache.
+_MOST_TOKENS = 4096
 _SHARE_OF_MEMORY = 0.125
 
 
@@ -76,7 +77,7 @@ def fill_batches(
 
 
 def token_budget(config: DecoderConfig, *, memory: int | None = None) -> int:
-    """How many tokens to run at once: as many as fit an eighth of the memory, at most 8,192.
+    """How many tokens to run at once: as many as fit an eighth of the memory, at most 4,096.
 
     Counts what one layer holds for each token: attention weights for every head and position of
     a whole context, twice; the MLP's hidden layer, three times; the residual stream and its

@@ -44,7 +44,10 @@ class SecondMomentPass:
         self.model = model
         total: Any = np.zeros((layers, d, d))
         count: Any = np.zeros(layers, np.int64)
-        self._host = start or SecondMoment(total, count)
+        if start is not None:
+            total += start.total
+            count += start.count
+        self._host = SecondMoment(total, count)
         self._empty = lambda: jax.vmap(lambda _: SecondMoment.zeros(d))(jnp.arange(layers))
         self._device = self._empty()
         self._pending = 0
@@ -64,6 +67,8 @@ class SecondMomentPass:
     def result(self) -> SecondMoment:
         """The second moments so far, stacked over layers: NumPy float64, and int64 counts.
 
+        Not a copy: what is added later is added to it.
+
         Raises:
           ValueError: if a sum is not finite, naming the layer.
         """
@@ -74,8 +79,10 @@ class SecondMomentPass:
         if not self._pending:
             return
         part = jax.tree.map(np.asarray, self._device)
-        check_finite(part.total, "second moments")
-        self._host = SecondMoment(self._host.total + part.total, self._host.count + part.count)
+        # A key that is not finite shows on the diagonal, the sums of squares.
+        check_finite(np.diagonal(part.total, axis1=1, axis2=2), "second moments")
+        self._host.total[...] += part.total
+        self._host.count[...] += part.count
         self._device, self._pending = self._empty(), 0
 
 

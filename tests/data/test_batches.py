@@ -49,9 +49,9 @@ def test_memory_is_that_of_unfinished_batches():
 
 def test_the_budget_follows_memory_and_never_only_the_context():
     small = gpt2.read_config({})
-    assert token_budget(small, memory=2**40) == 8192
+    assert token_budget(small, memory=2**40) == 4096
     tight = token_budget(small, memory=2**30)
-    assert 256 < tight < 8192
+    assert 256 < tight < 4096
     assert token_budget(small, memory=2**29) == pytest.approx(tight / 2, abs=1)
 
 

@@ -1,0 +1,43 @@
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from kis_jax.factlm.training import SIZES, Size, fit
+from kis_jax.models import Decoder
+from kis_jax.models.families import gpt2
+
+SMALL = Size(width=8, num_layers=2, num_heads=2, learning_rate=1e-2, epochs=5)
+TEXTS = [[1, 2, 3, 4, 5], [2, 3, 4, 5, 6, 7], [3, 4, 5]] * 4
+
+
+def untrained():
+    config = {"vocab_size": 8, "n_positions": 8, "n_embd": 8, "n_layer": 2, "n_head": 2}
+    return Decoder(gpt2.read_config(config), rngs=nnx.Rngs(0))
+
+
+def trained(seed):
+    lines = []
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes its dtypes
+        model, loss = fit(untrained(), TEXTS, SMALL, seed, lines.append)
+    assert len(lines) == SMALL.epochs
+    return jax.tree.map(np.asarray, model), loss
+
+
+@pytest.fixture(scope="module")
+def first():
+    return trained(seed=3)
+
+
+def test_loss_falls(first):
+    assert first[1] < 0.9 * np.log(8)
+
+
+def test_the_same_seed_gives_the_same_weights(first):
+    again = trained(seed=3)
+    jax.tree.map(np.testing.assert_array_equal, again[0], first[0])
+
+
+def test_sizes_are_named_by_their_width():
+    assert all(size.width == int(name) for name, size in SIZES.items())
+    assert all(size.width % size.num_heads == 0 for size in SIZES.values())
