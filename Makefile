@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench docs clean
 
 # Scans the embedded model and ends with the path of a report.
 demo: .venv/installed
@@ -18,6 +18,11 @@ lint: .venv/installed-test
 
 bench: .venv/installed-test
 	$(BIN)/python -m benchmarks
+
+# Pages of the public functions, with their mathematics.
+docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/pdoc --docformat google --math --output-directory out/docs kis_jax kis_jax.core kis_jax.models
 
 clean:
 	rm -rf .venv out

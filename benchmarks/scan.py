@@ -157,7 +157,7 @@ def second_moment_rows(model: Decoder) -> list[dict]:
 
     def run():
         running = SecondMomentPass(model)
-        for batch in fill_batches(texts, token_budget=budget, context_length=1024):
+        for batch in fill_batches(texts, model.config, token_budget=budget):
             running.add(batch)
         return running.result().total
 

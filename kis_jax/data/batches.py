@@ -34,7 +34,7 @@ class Batch:
 
 
 def fill_batches(
-    texts: Iterable[list[int]], *, token_budget: int, context_length: int
+    texts: Iterable[list[int]], config: DecoderConfig, *, token_budget: int
 ) -> Iterator[Batch]:
     """Batches texts of about one length, a fixed number of tokens at a time.
 
@@ -43,22 +43,29 @@ def fill_batches(
     and the budget alone. Holds at most one unfinished batch for each length.
 
     Args:
-      texts: token ids of each, at least one and at most `context_length`.
+      texts: token ids of each, at least one and at most as many as the model's context.
+      config: of the model that is to run them.
       token_budget: the most tokens in a batch, padding included; at least one text is taken.
-      context_length: the longest text.
 
     Yields:
       Batches of shape `(max(1, token_budget // t), t)`; the last ones may have fewer rows, a
       power of two of them, some empty. Every text comes in exactly one.
 
     Raises:
-      ValueError: if a text is empty or longer than the context.
+      ValueError: if a text is empty, longer than the context, or has a token that the model does
+        not know (jax would read past the embedding without a word).
     """
+    context_length, vocab_size = config.context_length, config.vocab_size
     waiting: dict[int, list[tuple[int, list[int]]]] = {}
     for place, text in enumerate(texts):
         if not 1 <= len(text) <= context_length:
             raise ValueError(
                 f"texts: expected 1 to {context_length} tokens, found {len(text)} in text {place}"
+            )
+        if max(text) >= vocab_size:
+            raise ValueError(
+                f"texts: expected tokens below {vocab_size}, the model's vocabulary, found "
+                f"{max(text)} in text {place}; the tokenizer belongs to another model"
             )
         length = _rounded(len(text), context_length)
         queue = waiting.setdefault(length, [])

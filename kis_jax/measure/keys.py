@@ -30,11 +30,8 @@ def fact_keys(model: Decoder, prompts: Sequence[Prompt], *, token_budget: int) -
     """
     config = model.config
     keys = np.empty((config.num_layers, len(prompts), config.mlp_width), np.float32)
-    batches = fill_batches(
-        (prompt.tokens for prompt in prompts),
-        token_budget=token_budget,
-        context_length=config.context_length,
-    )
+    texts = (prompt.tokens for prompt in prompts)
+    batches = fill_batches(texts, config, token_budget=token_budget)
     for batch in batches:
         index = np.zeros(len(batch.tokens), np.int32)
         index[: len(batch.rows)] = [prompts[row].index for row in batch.rows]

@@ -32,7 +32,7 @@ class SecondMomentPass:
       >>> model, tokenizer = load("factlm")
       >>> running = SecondMomentPass(model)
       >>> texts = tokenizer(["A line of text.", "And another one."])["input_ids"]
-      >>> for batch in fill_batches(texts, token_budget=256, context_length=64):
+      >>> for batch in fill_batches(texts, model.config, token_budget=256):
       ...     running.add(batch)
       >>> int(running.result().count[0]) == sum(map(len, texts))
       True

@@ -29,7 +29,7 @@ def check_directory(directory: Path, identity: Mapping[str, object]) -> None:
 
     Args:
       directory: of the output; it need not exist.
-      identity: the entries of `scan.json` that say which run it is.
+      identity: what tells the run from another: fingerprints and settings of `scan.json`.
 
     Raises:
       ValueError: naming what is there instead.
@@ -48,9 +48,13 @@ def check_directory(directory: Path, identity: Mapping[str, object]) -> None:
         return
     try:
         found = json.loads((directory / "scan.json").read_text(encoding="utf-8"))
-        different = [name for name in identity if found.get(name) != identity[name]]
-    except (ValueError, AttributeError):
-        different = ["scan.json is damaged, so its settings"]
+        found = {**found["settings"], **found["fingerprints"]}
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            f"out: {directory / 'scan.json'} is damaged, so that its run is not known; choose "
+            "another folder, or delete that one"
+        ) from None
+    different = [name for name in identity if found.get(name) != identity[name]]
     if different:
         raise ValueError(
             f"out: {directory} holds another run ({', '.join(different)} differ); choose another "

@@ -74,26 +74,30 @@ class ScanInputs:
     fingerprints: dict[str, str]
 
     @property
-    def second_moment_identity(self) -> dict[str, object]:
-        """What the second moments depend on, and nothing else."""
+    def settings(self) -> dict[str, object]:
+        """The request as it was understood, and what was derived from it."""
         return {
-            **{name: self.fingerprints[name] for name in ("model", "tokenizer", "corpus")},
-            "dtype": self.request.dtype,
+            **dataclasses.asdict(self.request),
+            "layers": self.layers,
             "context_length": self.config.context_length,
             "token_budget": self.token_budget,
         }
 
     @property
-    def identity(self) -> dict[str, object]:
-        """The entries of `scan.json` that tell this run from another."""
+    def second_moment_identity(self) -> dict[str, object]:
+        """What the second moments depend on, and nothing else."""
         return {
-            "fingerprints": self.fingerprints,
-            "settings": {
-                **dataclasses.asdict(self.request),
-                "layers": self.layers,
-                "context_length": self.config.context_length,
-                "token_budget": self.token_budget,
-            },
+            **{name: self.fingerprints[name] for name in ("model", "tokenizer", "corpus")},
+            **{name: self.settings[name] for name in ("dtype", "context_length", "token_budget")},
+        }
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What tells this run from another, whatever its files are called."""
+        return {
+            **self.second_moment_identity,
+            "facts": self.fingerprints["facts"],
+            **{name: self.settings[name] for name in ("layers", "position", "ridge")},
         }
 
 

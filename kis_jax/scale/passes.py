@@ -53,7 +53,7 @@ def resumable_second_moments(
     running = SecondMomentPass(model, start)
     context = model.config.context_length
     texts = tokenize_corpus(corpus.documents(), tokenizer, context_length=context)
-    batches = fill_batches(texts, token_budget=token_budget, context_length=context)
+    batches = fill_batches(texts, model.config, token_budget=token_budget)
     for batch in itertools.islice(batches, done):
         on_batch(batch)
     last_save = time.monotonic()

@@ -126,7 +126,7 @@ def test_the_same_run_is_taken_up_again_and_another_is_refused(scanned, kis):
     assert json.loads((out / "scan.json").read_text()) == record
     assert (out / "layer_005.npz").stat().st_mtime_ns > before
     status, _, error = kis("scan", "--out", out, *SMALL, "--ridge", 0.5)
-    assert status == 2 and "holds another run (settings differ)" in error
+    assert status == 2 and "holds another run (ridge differ)" in error
     assert json.loads((out / "scan.json").read_text()) == record, "nothing was lost"
 
 

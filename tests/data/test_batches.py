@@ -7,6 +7,10 @@ from kis_jax.data.batches import fill_batches, token_budget
 from kis_jax.models.families import gpt2
 
 
+def config(context_length):
+    return gpt2.read_config({"n_positions": context_length, "vocab_size": 61})
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(1, 100), min_size=1, max_size=60),
@@ -14,7 +18,7 @@ from kis_jax.models.families import gpt2
 )
 def test_every_text_comes_once_within_the_budget(lengths, budget):
     texts = [[i + 1] * length for i, length in enumerate(lengths)]
-    batches = list(fill_batches(texts, token_budget=budget, context_length=100))
+    batches = list(fill_batches(texts, config(100), token_budget=budget))
     found = {}
     for batch in batches:
         b, t = batch.tokens.shape
@@ -30,7 +34,7 @@ def test_every_text_comes_once_within_the_budget(lengths, budget):
 def test_little_is_padding_and_few_shapes_are_made(rng):
     lengths = np.clip(rng.lognormal(5, 1, size=5000).astype(int), 1, 1024)
     texts = ([0] * length for length in lengths)
-    batches = list(fill_batches(texts, token_budget=8192, context_length=1024))
+    batches = list(fill_batches(texts, config(1024), token_budget=8192))
     padded = sum(batch.mask.size for batch in batches)
     assert lengths.sum() / padded > 0.85
     assert len({batch.tokens.shape for batch in batches}) <= 40
@@ -43,7 +47,7 @@ def test_memory_is_that_of_unfinished_batches():
         while True:
             yield [1] * 10
 
-    first = next(iter(fill_batches(endless(), token_budget=64, context_length=64)))
+    first = next(iter(fill_batches(endless(), config(64), token_budget=64)))
     assert first.tokens.shape == (6, 10)
 
 
@@ -58,4 +62,9 @@ def test_the_budget_follows_memory_and_never_only_the_context():
 @pytest.mark.parametrize("length", [0, 11])
 def test_texts_outside_the_context_are_refused(length):
     with pytest.raises(ValueError, match=f"expected 1 to 10 tokens, found {length} in text 1"):
-        list(fill_batches([[1], [1] * length], token_budget=64, context_length=10))
+        list(fill_batches([[1], [1] * length], config(10), token_budget=64))
+
+
+def test_tokens_of_another_vocabulary_are_refused():
+    with pytest.raises(ValueError, match=r"below 61.* found 61 in text 1.*another model"):
+        list(fill_batches([[60], [3, 61]], config(10), token_budget=64))

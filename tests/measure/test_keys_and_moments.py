@@ -44,7 +44,7 @@ def test_keys_equal_one_text_at_a_time(model, texts, rng):
 @pytest.mark.parametrize("budget", [1, 64, 4096])
 def test_second_moments_equal_the_loop_over_tokens(model, texts, budget):
     running = SecondMomentPass(model)
-    for batch in fill_batches(texts, token_budget=budget, context_length=24):
+    for batch in fill_batches(texts, model.config, token_budget=budget):
         running.add(batch)
     result = running.result()
     keys = np.concatenate([keys_of(model, text) for text in texts], axis=1)
@@ -56,7 +56,7 @@ def test_second_moments_equal_the_loop_over_tokens(model, texts, budget):
 
 
 def test_a_pass_goes_on_from_an_earlier_one(model, texts):
-    batches = list(fill_batches(texts, token_budget=64, context_length=24))
+    batches = list(fill_batches(texts, model.config, token_budget=64))
     whole, first = SecondMomentPass(model), SecondMomentPass(model)
     for batch in batches:
         whole.add(batch)
@@ -91,6 +91,6 @@ def test_a_number_gone_wrong_names_its_layer(model, texts):
     with pytest.raises(ValueError, match="keys of the facts: .* in layer 1"):
         fact_keys(broken, [Prompt([1, 2], 1)], token_budget=64)
     running = SecondMomentPass(broken)
-    running.add(next(iter(fill_batches(texts, token_budget=64, context_length=24))))
+    running.add(next(iter(fill_batches(texts, model.config, token_budget=64))))
     with pytest.raises(ValueError, match="second moments: .* in layer 1"):
         running.result()
