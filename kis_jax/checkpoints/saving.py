@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,5 @@ def save(model: Decoder, directory: str | Path, config: Mapping[str, Any]) -> No
         path.write_text(json.dumps(attributes, indent=2) + "\n", encoding="utf-8")
     with write_atomically(directory / "model.safetensors") as path:
         save_file(tensors, path, metadata={"format": "pt"})
+        # safetensors makes files that only their owner can read, whatever the umask says.
+        shutil.copymode(directory / "config.json", path)

@@ -99,6 +99,8 @@ def test_saved_and_loaded_is_the_same(tmp_path):
         ours = load_file(tmp_path / name / "model.safetensors")
         torchs = load_file(golden.DIRECTORY / name / "model.safetensors")
         assert ours.keys() == torchs.keys()
+        modes = {path.stat().st_mode for path in (tmp_path / name).iterdir()}
+        assert len(modes) == 1, "as readable as any other file"
         for tensor in ours:
             np.testing.assert_array_equal(ours[tensor], torchs[tensor])
         with pytest.raises(ValueError, match="config: expected the attributes of this model"):
