@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,4 +28,7 @@ def of_model(directory: Path) -> str:
 
 def of_tokenizer(tokenizer: PreTrainedTokenizerFast) -> str:
     """SHA-256 of all that decides how a tokenizer splits a text."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    for name in ("truncation", "padding"):  # set anew by every call
+        state.pop(name, None)
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

@@ -95,5 +95,11 @@ def _assemble(
     values = np.empty(shape, dtype)
     for entry in entries:
         place = ... if entry.layer is None else entry.layer
-        values[place] = entry.layout.view(tensors[entry.source].read())
+        tensor = tensors[entry.source].read()
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+            raise ValueError(
+                f"{entry.source}: expected float32, float16 or bfloat16, found {tensor.dtype}; "
+                "quantized checkpoints are not supported, use the original"
+            )
+        values[place] = entry.layout.view(tensor)
     return values

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def corpus_progress(num_documents: int | None) -> Iterator[Callable[[Batch], None]]:
+def corpus_progress(num_documents: int) -> Iterator[Callable[[Batch], None]]:
     """A bar over the documents of a corpus, with rate and time left; gives the call for a batch."""
     columns = (
         TextColumn("second moments"),

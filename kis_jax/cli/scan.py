@@ -49,9 +49,9 @@ def scan(
     Writes scan.json, layer_000.npz and so on, figures/ and report.html into the output folder;
     and second_moments/, which the same command takes up again if it was interrupted.
     """
+    from kis_jax import report
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console
-    from kis_jax.report import check_directory, write_layer, write_record, write_report
     from kis_jax.scale.inputs import ScanRequest, open_inputs
     from kis_jax.scale.scan import measure_second_moments, scan_layers, scan_record
 
@@ -65,16 +65,17 @@ def scan(
     inputs = open_inputs(
         ScanRequest(model, facts, corpus, num_facts, num_documents, layers, position, ridge, dtype)
     )
-    check_directory(out, inputs.identity)
+    report.check_directory(out, inputs.identity)
     loaded = load_model(inputs.directory, dtype=dtype)
     out.mkdir(parents=True, exist_ok=True)
-    with console.corpus_progress(inputs.corpus.num_documents) as on_batch:
+    report.clear_leftovers(out)
+    with console.corpus_progress(inputs.corpus.num_documents or num_documents) as on_batch:
         moments = measure_second_moments(inputs, loaded, out / "second_moments", on_batch=on_batch)
     statistics = []
     for layer, result in zip(inputs.layers, scan_layers(inputs, loaded, moments), strict=True):
-        write_layer(out, layer, result.arrays)
+        report.write_layer(out, layer, result.arrays)
         statistics.append(result.statistics)
     record = scan_record(inputs, loaded, moments, statistics)
-    write_record(out, record)
+    report.write_record(out, record)
     console.print_layers(record["layers"])
-    console.print_done(write_report(out))
+    console.print_done(report.write_report(out))

@@ -20,7 +20,8 @@ class Moments:
     tiles. All fields share one shape, the axes that `moments` did not reduce.
 
     Attributes:
-      count: number of entries, in the dtype of the data.
+      count: number of entries, in the dtype of the data, hence exact in float32 up to 2^24;
+        beyond, a part should have at least a ten-millionth of the entries of the whole.
       mean: their mean.
       m2: sum of squared deviations from the mean.
       m3: sum of cubed deviations.
@@ -43,12 +44,17 @@ class Moments:
     @property
     def skewness(self) -> Array:
         """Biased skewness, as `scipy.stats.skew`; NaN for a constant sample."""
-        return self.m3 / self.count / self.variance**1.5
+        return self._unless_constant(self.m3 / self.m2 * jnp.sqrt(self.count / self.m2))
 
     @property
     def kurtosis(self) -> Array:
         """Biased excess kurtosis, as `scipy.stats.kurtosis`: 0 for a normal distribution."""
-        return self.m4 / self.count / self.variance**2 - 3
+        return self._unless_constant(self.m4 / self.m2 * (self.count / self.m2) - 3)
+
+    def _unless_constant(self, statistic: Array) -> Array:
+        """NaN where all deviations from the mean are rounding errors of it."""
+        rounding = self.count * (jnp.finfo(self.mean.dtype).eps * self.mean) ** 2
+        return jnp.where(self.m2 > rounding, statistic, jnp.nan)
 
     def merge(self, other: Moments) -> Moments:
         """The moments of both samples together; either may be empty.
@@ -57,11 +63,9 @@ class Moments:
         these would overflow in float32.
         """
         count = self.count + other.count
-        share = self.count / jnp.maximum(count, 1)
-        rest = 1 - share
-        delta = jnp.where(other.count > 0, other.mean, self.mean) - jnp.where(
-            self.count > 0, self.mean, other.mean
-        )
+        share, rest = (part.count / jnp.maximum(count, 1) for part in (self, other))
+        delta = jnp.where((self.count > 0) & (other.count > 0), other.mean - self.mean, 0)
+        mean = jnp.where(self.count > 0, self.mean + rest * delta, other.mean)
         both = share * rest * count
         m2 = self.m2 + other.m2 + delta**2 * both
         m3 = (
@@ -77,7 +81,7 @@ class Moments:
             + 6 * delta**2 * (share**2 * other.m2 + rest**2 * self.m2)
             + 4 * delta * (share * other.m3 - rest * self.m3)
         )
-        return Moments(count, share * self.mean + rest * other.mean, m2, m3, m4)
+        return Moments(count, mean, m2, m3, m4)
 
 
 def moments(
@@ -89,7 +93,7 @@ def moments(
     `Moments.merge` over parts of data that is not in hand.
 
     Args:
-      x: real array of any shape; integers are read as floats.
+      x: real array of any shape; integers are read as floats, bfloat16 and float16 as float32.
       axis: axis or axes to reduce; all if None. The others stay, as a batch.
       where: bool, broadcast against `x`: the entries that count.
 
@@ -109,6 +113,8 @@ def moments(
         raise ValueError(f"x: expected real entries, found {x.dtype}; pass its parts one by one")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         x = x.astype(float)
+    elif x.dtype.itemsize < 4:
+        x = x.astype(jnp.float32)
     counted = jnp.broadcast_to(True if where is None else jnp.asarray(where, bool), x.shape)
     count = jnp.sum(counted, axis, dtype=x.dtype, keepdims=True)
     zero = jnp.zeros((), x.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ from jax import Array
 
 from kis_jax.core.moments import Moments, moments
 from kis_jax.core.whitening import Whitener
+
+_MOST_ENTRIES = 2**31 - 1
 
 
 @jax.tree_util.register_dataclass
@@ -63,7 +66,7 @@ def summarize(
 
     Raises:
       ValueError: if `keys` has fewer than two rows or another width than the whitener, or if
-        `tile` or `top` is not positive.
+        `tile` or `top` is not positive; or if there are more pairs than a count can hold.
 
     Example:
       >>> import jax.numpy as jnp
@@ -78,8 +81,15 @@ def summarize(
     if tile < 1 or top < 1:
         raise ValueError(f"tile, top: expected positive numbers, found tile={tile}, top={top}")
     n = keys.shape[0]
+    if n * (n - 1) > _MOST_ENTRIES:
+        raise ValueError(
+            f"keys: expected at most {math.isqrt(_MOST_ENTRIES):,} facts, whose entries an int32 "
+            f"can count, found {n:,}; summarize parts of them"
+        )
     white = whitener.whiten(keys)
-    edges = jnp.linspace(-1, 1, bins + 1) if isinstance(bins, int) else jnp.asarray(bins)
+    edges = jnp.asarray(bins) if jnp.ndim(bins) else jnp.linspace(-1, 1, int(bins) + 1)
+    if edges.ndim != 1 or edges.size < 2:
+        raise ValueError(f"bins: expected a number or rising edges, found shape {edges.shape}")
     top = min(top, n * (n - 1) // 2)
     return _summarize(white, edges.astype(white.dtype), min(tile, n), top)
 

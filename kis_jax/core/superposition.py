@@ -135,17 +135,19 @@ def off_diagonal_moments(matrix: Array) -> Moments:
 
 
 def _coordinates(keys: Array, whitener: Whitener | None, name: str = "keys") -> Array:
-    if keys.ndim != 2:
-        raise ValueError(f"{name}: expected shape (n, d), one fact a row, found {keys.shape}")
+    """The keys, whitened if asked for, in float32 or better."""
+    keys = jnp.asarray(keys)
+    width = "d" if whitener is None else whitener.scale.size
+    if keys.ndim != 2 or width not in ("d", keys.shape[1]):
+        raise ValueError(
+            f"{name}: expected shape (n, {width}), one fact a row, found {keys.shape}; take all "
+            "keys and the second moment from the same layer of the same model"
+        )
+    if keys.dtype.itemsize < 4:
+        keys = keys.astype(jnp.float32)
     return keys if whitener is None else whitener.whiten(keys)
 
 
 def _product(left: Array, right: Array) -> Array:
-    """Inner products of all rows, at the highest precision, in float32 or better."""
-    return jax.lax.dot_general(
-        left,
-        right,
-        (((1,), (1,)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=left.dtype if left.dtype.itemsize >= 4 else jnp.float32,
-    )
+    """Inner products of all rows, at the highest precision."""
+    return jnp.matmul(left, right.T, precision=jax.lax.Precision.HIGHEST)

@@ -53,7 +53,7 @@ def fill_batches(
 
     Raises:
       ValueError: if a text is empty, longer than the context, or has a token that the model does
-        not know (jax would read past the embedding without a word).
+        not know.
     """
     context_length, vocab_size = config.context_length, config.vocab_size
     waiting: dict[int, list[tuple[int, list[int]]]] = {}
@@ -100,7 +100,7 @@ def token_budget(config: DecoderConfig, *, memory: int | None = None) -> int:
 
 
 def _device_memory() -> int:
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     if device.platform == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)

@@ -62,9 +62,9 @@ def open_corpus(source: str | Path, *, limit: int | None = None) -> Corpus:
                 f"corpus: expected {', '.join(_READERS)}, a folder of these, or the name of a data "
                 f"set on the hub, found no file {name}"
             )
-        documents = _limited(lambda: (record["text"] for record in stream_hub(hub_name)), limit)
+        documents = _limited(lambda: _hub_texts(hub_name), limit)
         digest = hashlib.sha256(f"hub:{hub_name}:{limit}".encode())
-        return Corpus(name, documents, limit, digest.hexdigest())
+        return Corpus(name, documents, None, digest.hexdigest())
     files = _files(path)
     documents = _limited(lambda: itertools.chain.from_iterable(map(_read_file, files)), limit)
     digest, count = hashlib.sha256(), 0
@@ -90,6 +90,16 @@ def tokenize_corpus(
     while chunk := list(itertools.islice(stream, _CHUNK)):
         encoded = tokenizer(chunk, truncation=True, max_length=context_length)
         yield from filter(None, encoded["input_ids"])
+
+
+def _hub_texts(name: str) -> Iterator[str]:
+    for record in stream_hub(name):
+        if not isinstance(text := record.get("text"), str):
+            raise ValueError(
+                f'{name}: expected a data set with a "text" in each record, found '
+                f"{', '.join(record)}; name another, or pass a local file"
+            )
+        yield text
 
 
 def _limited(open_documents: Callable[[], Iterable[str]], limit: int | None):

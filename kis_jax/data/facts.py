@@ -148,16 +148,19 @@ def _fact(record: Any, where: str) -> Fact:
         target_true=_target(rewrite.get("target_true")),
         target_new=_target(rewrite.get("target_new")),
         relation=str(rewrite.get("relation_id") or ""),
-        **{
-            name: tuple(record.get(name) or ())
-            for name in (
-                "paraphrase_prompts",
-                "neighborhood_prompts",
-                "attribute_prompts",
-                "generation_prompts",
-            )
-        },
+        **{name: _texts(record.get(name), f"{where}, {name}") for name in _LISTS},
     )
+
+
+_LISTS = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
+
+
+def _texts(texts: Any, where: str) -> tuple[str, ...]:
+    if texts is None:
+        return ()
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{where}: expected a list of texts, found {texts!r:.60}")
+    return tuple(texts)
 
 
 def _target(target: Any) -> str:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kis_jax.core.moments import Moments, moments
+from kis_jax.core.moments import moments
 from kis_jax.core.summary import Summary, summarize
 from kis_jax.core.superposition import (
     cosine_similarity,
@@ -62,17 +62,14 @@ def scan_layer(
     with float64_on_host():
         whitening = whitener(jnp.asarray(second_moment, jnp.float64), ridge=ridge)
         measured = _measure(jnp.asarray(keys, jnp.float64), whitening, jnp.asarray(unique))
-    arrays, summary, single, condition, draws = jax.tree.map(np.asarray, measured)
-    p, overall = arrays["superposition"], summary.moments
+    arrays, summary, overall, distinct, condition, draws = jax.tree.map(np.asarray, measured)
+    p = arrays["superposition"]
     statistics = {
         "num_facts": len(keys),
-        "mean": _number(overall.mean),
-        "std": _number(np.sqrt(overall.variance)),
-        "skewness": _number(overall.skewness),
-        "kurtosis": _number(overall.kurtosis),
+        **{name: _number(value) for name, value in overall.items()},
         "max": _number(np.max(p[~np.eye(len(p), dtype=bool)])),
         "condition": _number(condition),
-        "kurtosis_without_duplicates": _number(single.kurtosis) if unique.sum() > 1 else None,
+        "kurtosis_without_duplicates": _number(distinct),
         "pairs": [
             {
                 "edit": int(i),
@@ -90,8 +87,11 @@ def scan_layer(
 @jax.jit
 def _measure(
     keys: Array, whitening: Whitener, unique: Array
-) -> tuple[dict[str, Array], Summary, Moments, Array, dict[int, Array]]:
-    """All that is measured at a layer, as one program compiled once for all layers."""
+) -> tuple[dict[str, Array], Summary, dict[str, Array], Array, Array, dict[int, Array]]:
+    """All that is measured at a layer, as one program compiled once for all layers.
+
+    Statistics too: NumPy's float64 handed to jax outside would be cut to float32.
+    """
     p = superposition(keys, whitening)
     arrays = {
         "superposition": p,
@@ -102,7 +102,14 @@ def _measure(
     }
     different = unique[:, None] & unique & ~jnp.eye(len(keys), dtype=bool)
     summary = summarize(keys, whitening, top=_PAIRS)
-    return arrays, summary, moments(p, where=different), whitening.condition, _convergence(p)
+    overall = {
+        "mean": summary.moments.mean,
+        "std": jnp.sqrt(summary.moments.variance),
+        "skewness": summary.moments.skewness,
+        "kurtosis": summary.moments.kurtosis,
+    }
+    distinct = moments(p, where=different).kurtosis
+    return arrays, summary, overall, distinct, whitening.condition, _convergence(p)
 
 
 def _convergence(p: Array) -> dict[int, Array]:
@@ -139,7 +146,7 @@ def _percentiles(size: int, values: np.ndarray) -> dict[str, Any]:
 @contextlib.contextmanager
 def float64_on_host() -> Iterator[None]:
     """Within it, jax computes in float64 on the CPU, whatever accelerator there is."""
-    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
         yield
 
 

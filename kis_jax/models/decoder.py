@@ -103,13 +103,13 @@ class MLP(nnx.Module):
 
     def __init__(self, config: DecoderConfig, *, linear: Callable[..., nnx.Linear]):
         """Makes both projections."""
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation = config.activation
         self.input = linear(config.width, config.mlp_width)
         self.output = linear(config.mlp_width, config.width)
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Values `(b, t, width)`, and the keys they were read with, `(b, t, mlp_width)`."""
-        keys = self.activation(self.input(x))
+        keys = ACTIVATIONS[self.activation](self.input(x))
         return self.output(keys), keys
 
 
@@ -205,8 +205,8 @@ class Decoder(nnx.Module):
 
         Args:
           tokens: `(b, t)` int, t at most the context length.
-          mask: `(b, t)` bool, False at padding, on either side; None if there is none. Positions
-            count the tokens that the mask admits.
+          mask: `(b, t)` bool or 0 and 1, False at padding, on either side; None if there is none.
+            Positions count the tokens that the mask admits.
           tap: a function of one layer's MLP keys `(b, t, d)` and the mask, run inside the scan
             over layers. Nothing of shape `(layers, b, t, d)` comes to be.
           shift: added to one layer's MLP output.
@@ -216,20 +216,15 @@ class Decoder(nnx.Module):
           tap's results stacked over layers. Under `jit`, logits that are not used cost nothing.
 
         Raises:
-          ValueError: if `tokens` is not a matrix of integers, or longer than the context.
+          ValueError: if `tokens` is not a matrix of integers, or longer than the context, or
+            `mask` has another shape.
         """
-        if mask is None:
-            mask = jnp.ones(tokens.shape, bool)
-        with self.precision():
-            x = self.embed(tokens, mask)
-            x, tapped = self.run(x, mask, tap=tap, shift=shift)
-            logits = self.logits(x)
+        tokens = jnp.asarray(tokens)
+        mask = jnp.ones(tokens.shape, bool) if mask is None else jnp.asarray(mask).astype(bool)
+        x = self.embed(tokens, mask)
+        x, tapped = self.run(x, mask, tap=tap, shift=shift)
+        logits = self.logits(x)
         return logits if tap is None else (logits, tapped)
-
-    def precision(self) -> contextlib.AbstractContextManager:
-        """The matmul precision under which this model means what it says."""
-        name = "highest" if self.dtype == jnp.float32 else None
-        return jax.default_matmul_precision(name) if name else contextlib.nullcontext()
 
     def embed(self, tokens: Array, mask: Array) -> Array:
         """The residual stream before the first layer, `(b, t, width)`."""
@@ -242,6 +237,10 @@ class Decoder(nnx.Module):
             raise ValueError(
                 f"tokens: expected at most {limit} a text, the model's context, "
                 f"found {tokens.shape[1]}; truncate the texts"
+            )
+        if mask.shape != tokens.shape:
+            raise ValueError(
+                f"mask: expected shape {tokens.shape}, a flag for each token, found {mask.shape}"
             )
         positions = jnp.maximum(jnp.cumsum(mask.astype(jnp.int32), axis=1) - 1, 0)
         return self.embedding(tokens) + self.positions(positions)
@@ -267,13 +266,20 @@ class Decoder(nnx.Module):
             return x, None if tap is None else tap(keys, mask)
 
         indices = jnp.arange(self.config.num_layers)
-        return jax.lax.scan(layer, x, (indices, self.blocks))
+        with self._precision():
+            return jax.lax.scan(layer, x, (indices, self.blocks))
 
     def logits(self, x: Array) -> Array:
         """Logits of the next token from the residual stream after the last layer."""
         x = self.final_norm(x)
-        logits = self.embedding.attend(x) if self.config.tied_head else self.head(x)
+        with self._precision():
+            logits = self.embedding.attend(x) if self.config.tied_head else self.head(x)
         return logits.astype(jnp.float32)
+
+    def _precision(self) -> contextlib.AbstractContextManager:
+        """Float32 products in full; others as the user has set them."""
+        full = self.dtype == jnp.float32
+        return jax.default_matmul_precision("highest") if full else contextlib.nullcontext()
 
 
 def _norm(config: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:

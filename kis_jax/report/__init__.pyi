@@ -1,4 +1,5 @@
 from .page import write_report as write_report
 from .scan_record import check_directory as check_directory
+from .scan_record import clear_leftovers as clear_leftovers
 from .scan_record import write_layer as write_layer
 from .scan_record import write_record as write_record

@@ -56,8 +56,7 @@ def draw(scan: Scan) -> dict[str, bytes]:
     )
     curves = {layer.index: layer.convergence for layer in scan.layers}
     pictures |= _encoded("kurtosis_convergence", kurtosis_figures.kurtosis_convergence(curves))
-    numbers: dict[str, int] = {}
-    subjects = np.array([numbers.setdefault(fact.subject, len(numbers)) for fact in scan.facts])
+    subjects = np.array([fact.first_of_subject for fact in scan.facts])
     same_subject = subjects[:, None] == subjects
     for layer in layers:
         pictures |= _draw_layer(scan, layer, same_subject)

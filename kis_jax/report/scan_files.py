@@ -32,6 +32,11 @@ class Fact:
     duplicate_of: int | None
 
     @property
+    def first_of_subject(self) -> int:
+        """The index of the first fact with this one's subject."""
+        return self.index if self.duplicate_of is None else self.duplicate_of
+
+    @property
     def sides(self) -> tuple[str, str]:
         """The prompt before and after its subject."""
         before, _, after = self.prompt.partition("{}")
@@ -50,7 +55,7 @@ class Pair:
     @property
     def same_subject(self) -> bool:
         """Whether both facts are about one subject."""
-        return self.edit.subject == self.touched.subject
+        return self.edit.first_of_subject == self.touched.first_of_subject
 
 
 @dataclass(frozen=True)

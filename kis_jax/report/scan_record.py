@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from kis_jax.checkpoints.files import write_atomically
+
+# What a scan writes, and what one that was killed may leave behind.
+_OURS = re.compile(
+    r"scan\.json|report\.html|figures|second_moments|layer_\d{3,}\.npz|\..*\.partial(\.\w+)?"
+)
+
+
+def clear_leftovers(directory: Path) -> None:
+    """Removes the layers and half-written files of a scan that was killed before its end."""
+    if not (directory / "scan.json").exists():
+        for path in (*directory.glob("layer_*.npz"), *directory.glob(".*.partial*")):
+            path.unlink()
 
 
 def write_layer(directory: Path, layer: int, arrays: Mapping[str, np.ndarray]) -> None:
@@ -38,14 +51,14 @@ def check_directory(directory: Path, identity: Mapping[str, object]) -> None:
         return
     if not directory.is_dir():
         raise ValueError(f"out: expected a folder, found the file {directory}")
-    names = {path.name for path in directory.iterdir()}
-    if "scan.json" not in names:
-        if names - {"second_moments"} and not any(name.startswith("layer_") for name in names):
-            raise ValueError(
-                f"out: expected a new or empty folder, found other files in {directory}; "
-                "choose another folder"
-            )
-        return
+    others = [path.name for path in directory.iterdir() if not _OURS.fullmatch(path.name)]
+    if others:
+        raise ValueError(
+            f"out: expected a new folder or that of a scan, found other files in {directory}, such "
+            f"as {min(others)}; choose another folder"
+        )
+    if not (directory / "scan.json").exists():
+        return  # interrupted before its end: the second moments know whose they are
     try:
         found = json.loads((directory / "scan.json").read_text(encoding="utf-8"))
         found = {**found["settings"], **found["fingerprints"]}

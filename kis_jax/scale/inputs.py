@@ -88,7 +88,7 @@ class ScanInputs:
         """What the second moments depend on, and nothing else."""
         return {
             **{name: self.fingerprints[name] for name in ("model", "tokenizer", "corpus")},
-            **{name: self.settings[name] for name in ("dtype", "context_length", "token_budget")},
+            **{name: self.settings[name] for name in ("dtype", "context_length")},
         }
 
     @property

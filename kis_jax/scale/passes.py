@@ -13,7 +13,7 @@ from kis_jax.data.batches import Batch, fill_batches
 from kis_jax.data.corpora import Corpus, tokenize_corpus
 from kis_jax.measure.second_moments import SecondMomentPass
 from kis_jax.models import Decoder
-from kis_jax.scale.store import SecondMomentStore
+from kis_jax.scale.store import Saved, SecondMomentStore
 
 _SECONDS_BETWEEN_SAVES = 300.0
 
@@ -37,7 +37,7 @@ def resumable_second_moments(
       tokenizer: of the model.
       corpus: read from its start.
       store: opened with the identity of this very run.
-      token_budget: the most tokens run at once.
+      token_budget: the most tokens run at once; a pass that is taken up keeps its first one.
       on_batch: called after each batch, the skipped ones included.
 
     Returns:
@@ -47,9 +47,11 @@ def resumable_second_moments(
       ValueError: if keys are not finite.
     """
     saved = store.restore()
-    start, done, complete = saved or (None, 0, False)
-    if start is not None and complete:
-        return start
+    if saved is not None and saved.complete:
+        return saved.moments
+    done, start = 0, None
+    if saved is not None:
+        done, start, token_budget = saved.batches, saved.moments, saved.token_budget
     running = SecondMomentPass(model, start)
     context = model.config.context_length
     texts = tokenize_corpus(corpus.documents(), tokenizer, context_length=context)
@@ -62,8 +64,8 @@ def resumable_second_moments(
         done += 1
         on_batch(batch)
         if running.settled and time.monotonic() - last_save > _SECONDS_BETWEEN_SAVES:
-            store.save(running.result(), batches=done, complete=False)
+            store.save(Saved(running.result(), done, token_budget, complete=False))
             last_save = time.monotonic()
     result = running.result()
-    store.save(result, batches=done, complete=True)
+    store.save(Saved(result, done, token_budget, complete=True))
     return result

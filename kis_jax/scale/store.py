@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,16 +13,32 @@ import orbax.checkpoint as ocp
 
 from kis_jax.core.second_moment import SecondMoment
 
-_STATE, _IDENTITY = "second_moments", "identity"
+_STATE, _ABOUT = "second_moments", "about"
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """Second moments over the first batches of a corpus.
+
+    Attributes:
+      moments: stacked over layers, NumPy float64.
+      batches: how many batches they contain.
+      token_budget: with which these batches were filled; a resumed pass must keep to it.
+      complete: whether these are all.
+    """
+
+    moments: SecondMoment
+    batches: int
+    token_budget: int
+    complete: bool
 
 
 class SecondMomentStore:
     """A directory of second moments with the identity of the run that measures them.
 
-    The identity (fingerprints of model, tokenizer and corpus, and the settings that decide which
-    tokens share a batch) is saved with the sums: those of another run are refused, not reused.
-    Each save is one orbax checkpoint, numbered by the batches that it contains and complete or
-    absent; the one before it is then deleted.
+    The identity (fingerprints of model, tokenizer and corpus, and settings) is saved with the sums:
+    those of another run are refused, not reused. Each save is one orbax checkpoint, numbered by
+    the batches that it contains, whole or absent; the one before it is then deleted.
     """
 
     def __init__(self, directory: Path, identity: Mapping[str, object]) -> None:
@@ -56,46 +73,46 @@ class SecondMomentStore:
         """Closes the files."""
         self._manager.close()
 
-    def save(self, moments: SecondMoment, *, batches: int, complete: bool) -> None:
-        """Saves the second moments over the first batches of the corpus.
-
-        Args:
-          moments: stacked over layers, NumPy float64.
-          batches: how many batches they contain.
-          complete: whether these are all.
-        """
-        state = {"total": moments.total, "count": moments.count}
+    def save(self, saved: Saved) -> None:
+        """Saves second moments in place of those saved before."""
+        state = {"total": saved.moments.total, "count": saved.moments.count}
+        progress = {"token_budget": saved.token_budget, "complete": saved.complete}
         self._manager.save(
-            batches,
+            saved.batches,
             args=ocp.args.Composite(
                 **{
                     _STATE: ocp.args.StandardSave(state),
-                    _IDENTITY: ocp.args.JsonSave({**self.identity, "complete": complete}),
+                    _ABOUT: ocp.args.JsonSave({"identity": self.identity, **progress}),
                 }
             ),
         )
 
-    def restore(self) -> tuple[SecondMoment, int, bool] | None:
-        """The saved second moments, the batches in them, and whether these are all; or None."""
+    def restore(self) -> Saved | None:
+        """What was saved last, or None."""
         batches = self._manager.latest_step()
         if batches is None:
             return None
         found = self._manager.restore(
             batches,
             args=ocp.args.Composite(
-                **{_STATE: ocp.args.StandardRestore(), _IDENTITY: ocp.args.JsonRestore()}
+                **{_STATE: ocp.args.StandardRestore(), _ABOUT: ocp.args.JsonRestore()}
             ),
         )
-        state = found[_STATE]
-        return SecondMoment(state["total"], state["count"]), batches, found[_IDENTITY]["complete"]
+        state, about = found[_STATE], found[_ABOUT]
+        return Saved(
+            SecondMoment(state["total"], state["count"]),
+            batches,
+            about["token_budget"],
+            about["complete"],
+        )
 
     def _check_identity(self) -> None:
         batches = self._manager.latest_step()
         if batches is None:
             return
         found = self._manager.restore(
-            batches, args=ocp.args.Composite(**{_IDENTITY: ocp.args.JsonRestore()})
-        )[_IDENTITY]
+            batches, args=ocp.args.Composite(**{_ABOUT: ocp.args.JsonRestore()})
+        )[_ABOUT]["identity"]
         different = sorted(name for name in self.identity if found.get(name) != self.identity[name])
         if different:
             self._manager.close()

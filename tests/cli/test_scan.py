@@ -67,8 +67,9 @@ def test_every_number_follows_from_its_own_files(scanned, embedded):
     """P, Q and both cosine matrices by loops and an explicit inverse, from keys and C on disk."""
     out, record = scanned
     with SecondMomentStore(out / "second_moments", {}) as store:
-        moments, _, complete = store.restore()
-    assert complete and moments.count.tolist() == 6 * [record["token_count"]]
+        saved = store.restore()
+    moments = saved.moments
+    assert saved.complete and moments.count.tolist() == 6 * [record["token_count"]]
     for layer in record["layers"]:
         with np.load(out / f"layer_{layer['layer']:03d}.npz") as arrays:
             arrays = dict(arrays)
@@ -98,7 +99,7 @@ def test_second_moments_equal_one_text_at_a_time(scanned, embedded):
     out, record = scanned
     expected, count = independent_second_moments(embedded, record)
     with SecondMomentStore(out / "second_moments", {}) as store:
-        moments, _, _ = store.restore()
+        moments = store.restore().moments
     assert count == record["token_count"]
     for layer in range(6):
         np.testing.assert_allclose(
@@ -155,7 +156,7 @@ def test_gpt2s_tokenizer_and_real_records(shared_data, tmp_path, kis):
         decoded = tokenizer.decode(tokens[: fact["token_index"] + 1])
         assert decoded.endswith(fact["subject"])
     with SecondMomentStore(out / "second_moments", {}) as store:
-        moments, _, _ = store.restore()
+        moments = store.restore().moments
     for layer in (0, 1):
         with np.load(out / f"layer_{layer:03d}.npz") as arrays:
             p = references.superposition(arrays["keys"], moments.mean[layer])

@@ -71,6 +71,38 @@ def test_counts_of_a_thousand_million_do_not_overflow_float32():
     np.testing.assert_allclose(whole.kurtosis, 0.0, atol=1e-6)
 
 
+def test_small_parts_are_not_lost_in_a_large_whole():
+    """2^24 entries of mean 0, then a hundred times 24 of mean 5, in float32."""
+    whole = kis.Moments(*(jnp.float32(v) for v in (1.6e7, 0.0, 1.6e7, 0.0, 4.8e7)))
+    part = kis.Moments(*(jnp.float32(v) for v in (24, 5.0, 0.0, 0.0, 0.0)))
+    merged = whole
+    for _ in range(100):
+        merged = merged.merge(part)
+    share = 2400 / 1.60024e7
+    np.testing.assert_allclose(merged.count, 1.60024e7, rtol=1e-7)
+    np.testing.assert_allclose(merged.mean, 5 * share, rtol=1e-4)
+    variance = (1 - share) + 25 * share * (1 - share)
+    np.testing.assert_allclose(merged.variance, variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e8])
+def test_any_scale_and_no_scale(rng, scale):
+    x = rng.standard_t(5, size=1000).astype(np.float32)
+    found = kis.moments(jnp.asarray(scale * x, jnp.float32))
+    if scale**4 > 1e-40:
+        np.testing.assert_allclose(found.kurtosis, scipy.stats.kurtosis(x), rtol=1e-3)
+    assert jnp.isnan(kis.moments(jnp.full(10, 0.1 * scale, jnp.float32)).kurtosis)
+    assert jnp.isnan(kis.moments(jnp.full(10, 0.1 * scale, jnp.float32)).skewness)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_summed_in_float32(rng, dtype):
+    x = jnp.asarray(rng.normal(size=70_001) + 3, dtype)
+    found = kis.moments(x)
+    assert found.mean.dtype == jnp.float32 and float(found.count) == 70_001
+    np.testing.assert_allclose(found.mean, np.asarray(x, np.float64).mean(), rtol=1e-5)
+
+
 def test_integers_are_read_as_floats_and_complex_numbers_refused():
     assert kis.moments(jnp.array([1, 2, 3])).mean == 2
     with pytest.raises(ValueError, match="x: expected real"):

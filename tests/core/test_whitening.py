@@ -73,6 +73,17 @@ def test_takes_a_second_moment(rng):
     np.testing.assert_array_equal(kis.whitener(moment).factor, kis.whitener(moment.mean).factor)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_one_token_too_few_is_an_error_whatever_rounding_does(dtype):
+    """Rank d - 1: the last pivot is a rounding error, of either sign."""
+    with jax.enable_x64(dtype == "float64"):
+        for seed in range(20):
+            tokens = np.random.default_rng(seed).normal(size=(63, 64))
+            c = jnp.asarray(tokens.T @ tokens / 63, dtype)
+            with pytest.raises(ValueError, match="positive definite"):
+                kis.whitener(c)
+
+
 def test_not_positive_definite_is_an_error_with_a_remedy():
     with pytest.raises(ValueError, match=r"positive definite.*tokens.*ridge.*eigh"):
         kis.whitener(jnp.ones((3, 3)))

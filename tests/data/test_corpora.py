@@ -64,7 +64,10 @@ def test_a_hub_corpus_is_streamed_up_to_its_limit(monkeypatch):
     monkeypatch.setattr(corpora, "stream_hub", stream)
     corpus = open_corpus("wikipedia", limit=3)
     assert list(corpus.documents()) == ["document 0", "document 1", "document 2"]
-    assert asked == ["wikimedia/wikipedia:20231101.en"] and corpus.num_documents == 3
+    assert asked == ["wikimedia/wikipedia:20231101.en"] and corpus.num_documents is None
+    monkeypatch.setattr(corpora, "stream_hub", lambda name: iter([{"title": "x"}]))
+    with pytest.raises(ValueError, match='expected a data set with a "text".*found title'):
+        list(open_corpus("wikipedia").documents())
 
 
 @pytest.mark.parametrize(

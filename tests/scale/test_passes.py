@@ -11,7 +11,7 @@ from kis_jax.scale import passes
 from kis_jax.scale.passes import resumable_second_moments
 from kis_jax.scale.store import SecondMomentStore
 
-IDENTITY = {"model": "m", "corpus": "c", "token_budget": 256}
+IDENTITY = {"model": "m", "corpus": "c", "dtype": "float32"}
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,11 @@ def often(monkeypatch):
     monkeypatch.setattr(passes, "_SECONDS_BETWEEN_SAVES", 0.0)
 
 
-def run(embedded, corpus, directory, on_batch=lambda batch: None):
+def run(embedded, corpus, directory, on_batch=lambda batch: None, token_budget=256):
     model, tokenizer = embedded
     with SecondMomentStore(directory, IDENTITY) as store:
         return resumable_second_moments(
-            model, tokenizer, corpus, store, token_budget=256, on_batch=on_batch
+            model, tokenizer, corpus, store, token_budget=token_budget, on_batch=on_batch
         )
 
 

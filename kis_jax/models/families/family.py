@@ -109,10 +109,10 @@ _IMMATERIAL = frozenset(
     decoder_start_token_id diversity_penalty do_sample dtype early_stopping embd_pdrop
     encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty
     finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing id2label
-    initializer_range is_decoder is_encoder_decoder label2id length_penalty max_length
+    initializer_range label2id length_penalty max_length
     min_length model_type no_repeat_ngram_size num_beam_groups num_beams
     num_return_sequences output_attentions output_hidden_states output_past output_scores
-    pad_token_id predict_special_tokens prefix problem_type pruned_heads
+    pad_token_id predict_special_tokens prefix problem_type
     remove_invalid_values repetition_penalty resid_pdrop return_dict return_dict_in_generate
     sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder
     tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
@@ -154,12 +154,13 @@ def read_attributes(
 
 
 def _check_type(name: str, value: Any, default: Any) -> None:
-    if default is None or value == default:
+    if value == default:
         return
-    expected = (int, float) if isinstance(default, float) else type(default)
-    if not isinstance(value, expected) or isinstance(value, bool) != isinstance(default, bool):
+    kind = int if default is None else type(default)  # None stands for a size that follows
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
         raise ValueError(
-            f"config.json: {name}: expected {type(default).__name__}, found {value!r}; "
+            f"config.json: {name}: expected {kind.__name__}, found {value!r}; "
             "was the file edited by hand?"
         )
     if not isinstance(value, (bool, str)) and value <= 0:
