@@ -1,4 +1,4 @@
-"""What holds for the package as a whole: direction of imports, public names, quick start."""
+"""What holds for the package as a whole: direction of imports, public names, quick import."""
 
 import ast
 import inspect
@@ -32,7 +32,8 @@ def imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}: name modules in full"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from names if node.module == "kis_jax" else [node.module]
 

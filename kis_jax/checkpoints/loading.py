@@ -72,7 +72,7 @@ def read_config(directory: Path) -> tuple[Family, DecoderConfig]:
     path = directory / "config.json"
     attributes = read_json(path)
     model_type = attributes.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ValueError(
             f"{path}: model_type: expected one of {', '.join(FAMILIES)}, found {model_type!r}; "
             "this family of models is not supported"

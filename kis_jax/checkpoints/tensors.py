@@ -99,7 +99,7 @@ def _inside(directory: Path, shard: str) -> Path:
             "points elsewhere; do not trust this checkpoint"
         )
     path = directory / shard
-    if not path.exists():
+    if not path.is_file():
         raise ValueError(
             f"{directory / _INDEX}: names {shard}, which is missing; download the whole checkpoint"
         )
@@ -148,7 +148,10 @@ def _open_msgpack(path: Path) -> dict[str, StoredTensor]:
     from flax.traverse_util import flatten_dict
 
     try:
-        arrays = flatten_dict(msgpack_restore(path.read_bytes()))
+        arrays = {
+            tuple(map(str, names)): np.asarray(array)
+            for names, array in flatten_dict(msgpack_restore(path.read_bytes())).items()
+        }
     except Exception as error:  # msgpack raises its own, struct's, numpy's and plain ValueErrors
         raise ValueError(
             f"{path}: expected a whole Flax msgpack file, found it truncated or corrupt "
@@ -158,9 +161,8 @@ def _open_msgpack(path: Path) -> dict[str, StoredTensor]:
     for names, array in arrays.items():
         parent, leaf = names[:-1], names[-1]
         if leaf == "kernel":
-            array = np.asarray(array).T
+            array = array.T
         leaf = "weight" if leaf in ("kernel", "scale", "embedding") else leaf
-        array = np.asarray(array)
         tensors[".".join((*parent, leaf))] = StoredTensor(array.shape, lambda array=array: array)
     return tensors
 
@@ -172,7 +174,7 @@ def read_json(path: Path) -> dict[str, Any]:
       ValueError: if the file is missing, or is not JSON, naming the line; or holds no object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ValueError(
             f"{path}: no such file; expected a directory in HuggingFace layout (config.json, "
@@ -184,6 +186,8 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected UTF-8 text, found {error.reason}") from None
+    except (ValueError, RecursionError) as error:  # numbers too long, lists too deep
+        raise ValueError(f"{path}: expected JSON, found {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content

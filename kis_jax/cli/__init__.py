@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+import typer.exceptions
 
 from kis_jax.cli import scan as _scan
 
 app = typer.Typer(
     name="kis",
     help="Knowledge in superposition: measure what an edit of a language model would also move.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -47,8 +47,18 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
-        app()
+        status = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+    except typer.exceptions.TyperException as error:
+        _fail(f"{error.format_message()} (see kis --help)")
+    except (KeyboardInterrupt, typer.Abort):
+        print("kis: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError) as error:
-        message = " ".join(str(error).split())
-        print(f"kis: error: {message}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
+    else:
+        sys.exit(status or 0)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"kis: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

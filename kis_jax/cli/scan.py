@@ -36,7 +36,7 @@ def scan(
         typer.Option(help="The token whose key stands for the fact."),
     ] = "subject_last",
     ridge: Annotated[
-        float, typer.Option(min=0.0, help="Added to the diagonal of every second moment.")
+        float, typer.Option(help="Added to the diagonal of every second moment.")
     ] = 0.0,
     dtype: Annotated[
         Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass.")

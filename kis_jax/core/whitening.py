@@ -185,6 +185,11 @@ def _from_eigenvectors(c: Array, ridge: Array, rcond: float | None) -> Whitener:
     eigenvalues, vectors = jnp.linalg.eigh(c)
     threshold = (d * jnp.finfo(c.dtype).eps if rcond is None else rcond) * eigenvalues[-1]
     kept = eigenvalues > jnp.maximum(threshold, 0)
+    if not _known_to_hold(jnp.any(kept)):
+        raise ValueError(
+            "second_moment: expected a positive eigenvalue above rcond times the largest, found "
+            "none; check its sign, or lower rcond"
+        )
     if isinstance(kept, Tracer):
         factor = vectors * jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, eigenvalues, 1)), 0)
     else:

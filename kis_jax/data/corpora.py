@@ -42,7 +42,8 @@ def open_corpus(source: str | Path, *, limit: int | None = None) -> Corpus:
 
     Args:
       source: a `.txt` file (a document a line), `.jsonl` (an object with `text` a line),
-        `.parquet` (a column `text`), a folder of these, read in the order of their paths; or the
+        `.parquet` (a column `text`), a folder of these, read in the order of their paths, hidden
+        ones left out; or the
         name of a data set on the hub, `owner/name[:configuration]`, or "wikipedia"; or "factlm",
         the embedded corpus.
       limit: the most documents to take, from the start; all if None.
@@ -53,11 +54,14 @@ def open_corpus(source: str | Path, *, limit: int | None = None) -> Corpus:
     """
     if limit is not None and limit < 1:
         raise ValueError(f"num_documents: expected a positive number, found {limit}")
+    if not str(source):
+        raise ValueError("corpus: expected a file, a folder or a hub name, found an empty name")
     path = factlm.corpus_path() if source == factlm.NAME else Path(source)
     name = str(source)
     if not path.exists():
         hub_name = KNOWN_CORPORA.get(name, name)
-        if "/" not in hub_name or isinstance(source, Path) or path.suffix in _READERS:
+        local = isinstance(source, Path) or path.suffix in _READERS or name[0] in "/.~"
+        if local or "/" not in hub_name:
             raise ValueError(
                 f"corpus: expected {', '.join(_READERS)}, a folder of these, or the name of a data "
                 f"set on the hub, found no file {name}"
@@ -86,7 +90,8 @@ def tokenize_corpus(
     Yields:
       Token ids, from 1 to `context_length` of them.
     """
-    stream = iter(documents)
+    # A lone surrogate is legal in JSON and in no encoding; tokenizers refuse it.
+    stream = (text.encode("utf-8", "replace").decode() for text in documents)
     while chunk := list(itertools.islice(stream, _CHUNK)):
         encoded = tokenizer(chunk, truncation=True, max_length=context_length)
         yield from filter(None, encoded["input_ids"])
@@ -107,8 +112,15 @@ def _limited(open_documents: Callable[[], Iterable[str]], limit: int | None):
 
 
 def _files(path: Path) -> list[Path]:
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    files = [file for file in files if file.suffix in _READERS or not path.is_dir()]
+    files = [path]
+    if path.is_dir():
+        files = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix in _READERS
+            and file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        )
     if not files:
         raise ValueError(
             f"corpus: expected files ending in {', '.join(_READERS)}, found none in {path}"
@@ -143,7 +155,7 @@ def _read_json_lines(path: Path) -> Iterator[str]:
             continue
         try:
             text = json.loads(line)["text"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             text = None
         if not isinstance(text, str):
             raise ValueError(
@@ -164,10 +176,14 @@ def _read_parquet(path: Path) -> Iterator[str]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_CHUNK, columns=["text"]):
-                yield from (text for text in batch.column("text").to_pylist() if text)
+                column = batch.column("text")
+                for text in filter(None, column.to_pylist()):
+                    if not isinstance(text, str):
+                        raise KeyError(f"one of {column.type}")
+                    yield text
     except (pyarrow.ArrowException, KeyError) as error:
         raise ValueError(
-            f'{path}: expected a parquet file with a column "text", found {error}'
+            f'{path}: expected a parquet file with a column "text" of strings, found {error}'
         ) from error
 
 

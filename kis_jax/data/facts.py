@@ -117,6 +117,8 @@ def _read_json(path: Path) -> list[Any]:
             f"{path}: expected UTF-8 text, found {error.reason} at byte {error.start}; "
             "convert the file to UTF-8"
         ) from None
+    except (ValueError, RecursionError) as error:  # numbers too long, lists too deep
+        raise ValueError(f"{path}: expected JSON records, found {error}") from None
     if not isinstance(records, list):
         raise ValueError(f"{path}: expected a JSON list of records, found {type(records).__name__}")
     return records
@@ -134,7 +136,9 @@ def _fact(record: Any, where: str) -> Fact:
     subject, prompt = rewrite.get("subject"), rewrite.get("prompt")
     if not isinstance(subject, str) or not subject:
         raise ValueError(f"{where}: expected a `subject`, found {subject!r}; add the name")
-    if not isinstance(prompt, str) or prompt.count("{}") != 1:
+    if not _is_text(subject):
+        raise ValueError(f"{where}: `subject` has half of a character, {subject!r}; mend it")
+    if not isinstance(prompt, str) or not _is_text(prompt) or prompt.count("{}") != 1:
         raise ValueError(
             f"{where}: expected a `prompt` with exactly one {{}} for its subject, found {prompt!r}"
         )
@@ -161,6 +165,11 @@ def _texts(texts: Any, where: str) -> tuple[str, ...]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{where}: expected a list of texts, found {texts!r:.60}")
     return tuple(texts)
+
+
+def _is_text(text: str) -> bool:
+    """Whether a string can be encoded: JSON may hold one half of a surrogate pair."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _target(target: Any) -> str:

@@ -56,8 +56,14 @@ def scan_layer(
       duplicate_of: for each fact, the index of an earlier one with the same subject, or None.
 
     Raises:
-      ValueError: if C is not positive definite.
+      ValueError: if C is not positive definite, or a key is zero, for which P has no meaning.
     """
+    if (dead := np.flatnonzero(~keys.any(axis=1))).size:
+        raise ValueError(
+            f"expected keys with some entry that is not zero, found none in that of fact {dead[0]} "
+            f"(counted from 0) and {dead.size - 1} more; leave these facts out, or take the keys "
+            "at another position"
+        )
     unique = np.array([first is None for first in duplicate_of])
     with float64_on_host():
         whitening = whitener(jnp.asarray(second_moment, jnp.float64), ridge=ridge)

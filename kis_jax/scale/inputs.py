@@ -107,6 +107,8 @@ def open_inputs(request: ScanRequest) -> ScanInputs:
     Raises:
       ValueError: naming what is wrong, before anything is computed.
     """
+    if not 0 <= request.ridge < float("inf"):
+        raise ValueError(f"ridge: expected a finite number, 0 or more, found {request.ridge}")
     directory = locate(request.model)
     _, config = read_config(directory)
     layers = parse_layers(request.layers, config.num_layers)

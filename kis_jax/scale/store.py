@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import orbax.checkpoint as ocp
 
 from kis_jax.core.second_moment import SecondMoment
@@ -52,6 +54,8 @@ class SecondMomentStore:
           ValueError: if the directory holds the second moments of another run, naming in what
             they differ.
         """
+        if directory.exists() and not directory.is_dir():
+            raise ValueError(f"{directory}: expected a folder, found a file; delete or rename it")
         self.directory = directory
         self.identity = json.loads(json.dumps(identity))
         self._manager = ocp.CheckpointManager(
@@ -76,43 +80,39 @@ class SecondMomentStore:
     def save(self, saved: Saved) -> None:
         """Saves second moments in place of those saved before."""
         state = {"total": saved.moments.total, "count": saved.moments.count}
-        progress = {"token_budget": saved.token_budget, "complete": saved.complete}
+        about = {
+            "identity": self.identity,
+            "batches": saved.batches,
+            "token_budget": saved.token_budget,
+            "complete": saved.complete,
+            "digest": _digest(saved.moments),
+        }
         self._manager.save(
             saved.batches,
             args=ocp.args.Composite(
                 **{
                     _STATE: ocp.args.StandardSave(state),
-                    _ABOUT: ocp.args.JsonSave({"identity": self.identity, **progress}),
+                    _ABOUT: ocp.args.JsonSave(about),
                 }
             ),
         )
 
     def restore(self) -> Saved | None:
         """What was saved last, or None."""
-        batches = self._manager.latest_step()
-        if batches is None:
+        about = self._about()
+        if about is None:
             return None
-        found = self._manager.restore(
-            batches,
-            args=ocp.args.Composite(
-                **{_STATE: ocp.args.StandardRestore(), _ABOUT: ocp.args.JsonRestore()}
-            ),
-        )
-        state, about = found[_STATE], found[_ABOUT]
-        return Saved(
-            SecondMoment(state["total"], state["count"]),
-            batches,
-            about["token_budget"],
-            about["complete"],
-        )
+        state = self._read(_STATE, ocp.args.StandardRestore())
+        moments = SecondMoment(state["total"], state["count"])
+        if _digest(moments) != about["digest"]:
+            raise self._damaged("its numbers are not those that were saved")
+        return Saved(moments, about["batches"], about["token_budget"], about["complete"])
 
     def _check_identity(self) -> None:
-        batches = self._manager.latest_step()
-        if batches is None:
+        about = self._about()
+        if about is None:
             return
-        found = self._manager.restore(
-            batches, args=ocp.args.Composite(**{_ABOUT: ocp.args.JsonRestore()})
-        )[_ABOUT]["identity"]
+        found = about["identity"]
         different = sorted(name for name in self.identity if found.get(name) != self.identity[name])
         if different:
             self._manager.close()
@@ -120,3 +120,35 @@ class SecondMomentStore:
                 f"{self.directory}: expected second moments of this run, found those of another: "
                 f"{', '.join(different)} differ; choose another output folder, or delete this one"
             )
+
+    def _about(self) -> dict[str, Any] | None:
+        """What is known of the last save, or None if there is none."""
+        if self._manager.latest_step() is None:
+            return None
+        about = self._read(_ABOUT, ocp.args.JsonRestore())
+        names = {"identity", "batches", "token_budget", "complete", "digest"}
+        if not isinstance(about, dict) or about.keys() != names:
+            raise self._damaged("it was written by another version of kis_jax")
+        return about
+
+    def _read(self, item: str, how: Any) -> Any:
+        """One part of the last save."""
+        try:
+            step = self._manager.latest_step()
+            return self._manager.restore(step, args=ocp.args.Composite(**{item: how}))[item]
+        except Exception as error:  # orbax, tensorstore, json and the system raise many kinds
+            raise self._damaged(f"{type(error).__name__} while reading `{item}`") from error
+
+    def _damaged(self, reason: str) -> ValueError:
+        self._manager.close()
+        return ValueError(
+            f"{self.directory}: expected second moments as kis_jax saved them, found that "
+            f"{reason}; delete this folder and run again"
+        )
+
+
+def _digest(moments: SecondMoment) -> str:
+    """SHA-256 of the numbers themselves."""
+    digest = hashlib.sha256(np.ascontiguousarray(moments.total))
+    digest.update(np.ascontiguousarray(moments.count))
+    return digest.hexdigest()

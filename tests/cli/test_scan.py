@@ -283,6 +283,21 @@ def test_layers_that_are_not_there(scan_error, layers):
     assert "layers: expected all, a list" in scan_error("--layers", layers)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--ridge", "-1"), "ridge: expected a finite number, 0 or more, found -1.0"),
+        (("--ridge", "inf"), "ridge: expected a finite number"),
+        (("--num-facts", "0"), "num_facts: expected a positive number, found 0"),
+        (("--num-facts", "1"), "at least two facts"),
+        (("--dtype", "float16"), "'float16' is not one of"),
+        (("--colour",), "No such option: --colour"),
+    ],
+)
+def test_options_that_make_no_sense(scan_error, arguments, message):
+    assert message in scan_error(*arguments)
+
+
 def test_a_model_needs_its_own_facts_and_corpus(checkpoint, scan_error):
     assert "--facts, --corpus: both are needed" in scan_error(checkpoint)
 

@@ -91,6 +91,10 @@ def test_not_positive_definite_is_an_error_with_a_remedy():
         kis.whitener(kis.SecondMoment.zeros(3))
     with pytest.raises(ValueError, match=r"second_moment: expected shape \(d, d\)"):
         kis.whitener(jnp.ones((3, 2)))
+    with pytest.raises(ValueError, match="expected a positive eigenvalue"):
+        kis.whitener(-jnp.eye(3), method="eigh")
+    with pytest.raises(ValueError, match="expected float32 or float64, found bfloat16"):
+        kis.whitener(jnp.eye(3, dtype=jnp.bfloat16))
     with pytest.raises(ValueError, match="method: expected"):
         kis.whitener(jnp.eye(2), method="qr")
     with pytest.raises(ValueError, match="rcond"):

@@ -34,6 +34,9 @@ def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path):
     (tmp_path / "b" / "1.txt").write_text("three\n")
     (tmp_path / "a.txt").write_text("one\ntwo")
     (tmp_path / "README.md").write_text("not part of it")
+    (tmp_path / ".hidden.txt").write_text("nor this")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "c.txt").write_text("nor that")
     assert list(open_corpus(tmp_path).documents()) == ["one", "two", "three"]
 
 
@@ -87,7 +90,15 @@ def test_what_is_broken_is_named(tmp_path, name, content, message):
         open_corpus(tmp_path / name)
 
 
+def test_lone_surrogates_are_replaced(embedded_tokenizer):
+    tokens = corpora.tokenize_corpus(["a\ud800b", "c"], embedded_tokenizer, context_length=9)
+    assert list(tokens) == embedded_tokenizer(["a?b", "c"])["input_ids"]
+
+
 def test_a_parquet_without_text_is_named(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"text": [1, 2]}), tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match='a column "text" of strings, found .*int64'):
+        open_corpus(tmp_path / "b.parquet")
     pyarrow.parquet.write_table(pyarrow.table({"body": ["x"]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match='a column "text"'):
         open_corpus(tmp_path / "a.parquet")

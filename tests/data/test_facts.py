@@ -65,6 +65,9 @@ def test_fingerprint_depends_on_content_and_order():
         ([record(subject=None)], "expected a `subject`, found None"),
         ([record(prompt="The capital of Keld is")], r"exactly one \{\} for its subject"),
         ([record(prompt="{} and {}")], r"exactly one \{\}"),
+        ([record(subject="x\ud800")], "half of a character"),
+        ([record() | {"paraphrase_prompts": "abc"}], "paraphrase_prompts: expected a list"),
+        ("[" * 100_000, "expected JSON"),
         ([record() | {"case_id": "x"}], "expected `case_id` to be a whole number"),
     ],
 )

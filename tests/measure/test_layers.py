@@ -76,6 +76,13 @@ def test_one_program_serves_all_layers(case):
     assert not [line for line in compiled if line.startswith("Compiling")]
 
 
+def test_a_fact_with_a_zero_key_is_an_error(case):
+    keys, c, duplicate_of = case
+    keys[7] = 0
+    with pytest.raises(ValueError, match="in that of fact 7 .* and 0 more"):
+        scan_layer(keys, c, ridge=0.0, duplicate_of=duplicate_of)
+
+
 def test_a_singular_second_moment_is_an_error(case):
     keys, c, duplicate_of = case
     with pytest.raises(ValueError, match="positive definite"):

@@ -140,6 +140,8 @@ def test_bad_tokens_are_named(case):
     model = load_model(case[0])
     with pytest.raises(ValueError, match="tokens: expected at most 24"):
         model(jnp.zeros((1, 25), jnp.int32))
+    with pytest.raises(ValueError, match=r"mask: expected shape \(2, 5\)"):
+        model(jnp.zeros((2, 5), jnp.int32), jnp.ones((1, 5), bool))
     with pytest.raises(ValueError, match="tokens: expected integers"):
         model(jnp.zeros((1, 5)))
 

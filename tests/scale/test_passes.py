@@ -7,7 +7,7 @@ import pytest
 from kis_jax import factlm
 from kis_jax.data.corpora import Corpus, open_corpus
 from kis_jax.measure import second_moments
-from kis_jax.scale import passes
+from kis_jax.scale import passes, store
 from kis_jax.scale.passes import resumable_second_moments
 from kis_jax.scale.store import SecondMomentStore
 
@@ -73,6 +73,26 @@ def test_the_moments_of_another_run_are_refused(embedded, corpus, tmp_path):
     with pytest.raises(ValueError, match=r"those of another: corpus, model differ; choose"):
         SecondMomentStore(tmp_path, IDENTITY | {"corpus": "d", "model": "n"})
     SecondMomentStore(tmp_path, IDENTITY).__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("damage", ["about", "second_moments", "flip", "version"])
+def test_damaged_moments_are_refused_with_a_remedy(embedded, corpus, tmp_path, damage):
+    run(embedded, corpus, tmp_path)
+    (step,) = [path for path in tmp_path.iterdir() if path.name.isdigit()]
+    if damage == "version":
+        (step / "about" / "metadata").write_text('{"identity": {}}')
+    elif damage == "flip":
+        moments = SecondMomentStore(tmp_path, IDENTITY).restore()
+        moments.moments.total[3, 5, 5] += 1
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "_digest", lambda moments: "0" * 64)
+            SecondMomentStore(tmp_path, IDENTITY).save(
+                dataclasses.replace(moments, batches=moments.batches + 1)
+            )
+    else:
+        shutil.rmtree(step / damage)
+    with pytest.raises(ValueError, match="delete this folder and run again"):
+        run(embedded, corpus, tmp_path)
 
 
 def test_a_save_cut_short_is_not_seen(embedded, corpus, tmp_path):

@@ -1,0 +1,31 @@
+"""What the README shows is true: its Python runs, its commands and pictures exist."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_python_example_runs(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    numbers = np.array(re.findall(r"-?\d+\.\d*", printed), float).reshape(2, 2)
+    np.testing.assert_allclose(np.diag(numbers), 1, atol=1e-5)
+
+
+def test_its_pictures_and_targets_exist():
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / path).exists(), path
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_option_it_names_is_one_of_the_command():
+    source = (ROOT / "kis_jax" / "cli" / "scan.py").read_text()
+    for option in set(re.findall(r"--([a-z][a-z-]+)", README)):
+        assert f"    {option.replace('-', '_')}: Annotated[" in source, option
