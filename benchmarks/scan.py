@@ -56,7 +56,7 @@ def facts() -> tuple[list[Prompt], str]:
 def torch_single_passes(prompts: list[Prompt]) -> list[float] | None:
     """Durations of torch's passes over single prompts; None where torch is not installed."""
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
         from transformers import GPT2Config, GPT2Model
     except ImportError:
         return None

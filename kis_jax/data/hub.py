@@ -24,7 +24,7 @@ def stream_hub(name: str) -> Iterator[dict[str, Any]]:
       ValueError: if `datasets` is not installed, or the hub gives no such data set.
     """
     try:
-        import datasets
+        import datasets  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError(
             f"{name}: a data set of the hub needs the `datasets` package; "

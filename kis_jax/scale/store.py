@@ -149,6 +149,6 @@ class SecondMomentStore:
 
 def _digest(moments: SecondMoment) -> str:
     """SHA-256 of the numbers themselves."""
-    digest = hashlib.sha256(np.ascontiguousarray(moments.total))
-    digest.update(np.ascontiguousarray(moments.count))
+    digest = hashlib.sha256(np.ascontiguousarray(moments.total).data)
+    digest.update(np.ascontiguousarray(moments.count).data)
     return digest.hexdigest()
