@@ -42,10 +42,9 @@ def open_corpus(source: str | Path, *, limit: int | None = None) -> Corpus:
 
     Args:
       source: a `.txt` file (a document a line), `.jsonl` (an object with `text` a line),
-        `.parquet` (a column `text`), a folder of these, read in the order of their paths, hidden
-        ones left out; or the
-        name of a data set on the hub, `owner/name[:configuration]`, or "wikipedia"; or "factlm",
-        the embedded corpus.
+        `.parquet` (a column `text`), or a folder of these, read in the order of their paths, hidden
+        ones left out; the name of a data set on the hub, `owner/name[:configuration]`, or
+        "wikipedia"; or "factlm", the embedded corpus.
       limit: the most documents to take, from the start; all if None.
 
     Raises:
@@ -173,18 +172,17 @@ def _read_parquet(path: Path) -> Iterator[str]:
             f"{path}: reading parquet needs pyarrow; pip install 'kis_jax[data]', or convert the "
             "file to .jsonl"
         ) from None
+    wrong = f'{path}: expected a parquet file with a column "text" of strings, found'
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_CHUNK, columns=["text"]):
                 column = batch.column("text")
                 for text in filter(None, column.to_pylist()):
                     if not isinstance(text, str):
-                        raise KeyError(f"one of {column.type}")
+                        raise ValueError(f"{wrong} one of {column.type}")
                     yield text
     except (pyarrow.ArrowException, KeyError) as error:
-        raise ValueError(
-            f'{path}: expected a parquet file with a column "text" of strings, found {error}'
-        ) from error
+        raise ValueError(f"{wrong} {error}") from error
 
 
 _READERS: dict[str, Callable[[Path], Iterator[str]]] = {
