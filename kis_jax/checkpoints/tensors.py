@@ -47,7 +47,7 @@ def open_tensors(directory: Path) -> dict[str, StoredTensor]:
     if files[0].name == _MSGPACK:
         return _open_msgpack(files[0])
     shards = {path.name: _open_safetensors(path) for path in files}
-    if (index := directory / _INDEX) in files or len(files) > 1 or index.exists():
+    if (directory / _INDEX).exists():
         _check_index(directory, shards)
     return {name: tensor for shard in shards.values() for name, tensor in shard.items()}
 

@@ -45,7 +45,7 @@ def measure_second_moments(
         )
     tokens, d = int(moments.count[0]), inputs.config.mlp_width
     if tokens < d and inputs.request.ridge == 0:
-        diagonal = float(np.trace(np.asarray(moments.mean[0]))) / d
+        diagonal = float(np.trace(np.asarray(moments.total[0]))) / (max(tokens, 1) * d)
         raise ValueError(
             f"corpus: expected at least {d} tokens, as many as keys have dimensions (some "
             f"{20 * d} for a good estimate), found {tokens} in {inputs.corpus.name}, so the "
