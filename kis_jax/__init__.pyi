@@ -1,4 +1,5 @@
 from .checkpoints import load as load
+from .core.conjugate_gradients import solve_iteratively as solve_iteratively
 from .core.diagnostics import effective_rank as effective_rank
 from .core.diagnostics import inverse_residual as inverse_residual
 from .core.editor import Added as Added

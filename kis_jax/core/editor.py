@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kis_jax.core import products
 from kis_jax.core.checks import as_rows, known_to_hold
 from kis_jax.core.ledger import Edit
-from kis_jax.core.products import matmul
 from kis_jax.core.successive import orthonormal, triangular_residuals
 from kis_jax.core.whitening import Whitener
 
@@ -131,7 +132,8 @@ class Editor:
     def edit(self) -> Edit:
         """The ledger so far, as an `Edit` of `capacity` rows, those still free being zeros."""
         directions = self.whitener.directions(self.white)
-        return Edit(directions, self.residuals, self.requested, self.rule)
+        extended = self.whitener.extended
+        return Edit(directions, self.residuals, self.requested, self.rule, extended)
 
     def add(self, keys: Array, values: Array) -> tuple[Editor, Added]:
         """Adds one edit, or a block of edits in their order.
@@ -179,9 +181,10 @@ class Editor:
 def _add(editor: Editor, keys: Array, values: Array) -> tuple[Editor, Added]:
     dtype = editor.white.dtype
     keys, values = keys.astype(dtype), values.astype(dtype)
-    rows = editor.count + jnp.arange(len(keys))
+    rows = editor.count + jnp.arange(len(keys), dtype=jnp.int32)
     white = editor.whitener.whiten(keys)
-    requested = values - matmul(keys, editor.kernel.astype(dtype))
+    inner = functools.partial(products.inner, extended=editor.whitener.extended)
+    requested = values - inner(keys, editor.kernel.astype(dtype).T)
     squares = jnp.sum(white * white, axis=1)
     sound = (squares > 0) & jnp.all(jnp.isfinite(white), axis=1)
     sound &= jnp.all(jnp.isfinite(requested), axis=1) & (rows < len(editor.white))
@@ -193,9 +196,9 @@ def _add(editor: Editor, keys: Array, values: Array) -> tuple[Editor, Added]:
         along, accepted, spoken_for = _own_parts(editor, white, sound)
     requested = jnp.where(accepted[:, None], requested, 0)
 
-    shares = matmul(editor.white, white.T)  # of earlier edits in the new keys
-    among = jnp.triu(matmul(along, white.T), 1)
-    met = requested - matmul(shares.T, editor.residuals)
+    shares = inner(editor.white, white)  # of earlier edits in the new keys
+    among = jnp.triu(inner(along, white), 1)
+    met = requested - inner(shares.T, editor.residuals.T)
     residuals = triangular_residuals(among, jnp.where(accepted[:, None], met, 0))
 
     def write(old: Array, new: Array) -> Array:
@@ -224,7 +227,7 @@ def _own_parts(editor: Editor, white: Array, sound: Array) -> tuple[Array, Array
     earlier = editor.white * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1))
     own = white / jnp.sqrt(jnp.where(sound, jnp.sum(white * white, axis=1), 1))[:, None]
     for _ in range(2):
-        own = own - matmul(matmul(own, earlier.T), earlier)
+        own = own - products.matmul(products.matmul(own, earlier.T), earlier)
     own, left = orthonormal(own, editor.tolerance)
     own, _ = orthonormal(own, editor.tolerance)  # and twice within the block, too
     accepted = sound & jnp.any(own != 0, axis=1)

@@ -8,8 +8,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kis_jax.core.checks import as_rows, known_to_hold
-from kis_jax.core.ledger import Edit
-from kis_jax.core.products import matmul
+from kis_jax.core.ledger import Edit, Rule
+from kis_jax.core.products import inner, matmul
 from kis_jax.core.successive import orthonormal, residuals_met
 from kis_jax.core.whitening import Whitener
 
@@ -77,7 +77,7 @@ def edit_sequential(kernel: Array, keys: Array, values: Array, whitener: Whitene
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 9 to 12.
     """
-    keys, requested = _requested(kernel, keys, values, whitener.factor.dtype, whitener.width)
+    keys, requested = _requested(kernel, keys, values, *_sort(whitener))
     return _checked(_sequential(keys, requested, whitener), keys, requested)
 
 
@@ -113,7 +113,7 @@ def edit_constrained(kernel: Array, keys: Array, values: Array, whitener: Whiten
 
     Reference: Gupta et al. 2024 (arXiv 2403.14236), eq. 9.
     """
-    keys, requested = _requested(kernel, keys, values, whitener.factor.dtype, whitener.width)
+    keys, requested = _requested(kernel, keys, values, *_sort(whitener))
     edit, own = _constrained(keys, requested, whitener)
     tolerance = len(keys) * jnp.finfo(own.dtype).eps
     if not known_to_hold(jnp.all(own > tolerance)):
@@ -166,7 +166,7 @@ def edit_batch(
 
     Reference: Meng et al. 2023 (arXiv 2210.07229), eq. 14; Gupta et al. 2024 (arXiv 2403.14236).
     """
-    keys, requested = _requested(kernel, keys, values, whitener.factor.dtype, whitener.width)
+    keys, requested = _requested(kernel, keys, values, *_sort(whitener))
     weight = _positive("weight", weight, keys.dtype)
     if previous is not None:
         previous = as_rows("previous", previous, whitener.width)
@@ -215,7 +215,7 @@ def edit_null_space(
     d = projector.shape[-1]
     if projector.shape != (d, d):
         raise ValueError(f"projector: expected shape (d, d), found {projector.shape}")
-    keys, requested = _requested(kernel, keys, values, projector.dtype, d)
+    keys, requested = _requested(kernel, keys, values, d, projector.dtype)
     ridge = _positive("ridge", ridge, keys.dtype)
     if not known_to_hold(_is_projector(projector)):
         raise ValueError(
@@ -231,20 +231,22 @@ def edit_null_space(
 def _sequential(keys: Array, requested: Array, whitener: Whitener) -> Edit:
     white = whitener.whiten(keys)
     along = white / jnp.sum(white * white, axis=1, keepdims=True)
-    residuals = residuals_met(along, white, requested)
-    return Edit(whitener.directions(along), residuals, requested, "sequential")
+    residuals = residuals_met(along, white, requested, extended=whitener.extended)
+    return _edit(whitener, along, residuals, requested, "sequential")
 
 
 @jax.jit
 def _constrained(keys: Array, requested: Array, whitener: Whitener) -> tuple[Edit, Array]:
     """Also the share of each whitened key, squared, that earlier ones do not span."""
     unit, norms = _unit(whitener.whiten(keys))
-    factor = jnp.linalg.cholesky(matmul(unit, unit.T), symmetrize_input=False)
+    factor = jnp.linalg.cholesky(
+        inner(unit, unit, extended=whitener.extended), symmetrize_input=False
+    )
     pivots = jnp.diagonal(factor)[:, None]
     # The rows of L^-1 Z are orthonormal: Gram and Schmidt's, from Cholesky's factor.
     along = _solve_columns(factor, unit) / (norms * pivots)
     residuals = _solve_columns(factor, requested / norms) * (norms * pivots)
-    edit = Edit(whitener.directions(along), residuals, requested, "constrained")
+    edit = _edit(whitener, along, residuals, requested, "constrained")
     return edit, pivots[:, 0] ** 2
 
 
@@ -253,8 +255,9 @@ def _batch(
     keys: Array, requested: Array, whitener: Whitener, weight: Array, previous: Array | None
 ) -> Edit:
     earlier = None if previous is None else whitener.whiten(previous)
-    along, residuals = _regularised(whitener.whiten(keys), requested, weight, earlier)
-    return Edit(whitener.directions(along), residuals, requested, "batch")
+    white = whitener.whiten(keys)
+    along, residuals = _regularised(white, requested, weight, earlier, whitener.extended)
+    return _edit(whitener, along, residuals, requested, "batch")
 
 
 @jax.jit
@@ -266,8 +269,17 @@ def _null_space(
     return Edit(along, residuals, requested, "null_space")
 
 
+def _edit(whitener: Whitener, along: Array, residuals: Array, requested: Array, rule: Rule) -> Edit:
+    """An edit from whitened directions."""
+    return Edit(whitener.directions(along), residuals, requested, rule, whitener.extended)
+
+
 def _regularised(
-    white: Array, requested: Array, weight: Array, earlier: Array | None
+    white: Array,
+    requested: Array,
+    weight: Array,
+    earlier: Array | None,
+    extended: bool = False,
 ) -> tuple[Array, Array]:
     """Ridge regression in coordinates where the penalty is `weight` times the squared norm.
 
@@ -278,7 +290,7 @@ def _regularised(
     if earlier is not None:
         shrunk = _solve_shifted(matmul(earlier, earlier.T), weight, matmul(earlier, white.T))
         along = white - matmul(shrunk.T, earlier)
-    shares = matmul(along, white.T)
+    shares = inner(along, white, extended=extended)
     solved = _solve_shifted(shares, weight, requested)
     own = jnp.diagonal(shares)[:, None]
     empty = own <= 0  # a key outside of the space in which the edit may write
@@ -319,7 +331,12 @@ def _is_projector(matrix: Array) -> Array:
 
 
 def _requested(
-    kernel: ArrayLike, keys: ArrayLike, values: ArrayLike, dtype: jnp.dtype, width: int
+    kernel: ArrayLike,
+    keys: ArrayLike,
+    values: ArrayLike,
+    width: int,
+    dtype: jnp.dtype,
+    extended: bool = False,
 ) -> tuple[Array, Array]:
     """The keys, and what their values lack of those asked for, in the dtype of the computation."""
     keys = as_rows("keys", keys, width)
@@ -335,7 +352,13 @@ def _requested(
             f"found {values.shape}"
         )
     keys = keys.astype(dtype)
-    return keys, values.astype(dtype) - matmul(keys, kernel.astype(dtype))
+    found = inner(keys, kernel.astype(dtype).T, extended=extended)
+    return keys, values.astype(dtype) - found
+
+
+def _sort(whitener: Whitener) -> tuple[int, jnp.dtype, bool]:
+    """What sort of computation a whitener asks for: its width, dtype, and digits."""
+    return whitener.width, whitener.factor.dtype, whitener.extended
 
 
 def _positive(name: str, number: float | Array, dtype: jnp.dtype) -> Array:

@@ -81,27 +81,42 @@ def product(a: Pair, b: Pair) -> Pair:
     Reference: Ozaki, Ogita, Oishi and Rump 2012, Error-free transformations of matrix
     multiplication, Numerical Algorithms 59.
     """
-    left, right = _slices(a), _slices(b)
-    total = Pair(*(jnp.zeros((a.high.shape[0], b.high.shape[0]), jnp.float32),) * 2)
-    for start in range(0, a.high.shape[1], _CHUNK):
-        chunk = slice(start, start + _CHUNK)
+    k = a.high.shape[1]
+    # Never fewer than two chunks: what a loop reads has been stored, and so rounded, once for all.
+    # A compiler that fused the making of `a` into the slicing would round it here and not there.
+    size = min(_CHUNK, -(-k // 2))
+    padding = ((0, 0), (0, -k % size))
+    operands = [Pair(*(jnp.pad(part, padding) for part in x)) for x in (a, b)]
+
+    def add_chunk(index: Array, total: Pair) -> Pair:
+        left, right = (
+            _slices(Pair(*(_columns(part, index * size, size) for part in x))) for x in operands
+        )
         for i, j in _TERMS:
             term = jax.lax.dot_general(
-                left[i][:, chunk],
-                right[j][:, chunk],
+                left[i],
+                right[j],
                 (((1,), (1,)), ((), ())),
                 precision=jax.lax.Precision.DEFAULT,
                 preferred_element_type=jnp.float32,
             )
             high, rest = two_sum(total.high, term)
             total = Pair(high, total.low + rest)
-    return Pair(*two_sum(*total))
+        return Pair(*two_sum(*total))
+
+    # Zeros of the data: within `shard_map` they vary over the same axes as what is added to them.
+    zeros = jnp.zeros_like(a.high[:, :1]) + jnp.zeros_like(b.high[:, :1]).T
+    return jax.lax.fori_loop(0, max(2, -(-k // size)), add_chunk, Pair(zeros, zeros))
+
+
+def _columns(x: Array, start: Array, size: int) -> Array:
+    return jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
 
 
 def _slices(x: Pair) -> list[Array]:
     """Matrices that add up to `x`, each of integers below 2^7 times a power of two for each row."""
-    _, exponent = jnp.frexp(jnp.max(jnp.abs(x.high), axis=1, keepdims=True))
     rest, low = x
+    _, exponent = jnp.frexp(jnp.max(jnp.abs(rest), axis=1, keepdims=True))
     slices = []
     for _ in range(_SLICES):
         # Adding a number of this size rounds to multiples of 2^(exponent + 1 - _BITS).

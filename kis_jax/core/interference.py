@@ -39,7 +39,7 @@ def interference(edit: Edit, keys: Array) -> Array:
     Reference: Hu et al. 2024 (arXiv 2408.07413), eq. 13.
     """
     keys = as_rows("keys", keys, edit.directions.shape[1]).astype(edit.directions.dtype)
-    return landed(edit.directions, edit.residuals, keys)
+    return landed(edit.directions, edit.residuals, keys, extended=edit.extended)
 
 
 def interference_on_edited(edit: Edit, keys: Array) -> Array:

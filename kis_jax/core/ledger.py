@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kis_jax.core.checks import known_to_hold
-from kis_jax.core.products import matmul
+from kis_jax.core.products import inner
 from kis_jax.core.successive import residuals_met
 
 Rule = Literal["sequential", "constrained", "batch", "null_space"]
@@ -33,6 +33,8 @@ class Edit:
         order, the part of the value asked for that was still missing when its turn came.
       requested: `(n, m)`: what was missing before any edit, $v_i - k_i W_0$; None if not known.
       rule: which of the closed forms it came from; tells whether rows have an order.
+      extended: whether products with the ledger are rounded only at their end, as an edit by a
+        "refined" whitener deserves.
 
     Example:
       >>> import jax.numpy as jnp
@@ -48,11 +50,12 @@ class Edit:
     residuals: Array
     requested: Array | None = None
     rule: Rule = dataclasses.field(default="sequential", metadata={"static": True})
+    extended: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @property
     def delta(self) -> Array:
         """What is added to the kernel, `(d, m)`."""
-        return matmul(self.directions.T, self.residuals)
+        return inner(self.directions.T, self.residuals.T, extended=self.extended)
 
     def apply(self, kernel: Array) -> Array:
         """The edited kernel, `(d, m)`, in the dtype of `kernel`; added up in the wider of the two.
@@ -66,7 +69,7 @@ class Edit:
                 f"kernel: expected shape {expected}, keys by values, found {kernel.shape}; apply "
                 "an edit to the layer that it was made for (torch's Linear stores the transpose)"
             )
-        wide = jnp.promote_types(kernel.dtype, self.residuals.dtype)
+        wide = max(kernel.dtype, self.residuals.dtype, key=lambda dtype: dtype.itemsize)
         return (kernel.astype(wide) + self.delta.astype(wide)).astype(kernel.dtype)
 
     def __len__(self) -> int:
@@ -90,7 +93,10 @@ class Edit:
                 "order use kis.reorder"
             )
         requested = None if self.requested is None else self.requested[index]
-        return Edit(self.directions[index], self.residuals[index], requested, self.rule)
+        directions, residuals = self.directions[index], self.residuals[index]
+        return dataclasses.replace(
+            self, directions=directions, residuals=residuals, requested=requested
+        )
 
 
 def reorder(edit: Edit, keys: Array, order: Array) -> Edit:
@@ -142,5 +148,8 @@ def reorder(edit: Edit, keys: Array, order: Array) -> Edit:
             f"order: expected rows 0 to {len(edit) - 1}, each at most once, found {order}"
         )
     directions, requested = edit.directions[order], edit.requested[order]
-    residuals = residuals_met(directions, keys[order].astype(directions.dtype), requested)
-    return Edit(directions, residuals, requested, "sequential")
+    keys = keys[order].astype(directions.dtype)
+    residuals = residuals_met(directions, keys, requested, extended=edit.extended)
+    return dataclasses.replace(
+        edit, directions=directions, residuals=residuals, requested=requested
+    )

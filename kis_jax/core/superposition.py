@@ -7,7 +7,7 @@ from jax import Array
 
 from kis_jax.core.checks import as_rows
 from kis_jax.core.moments import Moments, moments
-from kis_jax.core.products import matmul
+from kis_jax.core.products import inner
 from kis_jax.core.whitening import Whitener
 
 
@@ -33,7 +33,7 @@ def gram(keys: Array, whitener: Whitener | None = None) -> Array:
     Reference: Hu et al. 2024 (arXiv 2408.07413), section 4.1.
     """
     coordinates = _coordinates(keys, whitener)
-    return matmul(coordinates, coordinates.T)
+    return inner(coordinates, coordinates, extended=_extended(whitener))
 
 
 def superposition(keys: Array, whitener: Whitener, others: Array | None = None) -> Array:
@@ -65,10 +65,11 @@ def superposition(keys: Array, whitener: Whitener, others: Array | None = None) 
     """
     white = _coordinates(keys, whitener)
     if others is None:
-        products = matmul(white, white.T)
+        products = inner(white, white, extended=whitener.extended)
         return products / jnp.diagonal(products)[:, None]
     touched = _coordinates(others, whitener, "others")
-    return matmul(white, touched.T) / jnp.sum(white * white, axis=-1, keepdims=True)
+    products = inner(white, touched, extended=whitener.extended)
+    return products / jnp.sum(white * white, axis=-1, keepdims=True)
 
 
 def cosine_similarity(keys: Array, whitener: Whitener | None = None) -> Array:
@@ -92,7 +93,7 @@ def cosine_similarity(keys: Array, whitener: Whitener | None = None) -> Array:
     """
     coordinates = _coordinates(keys, whitener)
     unit = coordinates / jnp.linalg.norm(coordinates, axis=-1, keepdims=True)
-    return jnp.clip(matmul(unit, unit.T), -1, 1)
+    return jnp.clip(inner(unit, unit, extended=_extended(whitener)), -1, 1)
 
 
 def angles(keys: Array, whitener: Whitener | None = None) -> Array:
@@ -141,3 +142,7 @@ def _coordinates(keys: Array, whitener: Whitener | None, name: str = "keys") -> 
     if keys.dtype.itemsize < 4:
         keys = keys.astype(jnp.float32)
     return keys if whitener is None else whitener.whiten(keys)
+
+
+def _extended(whitener: Whitener | None) -> bool:
+    return whitener is not None and whitener.extended

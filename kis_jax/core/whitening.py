@@ -61,12 +61,18 @@ class Whitener:
         if self.method == "cholesky":
             return solve_rows(self.factor, white) * self.scale
         if self.correction is not None:
-            return matmul(white, self.factor + self.correction) * self.scale
+            vectors = Pair(self.factor.T, self.correction.T)
+            return product(pair(white), vectors).high * self.scale
         return matmul(white, self.factor.T)
 
     def solve(self, keys: ArrayLike) -> Array:
         """The directions of edits: rows $C^{-1} k$, `(n, d)` to `(n, d)`."""
         return self.directions(self.whiten(keys))
+
+    @property
+    def extended(self) -> bool:
+        """Whether inner products deserve more digits than their float32 factors have."""
+        return self.method == "refined"
 
     @property
     def width(self) -> int:

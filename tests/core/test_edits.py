@@ -27,10 +27,15 @@ class Case:
         self.values = rng.normal(size=(n, m))
         self.arrays = [jnp.asarray(x, dtype) for x in (self.kernel, self.keys, self.values)]
         self.whitener = kis.whitener(jnp.asarray(self.c, dtype))
-        self.close = dict(rtol=0, atol=references.TOLERANCE[dtype])
+        self.tolerance = references.TOLERANCE[dtype]
 
     def edit(self, make, *more, **named):
         return make(*self.arrays, *more, **named)
+
+    def check(self, found, expected):
+        """Equal to the tolerance of the dtype, relative to the largest entry, at least 1."""
+        atol = self.tolerance * max(1.0, np.abs(expected).max())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
     def edited(self, edit):
         return edit.apply(self.arrays[0])
@@ -41,8 +46,8 @@ def test_one_edit_is_romes(rng, dtype):
     kernel, keys, values = case.arrays
     edit = kis.edit_rank_one(kernel, keys[0], values[0], case.whitener)
     expected = references.sequential_edits(case.kernel, case.keys, case.values, case.c)[1]
-    np.testing.assert_allclose(edit.apply(kernel), expected, **case.close)
-    np.testing.assert_allclose(keys @ edit.apply(kernel), values, **case.close)
+    case.check(edit.apply(kernel), expected)
+    case.check(keys @ edit.apply(kernel), values)
     assert edit.directions.shape == (1, D) and edit.residuals.shape == (1, M)
 
 
@@ -51,7 +56,7 @@ def test_sequential_is_the_loop_and_so_is_each_prefix(rng, dtype):
     edit = case.edit(kis.edit_sequential, case.whitener)
     kernels = references.sequential_edits(case.kernel, case.keys, case.values, case.c)
     for t, expected in enumerate(kernels):
-        np.testing.assert_allclose(case.edited(edit[:t]), expected, **case.close)
+        case.check(case.edited(edit[:t]), expected)
     assert edit.residuals.dtype == dtype and len(edit) == N
 
 
@@ -73,9 +78,9 @@ def test_residuals_solve_the_triangular_system_in_p(rng, dtype):
     edit = case.edit(kis.edit_sequential, case.whitener)
     p = references.superposition(case.keys, case.c)
     requested = case.values - case.keys @ case.kernel
-    np.testing.assert_allclose(np.triu(p).T @ edit.residuals, requested, **case.close)
-    np.testing.assert_allclose(edit.requested, requested, **case.close)
-    np.testing.assert_allclose(edit.directions @ case.arrays[1].T, p, **case.close)
+    case.check(np.triu(p).T @ edit.residuals, requested)
+    case.check(edit.requested, requested)
+    case.check(edit.directions @ case.arrays[1].T, p)
 
 
 def test_other_orders_and_subsets_need_no_model(rng, dtype):
@@ -85,15 +90,15 @@ def test_other_orders_and_subsets_need_no_model(rng, dtype):
     expected = references.sequential_edits(
         case.kernel, case.keys[order], case.values[order], case.c
     )[-1]
-    np.testing.assert_allclose(case.edited(edit), expected, **case.close)
+    case.check(case.edited(edit), expected)
 
 
 def test_constrained_fits_all_values_at_least_cost(rng, dtype):
     case = Case(rng, dtype)
     edit = case.edit(kis.edit_constrained, case.whitener)
     expected = references.constrained_edit(case.kernel, case.keys, case.values, case.c)
-    np.testing.assert_allclose(case.edited(edit), expected, **case.close)
-    np.testing.assert_allclose(case.arrays[1] @ case.edited(edit), case.values, **case.close)
+    case.check(case.edited(edit), expected)
+    case.check(case.arrays[1] @ case.edited(edit), case.values)
 
 
 def test_prefixes_of_constrained_edits_are_constrained_edits(rng, dtype):
@@ -101,7 +106,7 @@ def test_prefixes_of_constrained_edits_are_constrained_edits(rng, dtype):
     edit = case.edit(kis.edit_constrained, case.whitener)
     for t in range(N):
         expected = references.constrained_edit(case.kernel, case.keys[:t], case.values[:t], case.c)
-        np.testing.assert_allclose(case.edited(edit[:t]), expected, **case.close)
+        case.check(case.edited(edit[:t]), expected)
 
 
 def test_constrained_emmet_formula(rng, dtype):
@@ -112,12 +117,11 @@ def test_constrained_emmet_formula(rng, dtype):
     requested = case.values - case.keys @ case.kernel
     expected = inverse @ case.keys.T @ np.linalg.inv(gram) @ requested
     edit = case.edit(kis.edit_constrained, case.whitener)
-    np.testing.assert_allclose(edit.delta, expected, **case.close)
+    case.check(edit.delta, expected)
     one = [x[:1] if i else x for i, x in enumerate(case.arrays)]
-    np.testing.assert_allclose(
+    case.check(
         kis.edit_constrained(*one, case.whitener).delta,
         kis.edit_sequential(*one, case.whitener).delta,
-        **case.close,
     )
 
 
@@ -129,7 +133,7 @@ def test_batch_is_memits_d_by_d_solve(rng, dtype, weight, with_previous):
     expected = references.batch_edit(case.kernel, case.keys, case.values, weight * case.c, previous)
     given_previous = None if previous is None else jnp.asarray(previous, dtype)
     edit = case.edit(kis.edit_batch, case.whitener, weight, given_previous)
-    np.testing.assert_allclose(case.edited(edit), expected, **case.close)
+    case.check(case.edited(edit), expected)
 
 
 def test_relaxed_emmet_is_memit_with_the_product_of_its_weights(rng, dtype):
@@ -141,7 +145,7 @@ def test_relaxed_emmet_is_memit_with_the_product_of_its_weights(rng, dtype):
     requested = case.values - case.keys @ case.kernel
     solved = np.linalg.inv(gram / weight + relaxation * np.eye(N)) @ requested
     edit = case.edit(kis.edit_batch, case.whitener, weight * relaxation)
-    np.testing.assert_allclose(edit.delta, inverse @ case.keys.T @ solved / weight, **case.close)
+    case.check(edit.delta, inverse @ case.keys.T @ solved / weight)
 
 
 def projector_case(rng, dtype):
@@ -172,7 +176,7 @@ def test_null_space_is_alphaedits_d_by_d_solve_over_a_sequence_of_batches(rng, d
         expected = expected + np.linalg.solve(
             system, projector @ keys.T @ (values - keys @ expected)
         )
-        np.testing.assert_allclose(kernel, expected, **case.close)
+        case.check(kernel, expected)
         seen = np.concatenate([seen, keys])
 
 
@@ -182,20 +186,19 @@ def test_null_space_is_memit_with_the_projector_for_the_inverse(rng, dtype):
     inner = case.keys @ projector @ case.keys.T + 0.7 * np.eye(N)
     requested = case.values - case.keys @ case.kernel
     expected = projector @ case.keys.T @ np.linalg.solve(inner, requested)
-    np.testing.assert_allclose(edit.delta, expected, **case.close)
+    case.check(edit.delta, expected)
     untouched = jnp.asarray(rng.normal(size=(3, D)) @ (np.eye(D) - projector), dtype)
-    np.testing.assert_allclose(untouched @ edit.delta, 0, **case.close)
+    case.check(untouched @ edit.delta, 0)
 
 
 def test_a_key_outside_of_the_null_space_writes_nothing(rng, dtype):
     case, projector, given_projector = projector_case(rng, dtype)
-    outside = jnp.zeros((1, D), dtype)
+    beyond = np.eye(D) - projector
+    outside = jnp.asarray(np.stack([np.zeros(D), rng.normal(size=D) @ beyond]), dtype)
     keys = jnp.concatenate([case.arrays[1], outside])
-    values = jnp.concatenate([case.arrays[2], jnp.ones((1, M), dtype)])
+    values = jnp.concatenate([case.arrays[2], jnp.ones((2, M), dtype)])
     edit = kis.edit_null_space(case.arrays[0], keys, values, given_projector, 0.7)
-    np.testing.assert_allclose(
-        edit.delta, case.edit(kis.edit_null_space, given_projector, 0.7).delta, **case.close
-    )
+    case.check(edit.delta, case.edit(kis.edit_null_space, given_projector, 0.7).delta)
 
 
 @pytest.mark.usefixtures("x64")
@@ -209,14 +212,15 @@ def test_sequence_of_null_space_batches_by_the_d_squared_update(rng):
     requested = case.values - case.keys @ case.kernel
     inner = np.linalg.inv(case.keys @ m @ case.keys.T + np.eye(N))
     edit = case.edit(kis.edit_null_space, given_projector, ridge, jnp.asarray(seen))
-    np.testing.assert_allclose(edit.delta, m @ case.keys.T @ inner @ requested, **case.close)
+    case.check(edit.delta, m @ case.keys.T @ inner @ requested)
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 6), st.integers(6, 9), st.integers(0, 2**16), st.floats(-4, 4))
-def test_the_scale_of_c_and_the_basis_of_keys_change_nothing(n, d, seed, log10_scale):
+@given(st.sampled_from([(1, 6), (5, 9)]), st.integers(0, 2**16), st.floats(-4, 4))
+def test_the_scale_of_c_and_the_basis_of_keys_change_nothing(shape, seed, log10_scale):
     """W -> A^-T W, k -> A k, C -> s A C A': the same values, for exact edits."""
     rng = np.random.default_rng(seed)
+    n, d = shape
     with jax.enable_x64(True):
         case = Case(rng, "float64", n=n, d=d)
         basis = references.spd(rng, d, 1.0)
@@ -236,11 +240,10 @@ def test_the_scale_of_c_and_the_basis_of_keys_change_nothing(n, d, seed, log10_s
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(2, 9), st.integers(0, 9), st.integers(0, 2**16))
-def test_a_prefix_is_the_edit_of_fewer_facts(n, t, seed):
+@given(st.integers(0, N), st.integers(0, 2**16))
+def test_a_prefix_is_the_edit_of_fewer_facts(t, seed):
     with jax.enable_x64(True):
-        case = Case(np.random.default_rng(seed), "float64", n=n)
-        t = min(t, n)
+        case = Case(np.random.default_rng(seed), "float64")
         kernel, keys, values = case.arrays
         whole = kis.edit_sequential(kernel, keys, values, case.whitener)
         fewer = kis.edit_sequential(kernel, keys[:t], values[:t], case.whitener)
@@ -266,7 +269,7 @@ def test_all_methods_of_whitening_give_one_edit(rng):
         for method in ("cholesky", "refined", "eigh")
     ]
     for delta in deltas[1:]:
-        np.testing.assert_allclose(delta, deltas[0], **case.close)
+        case.check(delta, deltas[0])
 
 
 def test_bad_arguments_are_named(rng):
