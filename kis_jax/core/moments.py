@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +80,7 @@ class Moments:
         """
         return _merged(self, axis)
 
-    def _unless_constant(self, statistic) -> Array:
+    def _unless_constant(self, statistic: Callable[[Array], Array]) -> Array:
         """NaN where all deviations from the mean are rounding errors of it."""
         rounding = self.count * (jnp.finfo(self.mean.dtype).eps * self.mean) ** 2
         varied = self.m2 > rounding

@@ -175,7 +175,8 @@ def _summarize(
         return jax.lax.scan(step, found, jnp.arange(tiles // 2 + 1))
 
     # Zeros of the data: within `shard_map` a carry varies over the same axes from its first step.
-    zero = sum(jnp.zeros_like(x.ravel()[0], jnp.int32) for x in (white, groups, edges))
+    some = (white[0, 0], groups[0], edges[0])
+    zero = functools.reduce(jnp.add, [jnp.zeros_like(x, jnp.int32) for x in some])
     empty = _Found(
         jnp.broadcast_to(zero.astype(_count_dtype()), (edges.size + 1,)),
         jnp.broadcast_to(zero - 1, (top, 2)),

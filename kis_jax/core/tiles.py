@@ -89,10 +89,9 @@ def power_sums(tile: Tile, centre: Array) -> Moments:
     slices = tile.slices()
 
     def lanes(power: Callable[[Array], Array]) -> Array:
-        return sum(
-            jnp.where(part.counted, power(part.by_row - centre) + power(part.by_column - centre), 0)
-            for part in slices
-        )
+        both = (power(part.by_row - centre) + power(part.by_column - centre) for part in slices)
+        counted = (jnp.where(part.counted, s, 0) for part, s in zip(slices, both, strict=True))
+        return functools.reduce(jnp.add, counted)
 
     sums = (
         lanes(lambda e: e),
