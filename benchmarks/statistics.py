@@ -10,6 +10,7 @@ torch: one triangular solve, tiles of one triangle, `histc`, `topk` and power su
 from __future__ import annotations
 
 import importlib
+import os
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -152,7 +153,8 @@ def main() -> None:
     """Measures all three and prints one table."""
     subjects: list[Callable[[], list[dict]]] = [summary_rows, moments_rows, bootstrap_rows]
     rows = [line for subject in subjects for line in subject()]
-    report("statistics", "Statistics of superposition, float32", rows)
+    load = f"load of the machine {os.getloadavg()[0]:.1f}"  # others at work lower every figure
+    report("statistics", f"Statistics of superposition, float32, {load}", rows)
 
 
 if __name__ == "__main__":
