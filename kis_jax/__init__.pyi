@@ -1,5 +1,8 @@
 from .checkpoints import load as load
+from .core.bootstrap import Interval as Interval
+from .core.bootstrap import kurtosis_interval as kurtosis_interval
 from .core.conjugate_gradients import solve_iteratively as solve_iteratively
+from .core.density import gaussian_density as gaussian_density
 from .core.diagnostics import effective_rank as effective_rank
 from .core.diagnostics import inverse_residual as inverse_residual
 from .core.editor import Added as Added
@@ -26,6 +29,7 @@ from .core.superposition import cosine_similarity as cosine_similarity
 from .core.superposition import gram as gram
 from .core.superposition import off_diagonal_moments as off_diagonal_moments
 from .core.superposition import superposition as superposition
+from .core.tail import tail_index as tail_index
 from .core.whitening import Whitener as Whitener
 from .core.whitening import whitener as whitener
 

@@ -90,7 +90,7 @@ def solve_iteratively(
         left = jnp.where(active, left, squares)
         return solution + length * direction, residual, residual + turn * direction, left, steps + 1
 
-    start = (jnp.zeros_like(goal), goal, goal, _squares(goal), 0)
+    start = (jnp.zeros_like(goal), goal, goal, _squares(goal), jnp.asarray(0))
     solution, _, _, squares, steps = jax.lax.while_loop(unfinished, step, start)
     if not known_to_hold(jnp.all(squares <= bound)):
         worst = float(jnp.max(jnp.sqrt(squares / _squares(goal))))
@@ -99,7 +99,7 @@ def solve_iteratively(
             f"{worst:.1e}; allow more steps, a larger tolerance, or add a ridge to C"
         )
     norms = jnp.where(bound > 0, _squares(goal), 1)
-    return Solved(solution * scale, jnp.sqrt(squares / norms)[:, 0], jnp.asarray(steps))
+    return Solved(solution * scale, jnp.sqrt(squares / norms)[:, 0], steps)
 
 
 def _squares(rows: Array) -> Array:

@@ -9,14 +9,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-# A slice holds integers of at most 2^7 times a power of two. A product of two is at most 2^14, and
-# a sum of 2^10 of them at most 2^24: float32 holds it exactly, in whatever order it is summed.
-_BITS = 8
-_CHUNK = 2**10
-# Six slices reach 48 bits below the largest entry of a row, as far as a pair of float32 numbers.
-_SLICES = 6
-# Which slices meet, the smallest products first; those below the last slice are left out.
-_TERMS = sorted(((i, j) for i in range(_SLICES) for j in range(_SLICES - i)), key=sum, reverse=True)
+# A slice holds integers of at most 2^7 times a power of two. Six reach 48 bits below the largest
+# entry of a row, as far as a pair of float32 numbers.
+_BITS, _SLICES = 8, 6
+# A product of two slices is at most 2^14, and a sum of 2^10 of them at most 2^24: float32 holds it
+# exactly, in whatever order it is summed.
+_CHUNK = 2**10 // _SLICES
 
 
 class Pair(NamedTuple):
@@ -61,7 +59,8 @@ def product(a: Pair, b: Pair) -> Pair:
 
     Each row is cut into slices of eight bits. The product of two slices is exact in float32 - and
     on devices that multiply bfloat16 or TF32 as well, since eight bits pass through these whole -
-    so that the only rounding is where the products are added up, in pairs.
+    so that the only rounding is where the products are added up, in pairs. It takes the operations
+    of 21 plain products.
 
     Args:
       a: `(p, k)`.
@@ -85,17 +84,21 @@ def product(a: Pair, b: Pair) -> Pair:
     # Never fewer than two chunks: what a loop reads has been stored, and so rounded, once for all.
     # A compiler that fused the making of `a` into the slicing would round it here and not there.
     size = min(_CHUNK, -(-k // 2))
-    padding = ((0, 0), (0, -k % size))
+    chunks = max(2, -(-k // size))
+    padding = ((0, 0), (0, chunks * size - k))
     operands = [Pair(*(jnp.pad(part, padding) for part in x)) for x in (a, b)]
 
     def add_chunk(index: Array, total: Pair) -> Pair:
         left, right = (
             _slices(Pair(*(_columns(part, index * size, size) for part in x))) for x in operands
         )
-        for i, j in _TERMS:
+        # Side by side, in opposite orders: the first s slices of a against the first s of b are
+        # then one product, of all pairs of slices that are equally large; the smallest come first.
+        a_slices, b_slices = jnp.concatenate(left, 1), jnp.concatenate(right[::-1], 1)
+        for s in range(_SLICES, 0, -1):
             term = jax.lax.dot_general(
-                left[i],
-                right[j],
+                a_slices[:, : s * size],
+                b_slices[:, (_SLICES - s) * size :],
                 (((1,), (1,)), ((), ())),
                 precision=jax.lax.Precision.DEFAULT,
                 preferred_element_type=jnp.float32,
@@ -106,7 +109,7 @@ def product(a: Pair, b: Pair) -> Pair:
 
     # Zeros of the data: within `shard_map` they vary over the same axes as what is added to them.
     zeros = jnp.zeros_like(a.high[:, :1]) + jnp.zeros_like(b.high[:, :1]).T
-    return jax.lax.fori_loop(0, max(2, -(-k // size)), add_chunk, Pair(zeros, zeros))
+    return jax.lax.fori_loop(0, chunks, add_chunk, Pair(zeros, zeros))
 
 
 def _columns(x: Array, start: Array, size: int) -> Array:

@@ -9,7 +9,7 @@ from benchmarks.accuracy import DOCUMENT, measure
 
 @pytest.fixture(scope="module")
 def rows():
-    return measure(range(2, 9), d=160, n=1000, m=8)
+    return measure(range(2, 9), d=512, n=1000, m=8)
 
 
 @pytest.mark.parametrize("part", ["P", "kernel"])
