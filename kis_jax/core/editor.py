@@ -116,11 +116,13 @@ class Editor:
             raise ValueError(f"capacity: expected at least 1 edit, found {capacity}")
         if rule not in ("sequential", "constrained"):
             raise ValueError(f'rule: expected "sequential" or "constrained", found {rule!r}')
-        ledger = jnp.zeros((capacity, kernel.shape[1]), dtype)
+        # Zeros of the data: within `shard_map` they vary over the mesh as what is written will.
+        zero = jnp.zeros_like(whitener.factor[0, 0]) + jnp.zeros_like(kernel[0, 0], dtype)
+        ledger = jnp.broadcast_to(zero, (capacity, kernel.shape[1]))
         return cls(
             kernel,
             whitener,
-            jnp.zeros((capacity, whitener.factor.shape[1]), dtype),
+            jnp.broadcast_to(zero, (capacity, whitener.factor.shape[1])),
             ledger,
             ledger,
             jnp.zeros((), jnp.int32),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
-from kis_jax.core.extended import Pair, pair, product
+from kis_jax.core.extended import Pair, pair, product, two_sum
 from kis_jax.core.products import matmul, solve_rows
 
 
@@ -66,10 +66,12 @@ def refined(c: Pair, ridge: Array) -> Refined:
     d = len(c.high)
     identity = jnp.eye(d, dtype=jnp.float32)
     diagonal = jnp.diagonal(c.high) + ridge
-    scale = jnp.exp2(jnp.round(-0.5 * jnp.log2(diagonal)))
+    exponent = jnp.round(-0.5 * jnp.log2(diagonal)).astype(jnp.int32)
+    scale = jnp.ldexp(jnp.float32(1), exponent)  # exactly a power of two, as exp2 is not
     both = scale[:, None] * scale
-    c = Pair(c.high * both, c.low * both + ridge * jnp.diag(scale**2))
-    shifted = c.high + (ridge * scale**2 + d * jnp.finfo(jnp.float32).eps) * identity
+    high, rest = two_sum(c.high * both, jnp.diag(ridge * scale**2))
+    c = Pair(high, rest + c.low * both)
+    shifted = c.high + d * jnp.finfo(jnp.float32).eps * identity
     factor = jnp.linalg.cholesky(shifted, symmetrize_input=False)
     vectors = jax.lax.linalg.triangular_solve(factor, identity, left_side=True, lower=True)
     factor = jnp.linalg.cholesky(_second_moment(c, vectors).high)
