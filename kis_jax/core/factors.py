@@ -14,7 +14,7 @@ from kis_jax.core.products import matmul, solve_rows
 
 
 class Cholesky(NamedTuple):
-    """C scaled by `scale` on both sides is `factor @ factor.T`, if `definite`."""
+    """C scaled by `scale` on both sides is `factor.T @ factor`, if `definite`."""
 
     scale: Array
     factor: Array
@@ -32,11 +32,11 @@ def cholesky(c: Array, ridge: Array) -> Cholesky:
     diagonal = jnp.diagonal(c) + ridge
     scale = jax.lax.rsqrt(diagonal)
     scaled = jnp.fill_diagonal(c * scale[:, None] * scale, diagonal * scale**2, inplace=False)
-    factor = jnp.linalg.cholesky(scaled, symmetrize_input=False)
+    factor = jnp.linalg.cholesky(scaled, symmetrize_input=False).T
     vector = jax.random.normal(jax.random.key(0), (1, len(c)), c.dtype)
     for _ in range(3):
-        vector = solve_rows(factor, vector / jnp.linalg.norm(vector), transpose=True)
-        vector = solve_rows(factor, vector)
+        vector = solve_rows(factor, vector / jnp.linalg.norm(vector))
+        vector = solve_rows(factor, vector, transpose=True)
     norms = jnp.linalg.norm(vector) * jnp.max(jnp.sum(jnp.abs(scaled), axis=0))
     return Cholesky(scale, factor, norms < 1 / jnp.finfo(c.dtype).eps)
 

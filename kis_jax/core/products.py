@@ -21,8 +21,12 @@ def inner(a: Array, b: Array, *, extended: bool = False) -> Array:
     return matmul(a, b.T)
 
 
-def solve_rows(factor: Array, rows: Array, *, transpose: bool = False) -> Array:
-    """Solves `x @ L = rows` for a lower-triangular L `(d, d)`; `x @ L.T = rows` if transposed."""
+def solve_rows(upper: Array, rows: Array, *, transpose: bool = False) -> Array:
+    """Solves `x @ R = rows` for an upper-triangular R `(d, d)`; `x @ R.T = rows` if transposed.
+
+    LAPACK and its like on other devices want matrices by columns. R by rows is R.T by columns, and
+    so it is read where it lies; a lower-triangular factor would be copied for every solve.
+    """
     return jax.lax.linalg.triangular_solve(
-        factor, rows, left_side=False, lower=True, transpose_a=transpose
+        upper.T, rows, left_side=False, lower=True, transpose_a=not transpose
     )

@@ -31,7 +31,7 @@ class Whitener:
     Attributes:
       scale: `(d,)`. $C_{ii}^{-1/2}$, the scaling to unit diagonal ("refined": its nearest power
         of two); for "eigh" ones.
-      factor: "cholesky": `(d, d)`, lower-triangular $L$ with $L L^\top$ the scaled C. "refined":
+      factor: "cholesky": `(d, d)`, upper-triangular $R$ with $R^\top R$ the scaled C. "refined":
         `(d, d)`, lower-triangular, one whitening vector a row. "eigh": `(d, r)`, the eigenvectors
         kept, each divided by the root of its eigenvalue.
       correction: "refined": `(d, d)`, the digits of the whitening vectors that float32 has no
@@ -53,13 +53,13 @@ class Whitener:
             return product(scaled, Pair(self.factor, self.correction)).high
         rows = rows.astype(self.factor.dtype) * self.scale
         if self.method == "cholesky":
-            return solve_rows(self.factor, rows, transpose=True)
+            return solve_rows(self.factor, rows)
         return matmul(rows, self.factor)
 
     def directions(self, white: Array) -> Array:
         """The rows W z of whitened coordinates z, `(n, r)` to `(n, d)`; C^-1 k for a whitened k."""
         if self.method == "cholesky":
-            return solve_rows(self.factor, white) * self.scale
+            return solve_rows(self.factor, white, transpose=True) * self.scale
         if self.correction is not None:
             vectors = Pair(self.factor.T, self.correction.T)
             return product(pair(white), vectors).high * self.scale
@@ -99,9 +99,10 @@ class Whitener:
         def second_moment(vector: Array) -> Array:
             row = (vector / self.scale)[None]
             if self.method == "cholesky":
-                row = matmul(matmul(row, self.factor), self.factor.T)
+                row = matmul(matmul(row, self.factor.T), self.factor)
             else:
-                row = solve_rows(self.factor, solve_rows(self.factor, row), transpose=True)
+                upper = self.factor.T
+                row = solve_rows(upper, solve_rows(upper, row, transpose=True))
             return row[0] / self.scale
 
         def inverse(vector: Array) -> Array:

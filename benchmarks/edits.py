@@ -1,0 +1,176 @@
+"""Edits in closed form, against loops and d x d solves, at the shapes of three models.
+
+    python -m benchmarks.edits
+
+Random kernels, keys and values, and a random triangular factor of C, which is given to everybody.
+The baseline of `edit_sequential` is a loop in torch as one would write it with care: all
+directions by one solve beforehand, the kernel updated in place; the field's, the same with a
+product by the inverse of C and a new kernel for each edit. Loops are extrapolated from a sample.
+The field's `edit_batch` is MEMIT's float64 solve of d equations; its baseline, the n x n identity
+in torch. Needed operations are the fewest known: of the two ways to account for earlier edits,
+through P or through what they have written, the cheaper one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.harness import optional, report, row, seconds
+from kis_jax.core.edits import edit_batch, edit_constrained, edit_sequential
+from kis_jax.core.whitening import Whitener
+
+SHAPES = {"GPT-2 small": (3072, 768), "Llama 3 8B": (14336, 4096), "GPT-J 6B": (16384, 4096)}
+NUMBERS = (1, 10, 100, 1000, 10_000)
+SAMPLE = 50  # edits of a loop that are timed
+WEIGHT = 15_000.0
+
+
+class Layer(NamedTuple):
+    """What an edit is given."""
+
+    kernel: Any
+    keys: Any
+    values: Any
+    factor: Any  # upper-triangular, factor.T @ factor is C
+
+
+def layer(d: int, m: int, n: int) -> Layer:
+    """A random one, in NumPy."""
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.standard_normal(shape, np.float32)  # noqa: E731
+    factor = np.triu(draw(d, d)) / np.float32(2 * np.sqrt(d))
+    np.fill_diagonal(factor, 1)
+    return Layer(draw(d, m), draw(n, d), draw(n, m), factor)
+
+
+def sequential_flops(n: int, d: int, m: int) -> float:
+    """Whitening and directions by triangular solves, residuals before any edit, and the rest."""
+    return 2 * n * d**2 + 2 * n * d * m + min(n**2 * (d + m), 4 * n * d * m)
+
+
+def torch_loop(torch: Any, given: Layer, *, edits: int, careful: bool) -> float:
+    """Seconds of sequential edits in torch."""
+    n = min(edits, SAMPLE)
+    kernel, keys, values, factor = (torch.tensor(np.asarray(x)) for x in given)
+    inverse = None if careful else torch.cholesky_inverse(factor, upper=True)
+
+    def run() -> Any:
+        edited = kernel.clone() if careful else kernel
+        if careful:
+            directions = torch.cholesky_solve(keys[:n].T, factor, upper=True).T
+            shares = (directions * keys[:n]).sum(1)
+        for i in range(n):
+            key = keys[i]
+            residual = values[i] - key @ edited
+            if careful:
+                edited.addr_(directions[i] / shares[i], residual)
+            else:
+                direction = inverse @ key
+                edited = edited + torch.outer(direction, residual) / (key @ direction)
+        return edited
+
+    return min(seconds(run, repeats=1)) * edits / n
+
+
+def sequential_rows(name: str) -> list[dict[str, Any]]:
+    """Sequential edits at one model's shape."""
+    d, m = SHAPES[name]
+    given = layer(d, m, max(NUMBERS))
+    kernel, keys, values, factor = map(jnp.asarray, given)
+    whitener = Whitener(jnp.ones(d), factor, None, "cholesky")
+    torch = optional("torch")
+    rows = []
+    for n in NUMBERS:
+        edit = jax.jit(edit_sequential)
+        arguments = (kernel, keys[:n], values[:n], whitener)
+        big = n * d > 10**7
+        durations = seconds(lambda: edit(*arguments), repeats=2 if big else 5)  # noqa: B023
+        loops = [None, None]
+        if torch is not None and (n >= 100 or d < 10_000):
+            loops = [[torch_loop(torch, given, edits=n, careful=c)] for c in (True, False)]
+        rows.append(
+            row(
+                "edit_sequential",
+                f"{name}: n={n:,}, d={d:,}, m={m:,}",
+                "float32",
+                durations,
+                flops=sequential_flops(n, d, m),
+                # A few edits read the kernel, and the factor twice, half of it each time.
+                moved=4 * (d * m + d * d + 4 * n * (d + m)),
+                function=edit,
+                arguments=arguments,
+                baseline=loops[0],
+                field=loops[1],
+            )
+        )
+    return rows
+
+
+def batch_rows(name: str, n: int) -> list[dict[str, Any]]:
+    """Batch and constrained edits at one model's shape."""
+    d, m = SHAPES[name]
+    given = layer(d, m, n)
+    kernel, keys, values, factor = map(jnp.asarray, given)
+    whitener = Whitener(jnp.ones(d), factor, None, "cholesky")
+    batch = jax.jit(lambda *layer: edit_batch(*layer, WEIGHT))
+    constrained = jax.jit(edit_constrained)
+    arguments = (kernel, keys, values, whitener)
+    solves, theirs = None, None
+    if (torch := optional("torch")) is not None:
+        w, k, v, upper = (torch.tensor(np.asarray(x)) for x in given)
+
+        def of_n_equations() -> Any:
+            directions = torch.cholesky_solve(k.T, upper, upper=True).T
+            gram = k @ directions.T + WEIGHT * torch.eye(n)
+            return directions, torch.linalg.solve(gram, v - k @ w)
+
+        theirs = seconds(of_n_equations, repeats=2)
+        second_moment = (upper.T @ upper).double()
+
+        def of_d_equations() -> Any:
+            wide = k.double()
+            system = WEIGHT * second_moment + wide.T @ wide
+            return torch.linalg.solve(system, wide.T) @ (v - k @ w).double()
+
+        solves = seconds(of_d_equations, repeats=1)
+    needed = 2 * n * d**2 + 2 * n * d * m + n**2 * d + n**3 / 3
+    shape = f"{name}: n={n:,}, d={d:,}, m={m:,}"
+    return [
+        row(
+            "edit_batch",
+            shape,
+            "float32",
+            seconds(lambda: batch(*arguments), repeats=3),
+            flops=needed + 2 * n**2 * m,
+            function=batch,
+            arguments=arguments,
+            baseline=theirs,
+            field=solves,
+        ),
+        row(
+            "edit_constrained",
+            shape,
+            "float32",
+            seconds(lambda: constrained(*arguments), repeats=3),
+            flops=needed + n**2 * (d + m),
+            function=constrained,
+            arguments=arguments,
+            baseline=theirs,
+        ),
+    ]
+
+
+def main() -> None:
+    """Measures all shapes and prints one table."""
+    rows = [line for name in SHAPES for line in sequential_rows(name)]
+    rows += batch_rows("GPT-2 small", 1000)
+    rows += batch_rows("Llama 3 8B", 1000)
+    report("edits", "Edits in closed form", rows)
+
+
+if __name__ == "__main__":
+    main()
