@@ -8,6 +8,7 @@ The field inverts C in float32, which is what its ratios compare with.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -88,7 +89,7 @@ def factor_rows(second_moment: np.ndarray) -> list[dict[str, Any]]:
                     f'whitener, "{method}"',
                     f"{size:,} x {size:,}",
                     dtype,
-                    seconds(lambda: whitener(c, method=method), repeats=2),  # noqa: B023
+                    seconds(functools.partial(whitener, c, method=method), repeats=2),
                     flops=(9 if method == "eigh" else 1 / 3) * size**3,
                     baseline=baseline,
                     field=field if size == D else None,
@@ -99,7 +100,7 @@ def factor_rows(second_moment: np.ndarray) -> list[dict[str, Any]]:
 
 def superposition_rows(second_moment: np.ndarray, keys: np.ndarray) -> list[dict[str, Any]]:
     """P of some facts, C factored; the field's, by the inverse, two of its products a pair."""
-    linalg = optional("scipy.linalg")
+    linalg: Any = optional("scipy.linalg")
     rows = []
     methods: list[Method] = ["cholesky", "refined"]
     for method in methods:

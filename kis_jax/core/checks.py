@@ -8,8 +8,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 
-def known_to_hold(condition: Array) -> bool:
-    """Whether a check of numbers passes; under tracing none can be known, and all are let pass."""
+def holds_or_traced(condition: Array) -> bool:
+    """Whether a condition on numbers holds; under tracing it cannot be known, and is let pass."""
     return isinstance(condition, Tracer) or bool(condition)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kis_jax.core.checks import as_rows, known_to_hold
+from kis_jax.core.checks import as_rows, holds_or_traced
 
 
 class Solved(NamedTuple):
@@ -92,7 +92,7 @@ def solve_iteratively(
 
     start = (jnp.zeros_like(goal), goal, goal, _squares(goal), jnp.asarray(0))
     solution, _, _, squares, steps = jax.lax.while_loop(unfinished, step, start)
-    if not known_to_hold(jnp.all(squares <= bound)):
+    if not holds_or_traced(jnp.all(squares <= bound)):
         worst = float(jnp.max(jnp.sqrt(squares / _squares(goal))))
         raise ValueError(
             f"max_steps: expected a residual of {tolerance:g} within {max_steps} steps, found "

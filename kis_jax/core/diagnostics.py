@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kis_jax.core.products import matmul
-from kis_jax.core.second_moment import SecondMoment
+from kis_jax.core.products import inner
+from kis_jax.core.second_moment import SecondMoment, as_matrix
 from kis_jax.core.whitening import Whitener
 
 
@@ -31,9 +31,7 @@ def effective_rank(second_moment: Array | SecondMoment) -> Array:
       >>> float(effective_rank(jnp.diag(jnp.array([2.0, 2.0, 0.0]))))
       2.0
     """
-    c = second_moment.mean if isinstance(second_moment, SecondMoment) else second_moment
-    if c.ndim != 2 or c.shape[0] != c.shape[1]:
-        raise ValueError(f"second_moment: expected shape (d, d), found {c.shape}")
+    c = as_matrix(second_moment)
     scaled = c / jnp.trace(c)
     return 1 / jnp.sum(scaled * scaled)
 
@@ -41,16 +39,18 @@ def effective_rank(second_moment: Array | SecondMoment) -> Array:
 def inverse_residual(second_moment: Array | SecondMoment, whitener: Whitener) -> Array:
     r"""How far the whitener's inverse X is from one of C: $|C X - I|_F / \sqrt d$, estimated.
 
-    From sixteen random vectors, at the cost of as many products with C; within some tens of per
-    cent. The square root of d makes it the error of a single vector. A ridge, or directions
-    dropped by "eigh", count as error: X is then the inverse of something else.
+    In units in which C has a unit diagonal, so that those of the neurons do not matter. From
+    sixteen random vectors, at the cost of as many products with C; within some tens of per cent.
+    The square root of d makes it the error of a single vector. A ridge, or directions dropped by
+    "eigh", count as error: X is then the inverse of something else.
 
     Args:
       second_moment: C, `(d, d)`; or a `SecondMoment`.
       whitener: made from it.
 
     Returns:
-      `()`, about the condition number times the machine epsilon for a sound inverse.
+      `()`, for a sound inverse not far above the condition number of the scaled C times the
+      machine epsilon.
 
     Raises:
       ValueError: if C is not of the whitener's width.
@@ -62,10 +62,12 @@ def inverse_residual(second_moment: Array | SecondMoment, whitener: Whitener) ->
       >>> bool(inverse_residual(c, whitener(c)) < 1e-6)
       True
     """
-    c = second_moment.mean if isinstance(second_moment, SecondMoment) else second_moment
+    c = as_matrix(second_moment)
     d = whitener.width
     if c.shape != (d, d):
         raise ValueError(f"second_moment: expected shape {(d, d)}, the whitener's, found {c.shape}")
+    scale = jnp.sqrt(jnp.diagonal(c))
     probes = jax.random.normal(jax.random.key(0), (16, d), c.dtype)
-    images = matmul(whitener.solve(probes).astype(c.dtype), c)
+    solved = whitener.solve(probes * scale).astype(c.dtype)
+    images = inner(solved, c, extended=whitener.extended) / scale
     return jnp.linalg.norm(images - probes) / jnp.linalg.norm(probes)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kis_jax.core import products
-from kis_jax.core.checks import as_rows, known_to_hold
+from kis_jax.core.checks import as_rows, holds_or_traced
 from kis_jax.core.ledger import Edit
 from kis_jax.core.successive import orthonormal, triangular_residuals
 from kis_jax.core.whitening import Whitener
@@ -160,7 +160,7 @@ class Editor:
         if values.shape != expected:
             raise ValueError(f"values: expected shape {expected}, found {values.shape}")
         capacity = len(self.white)
-        if not known_to_hold(self.count + len(keys) <= capacity):
+        if not holds_or_traced(self.count + len(keys) <= capacity):
             raise ValueError(
                 f"keys: expected at most {capacity - int(self.count)}, the rows still free, found "
                 f"{len(keys)}; make the editor with a larger capacity"

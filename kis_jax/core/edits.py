@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from kis_jax.core.checks import as_rows, known_to_hold
+from kis_jax.core.checks import as_rows, holds_or_traced
 from kis_jax.core.ledger import Edit, Rule
 from kis_jax.core.products import inner, matmul
 from kis_jax.core.successive import orthonormal, residuals_met
@@ -116,7 +116,7 @@ def edit_constrained(kernel: Array, keys: Array, values: Array, whitener: Whiten
     keys, requested = _requested(kernel, keys, values, *_sort(whitener))
     edit, own = _constrained(keys, requested, whitener)
     tolerance = len(keys) * jnp.finfo(own.dtype).eps
-    if not known_to_hold(jnp.all(own > tolerance)):
+    if not holds_or_traced(jnp.all(own > tolerance)):
         _, own = orthonormal(_unit(whitener.whiten(keys))[0], tolerance)
         raise ValueError(
             "keys: expected finite, linearly independent rows, found that row "
@@ -217,7 +217,7 @@ def edit_null_space(
         raise ValueError(f"projector: expected shape (d, d), found {projector.shape}")
     keys, requested = _requested(kernel, keys, values, d, projector.dtype)
     ridge = _positive("ridge", ridge, keys.dtype)
-    if not known_to_hold(_is_projector(projector)):
+    if not holds_or_traced(_is_projector(projector)):
         raise ValueError(
             "projector: expected a symmetric matrix N with N @ N = N, found another; use "
             "kis.null_space(second_moment), which makes one"
@@ -363,7 +363,7 @@ def _sort(whitener: Whitener) -> tuple[int, jnp.dtype, bool]:
 
 def _positive(name: str, number: float | Array, dtype: jnp.dtype) -> Array:
     number = jnp.asarray(number, dtype)
-    if number.ndim or not known_to_hold(number > 0):
+    if number.ndim or not holds_or_traced(number > 0):
         raise ValueError(f"{name}: expected a positive number, found {number}")
     return number
 
@@ -371,7 +371,7 @@ def _positive(name: str, number: float | Array, dtype: jnp.dtype) -> Array:
 def _checked(edit: Edit, keys: Array, requested: Array) -> Edit:
     """The edit, unless a number went wrong on the way."""
     finite = jnp.all(jnp.isfinite(edit.residuals)) & jnp.all(jnp.isfinite(edit.directions))
-    if known_to_hold(finite):
+    if holds_or_traced(finite):
         return edit
     wrong = ~jnp.all(jnp.isfinite(requested), axis=1) | ~jnp.any(keys != 0, axis=1)
     found = (

@@ -26,19 +26,21 @@ def cholesky(c: Array, ridge: Array) -> Cholesky:
     """Cholesky's factor of C plus ridge, scaled to unit diagonal, and whether it is definite.
 
     Rounding makes a singular matrix pass for a definite one half of the time. So its condition
-    number counts as well: beyond 1 / epsilon, by three steps of inverse iteration for the norm of
-    the inverse, it is singular as far as this precision can tell.
+    number counts as well: beyond 1 / epsilon, by three steps of power iteration for the norms of
+    matrix and inverse, it is singular as far as this precision can tell. All NaN if not definite.
     """
     diagonal = jnp.diagonal(c) + ridge
     scale = jax.lax.rsqrt(diagonal)
     scaled = jnp.fill_diagonal(c * scale[:, None] * scale, diagonal * scale**2, inplace=False)
     factor = jnp.linalg.cholesky(scaled, symmetrize_input=False).T
-    vector = jax.random.normal(jax.random.key(0), (1, len(c)), c.dtype)
+    image = inverse = jax.random.normal(jax.random.key(0), (1, len(c)), c.dtype)
     for _ in range(3):
-        vector = solve_rows(factor, vector / jnp.linalg.norm(vector))
-        vector = solve_rows(factor, vector, transpose=True)
-    norms = jnp.linalg.norm(vector) * jnp.max(jnp.sum(jnp.abs(scaled), axis=0))
-    return Cholesky(scale, factor, norms < 1 / jnp.finfo(c.dtype).eps)
+        image = matmul(image / jnp.linalg.norm(image), scaled)
+        inverse = solve_rows(factor, inverse / jnp.linalg.norm(inverse))
+        inverse = solve_rows(factor, inverse, transpose=True)
+    condition = jnp.linalg.norm(image) * jnp.linalg.norm(inverse)
+    definite = condition < 1 / jnp.finfo(c.dtype).eps
+    return Cholesky(scale, jnp.where(definite, factor, jnp.nan), definite)
 
 
 class Refined(NamedTuple):
@@ -53,12 +55,13 @@ class Refined(NamedTuple):
 def refined(c: Pair, ridge: Array) -> Refined:
     r"""Whitening vectors in twice the digits of float32, from float32 arithmetic alone.
 
-    A float32 Cholesky factor of $C + sI$ gives vectors $V_0 = L^{-1}$ that are far from whitening
-    C, but whose images under it, $B = V_0 C V_0^\top$, are well-conditioned: 1 / epsilon is gone
-    from the condition number. B is computed in twice the digits and factored, which gives $V_1$;
-    what $V_1 C V_1^\top$ still lacks of I, once more in twice the digits, goes into the low part:
-    $V_2 = V_1 - \frac{1}{2} (V_1 C V_1^\top - I) V_1$. The scale is rounded to powers of two, so
-    that it changes no digit of C or of keys.
+    A float32 Cholesky factor of $C + sI$, with $s = d \epsilon$, gives vectors $V_0 = L^{-1}$ that
+    are far from whitening C, but $B = V_0 C V_0^\top$ has a condition number of only $s$ times
+    that of C, or so. B is computed in twice the digits and factored, which gives $V_1$. What is
+    still amiss, $E = V_1 C V_1^\top - I$, once more in twice the digits, goes into the low part:
+    $V = (I - \frac{1}{2} E + \frac{3}{8} E^2) V_1$ leaves errors of the order of $E^3$. The scale
+    is rounded to powers of two, so that it changes no digit of C or of keys. All NaN if C is not
+    definite, or E too large to be mended.
 
     Reference: Fukaya, Kannan, Nakatsukasa, Yamamoto and Yanagisawa 2020, Shifted Cholesky QR for
     computing the QR factorization of ill-conditioned matrices, SIAM J. Sci. Comput. 42.
@@ -78,8 +81,10 @@ def refined(c: Pair, ridge: Array) -> Refined:
     vectors = jax.lax.linalg.triangular_solve(factor, vectors, left_side=True, lower=True)
     found = _second_moment(c, vectors)
     excess = (found.high - identity) + found.low
-    definite = jnp.linalg.norm(excess) < 0.1
-    return Refined(scale, Pair(vectors, -0.5 * matmul(excess, vectors)), definite)
+    definite = jnp.linalg.norm(excess) < 0.2
+    series = matmul(excess, 0.375 * excess) - 0.5 * excess
+    vectors = jnp.where(definite, vectors, jnp.nan)
+    return Refined(scale, Pair(vectors, matmul(series, vectors)), definite)
 
 
 def _second_moment(c: Pair, vectors: Array) -> Pair:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kis_jax.core.checks import known_to_hold
+from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.products import inner
 from kis_jax.core.successive import residuals_met
 
@@ -143,7 +143,7 @@ def reorder(edit: Edit, keys: Array, order: Array) -> Edit:
         raise ValueError(f"order: expected a row of integers, found {order.dtype}{order.shape}")
     ordered = jnp.sort(order)
     within = jnp.all((order >= 0) & (order < len(edit)))
-    if not known_to_hold(within & jnp.all(ordered[1:] != ordered[:-1])):
+    if not holds_or_traced(within & jnp.all(ordered[1:] != ordered[:-1])):
         raise ValueError(
             f"order: expected rows 0 to {len(edit) - 1}, each at most once, found {order}"
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from kis_jax.core.checks import known_to_hold
+from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.products import matmul
-from kis_jax.core.second_moment import SecondMoment
+from kis_jax.core.second_moment import SecondMoment, as_matrix
 
 
 def null_space(second_moment: Array | SecondMoment, *, threshold: float = 2e-2) -> Array:
@@ -25,7 +25,7 @@ def null_space(second_moment: Array | SecondMoment, *, threshold: float = 2e-2) 
       free directions.
 
     Raises:
-      ValueError: if C is not square, not finite, or leaves no direction free.
+      ValueError: if C is not square, not finite, or leaves no direction free (under `jit`: NaN).
 
     Example:
       >>> import jax.numpy as jnp
@@ -35,19 +35,14 @@ def null_space(second_moment: Array | SecondMoment, *, threshold: float = 2e-2) 
 
     Reference: Fang et al. 2025 (arXiv 2410.02355), section 3.1.
     """
-    c = second_moment.mean if isinstance(second_moment, SecondMoment) else second_moment
-    c = jnp.asarray(c)
-    if c.ndim != 2 or c.shape[0] != c.shape[1]:
-        raise ValueError(f"second_moment: expected shape (d, d), found {c.shape}")
-    if not known_to_hold(jnp.all(jnp.isfinite(c))):
-        raise ValueError("second_moment: expected finite entries, found NaN or infinity")
+    c = as_matrix(second_moment)
     eigenvalues, vectors = jnp.linalg.eigh(c)
     free = eigenvalues <= threshold * jnp.mean(eigenvalues)
-    if not known_to_hold(jnp.any(free)):
+    if not holds_or_traced(jnp.any(free)):
         smallest = float(eigenvalues[0] / jnp.mean(eigenvalues))
         raise ValueError(
             f"second_moment: expected eigenvalues below {threshold:g} of their mean, found none "
             f"under {smallest:.3g}; raise the threshold"
         )
-    vectors = jnp.where(free, vectors, 0)
+    vectors = jnp.where(free, vectors, jnp.where(jnp.any(free), 0, jnp.nan))
     return matmul(vectors, vectors.T)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from kis_jax.core.checks import holds_or_traced
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,27 @@ class SecondMoment:
     def mean(self) -> Array:
         """The matrix C, `(d, d)`; NaN where no token was counted."""
         return self.total / self.count[..., None, None].astype(self.total.dtype)
+
+
+def as_matrix(second_moment: ArrayLike | SecondMoment) -> Array:
+    """The matrix C of an argument that may be a `SecondMoment`.
+
+    Raises:
+      ValueError: if it is not square, or not of finite numbers.
+    """
+    c = second_moment.mean if isinstance(second_moment, SecondMoment) else second_moment
+    c = jnp.asarray(c)
+    if c.ndim != 2 or c.shape[0] != c.shape[1]:
+        raise ValueError(
+            f"second_moment: expected shape (d, d), found {c.shape}; for several layers use "
+            "jax.vmap or one call for each"
+        )
+    if not holds_or_traced(jnp.all(jnp.isfinite(c))):
+        raise ValueError(
+            "second_moment: expected finite entries, found NaN or infinity; a SecondMoment "
+            "without tokens has mean NaN, and so has one over keys that overflowed"
+        )
+    return c
 
 
 # Below this width, skipping half of a product saves less than it costs to put the parts together.

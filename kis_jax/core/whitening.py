@@ -11,11 +11,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kis_jax.core import factors
-from kis_jax.core.checks import as_rows, known_to_hold
+from kis_jax.core.checks import as_rows, holds_or_traced
 from kis_jax.core.extended import Pair, pair, product
 from kis_jax.core.lanczos import largest_eigenvalue
 from kis_jax.core.products import matmul, solve_rows
-from kis_jax.core.second_moment import SecondMoment
+from kis_jax.core.second_moment import SecondMoment, as_matrix
 
 Method = Literal["cholesky", "refined", "eigh"]
 
@@ -88,28 +88,10 @@ class Whitener:
     def condition(self) -> Array:
         """Condition number in the 2-norm of C (plus ridge, within the directions kept), `()`.
 
-        From Lanczos' iteration with the factor, hence never above the true value; within a few
-        per cent of it for the spectra of real keys.
+        From 64 steps of Lanczos' iteration with C and with its inverse, by the factor; hence never
+        above the true value, up to rounding.
         """
-        if self.method == "eigh":
-            squares = jnp.sum(self.factor**2, axis=-2)  # reciprocals of the eigenvalues kept
-            kept = squares > 0
-            return jnp.max(squares) / jnp.min(jnp.where(kept, squares, jnp.inf))
-
-        def second_moment(vector: Array) -> Array:
-            row = (vector / self.scale)[None]
-            if self.method == "cholesky":
-                row = matmul(matmul(row, self.factor.T), self.factor)
-            else:
-                upper = self.factor.T
-                row = solve_rows(upper, solve_rows(upper, row, transpose=True))
-            return row[0] / self.scale
-
-        def inverse(vector: Array) -> Array:
-            return self.solve(vector[None])[0]
-
-        d, dtype = self.width, self.factor.dtype
-        return largest_eigenvalue(second_moment, d, dtype) * largest_eigenvalue(inverse, d, dtype)
+        return _condition(self)
 
 
 def whitener(
@@ -124,12 +106,15 @@ def whitener(
     `"cholesky"` scales C to unit diagonal first, which removes the part of its ill-conditioning
     that is only a matter of units: the neurons of one layer differ widely in size. Its relative
     error is of the order of the condition number left times the machine epsilon: negligible in
-    float64, all digits of float32 for many a real C. `"refined"` is for devices without float64:
-    float32 arithmetic, corrected by products in twice the digits, so that P comes out to float32
-    accuracy whatever the condition number, up to some 10^9. It takes about 80 products of the size
-    of C; whitening then takes 21 products in place of one. `"eigh"` gives the Moore-Penrose
-    pseudo-inverse, for a C that is singular (fewer tokens than dimensions, neurons that never
-    fire).
+    float64, all digits of float32 for many a real C.
+
+    `"refined"` is for devices without float64: float32 arithmetic, corrected by products in twice
+    the digits, so that P comes out to float32 accuracy for condition numbers up to about 10^8 (see
+    docs/accuracy.md). It takes the operations of some 80 products of the size of C; whitening, and
+    whatever is computed from whitened keys, then takes those of 21 products in place of one.
+
+    `"eigh"` gives the Moore-Penrose pseudo-inverse, for a C that is singular (fewer tokens than
+    dimensions, neurons that never fire).
 
     Args:
       second_moment: C, `(d, d)`, symmetric; or a `SecondMoment`, whose mean is taken.
@@ -139,14 +124,14 @@ def whitener(
         dropped. None: d times the machine epsilon of the dtype.
 
     Returns:
-      A `Whitener`, in the dtype of C; with `"refined"` in float32, after reading all the digits of
-      a float64 C, which may be a NumPy array where jax has float64 off. With `"eigh"` its factor
+      A `Whitener`, in the dtype of C: float32 for a float64 NumPy array where jax has float64 off,
+      of which only `"refined"`, always in float32, then reads all digits. With `"eigh"` its factor
       holds only the r directions kept; under `jit`, where no shape may depend on numbers, the
       dropped ones stay as zero columns.
 
     Raises:
-      ValueError: if C is not square, not finite or (except for "eigh") not positive definite.
-        Under `jit` or `vmap` the last two cannot raise, and give NaN or noise.
+      ValueError: if C is not square, not symmetric, not finite or (except for "eigh") not positive
+        definite. Under `jit` or `vmap` numbers cannot raise: what is not definite gives NaN.
 
     Example:
       >>> import jax.numpy as jnp
@@ -161,23 +146,22 @@ def whitener(
         raise ValueError(f"method: expected one of {get_args(Method)}, found {method!r}")
     if rcond is not None and method != "eigh":
         raise ValueError('rcond: only method="eigh" drops directions; pass method="eigh" as well')
-    c = second_moment.mean if isinstance(second_moment, SecondMoment) else second_moment
-    parts = pair(c) if method == "refined" else None
-    c = jnp.asarray(c) if parts is None else parts.high
+    c = as_matrix(second_moment)
+    parts = None
+    if method == "refined":
+        given = second_moment.mean if isinstance(second_moment, SecondMoment) else second_moment
+        parts = pair(given)
+        c = parts.high
     if c.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(
             f"second_moment: expected float32 or float64, found {c.dtype.name}; accumulate it in "
             "float32 at least"
         )
-    if c.ndim != 2 or c.shape[0] != c.shape[1]:
+    sizes = jnp.sqrt(jnp.abs(jnp.diagonal(c)))
+    if not holds_or_traced(jnp.all(jnp.abs(c - c.T) <= 1e-3 * sizes[:, None] * sizes)):
         raise ValueError(
-            f"second_moment: expected shape (d, d), found {c.shape}; for several layers use "
-            "jax.vmap or one call for each"
-        )
-    if not known_to_hold(jnp.all(jnp.isfinite(c))):
-        raise ValueError(
-            "second_moment: expected finite entries, found NaN or infinity; a SecondMoment "
-            "without tokens has mean NaN, and so has one over keys that overflowed"
+            "second_moment: expected a symmetric matrix, found one that is not; pass the mean of "
+            "k k^T over tokens, not keys"
         )
     ridge = jnp.asarray(ridge, c.dtype)
     if method == "eigh":
@@ -194,10 +178,34 @@ def whitener(
     else:
         scale, factor, definite = factors.cholesky(c, ridge)
         made = Whitener(scale, factor, None, method)
-    if not known_to_hold(definite):
+    if not holds_or_traced(definite):
         raise ValueError(
             f"second_moment: expected a positive definite matrix, found one that is singular to "
-            f"{c.dtype.name} precision; measure it over more tokens than its {c.shape[0]} "
-            'dimensions, pass a positive ridge, or method="eigh" for the pseudo-inverse'
+            f"the precision of {method!r} in {c.dtype.name}; measure it over more tokens than its "
+            f'{c.shape[0]} dimensions, use float64 or method="refined" (for a C that is only '
+            'ill-conditioned), a positive ridge, or method="eigh" for the pseudo-inverse'
         )
     return made
+
+
+@jax.jit
+def _condition(whitener: Whitener) -> Array:
+    if whitener.method == "eigh":
+        squares = jnp.sum(whitener.factor**2, axis=-2)  # reciprocals of the eigenvalues kept
+        kept = squares > 0
+        return jnp.max(squares) / jnp.min(jnp.where(kept, squares, jnp.inf))
+
+    def second_moment(vector: Array) -> Array:
+        row = (vector / whitener.scale)[None]
+        if whitener.method == "cholesky":
+            row = matmul(matmul(row, whitener.factor.T), whitener.factor)
+        else:
+            upper = whitener.factor.T
+            row = solve_rows(upper, solve_rows(upper, row, transpose=True))
+        return row[0] / whitener.scale
+
+    def inverse(vector: Array) -> Array:
+        return whitener.solve(vector[None])[0]
+
+    d, dtype = whitener.width, whitener.factor.dtype
+    return largest_eigenvalue(second_moment, d, dtype) * largest_eigenvalue(inverse, d, dtype)
