@@ -48,7 +48,8 @@ def kurtosis_interval(
         underestimates, they hold it less often.
 
     Returns:
-      An `Interval`; NaN if P is constant.
+      An `Interval`; NaN if P is constant. Of a handful of facts, resamples without two different
+      entries are left out.
 
     Raises:
       ValueError: if `superposition` is not a square matrix of three facts or more, `resamples` is
@@ -75,8 +76,8 @@ def kurtosis_interval(
         raise ValueError(f"confidence: expected a number between 0 and 1, found {confidence}")
     values = _resampled(jnp.asarray(superposition), rng, resamples)
     tail = (1 - confidence) / 2
-    limits = jnp.quantile(values, jnp.asarray([tail, 1 - tail], values.dtype))
-    return Interval(limits[0], limits[1], jnp.std(values))
+    limits = jnp.nanquantile(values, jnp.asarray([tail, 1 - tail], values.dtype))
+    return Interval(limits[0], limits[1], jnp.nanstd(values))
 
 
 @functools.partial(jax.jit, static_argnames="resamples")

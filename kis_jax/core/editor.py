@@ -13,7 +13,8 @@ from jax import Array
 from kis_jax.core import products
 from kis_jax.core.checks import as_rows, holds_or_traced
 from kis_jax.core.ledger import Edit
-from kis_jax.core.successive import orthonormal, triangular_residuals
+from kis_jax.core.orthonormal import orthonormal, own_share
+from kis_jax.core.successive import landed, residuals_met
 from kis_jax.core.whitening import Whitener
 
 
@@ -21,11 +22,11 @@ class Added(NamedTuple):
     """What an editor says of the edits it was given.
 
     Attributes:
-      accepted: `(b,)` bool; an edit that was not accepted changes nothing.
-      overlap: `(b,)`, how far earlier edits speak for the new key. Sequential: the largest
-        $|p(k_i, k)|$ over the edits before it. Constrained: the share of the whitened key's
-        squared length within the span of theirs. Near 1: a near-duplicate.
-      nearest: `(b,)` int, the earlier edit with the largest share in the new key; -1 if none has.
+      accepted: `(b,)` bool; an edit that was not accepted moves nothing.
+      overlap: `(b,)`, how far earlier edits speak for the new key, 0 to 1. Sequential: the largest
+        squared cosine between its whitened key and an earlier one. Constrained: the share of its
+        squared length in the span of all earlier ones. Near 1: a near-duplicate.
+      nearest: `(b,)` int, the earlier edit with the largest cosine; -1 if there is none.
     """
 
     accepted: Array
@@ -39,23 +40,24 @@ class Editor:
     r"""A kernel, and the edits made to it so far, with room for a fixed number of them.
 
     Made by `Editor.init`; `add` and `undo` return new states of the same shapes, so that it can be
-    the carry of `jax.lax.scan`. The kernel itself stays as it was: an edit takes O(n d) operations
-    against the n edits before it, besides whitening its key and reading its value, and undoing it
-    restores the former state bit for bit. `edit` is the ledger so far.
+    the carry of `jax.lax.scan`. The kernel itself stays as it was: besides whitening its key and
+    reading its value, an edit takes O(capacity d) operations against the ledger, and undoing it
+    restores the former state bit for bit.
 
     Two rules. "sequential" is the paper's, each edit a rank-one update of the kernel that the last
     one left: equal to `edit_sequential`. "constrained" makes each edit along the part of its
-    direction that no earlier one has spoken for, so that all values stay exact: equal to
+    direction that no earlier one spans, so that all values stay exact: equal to
     `edit_constrained`. (Gram and Schmidt's orthogonalisation, done twice, in place of growing a
     Cholesky factor of the Gram matrix: the same cost, and stable for keys that are nearly alike.)
 
     Attributes:
       kernel: before all edits, `(d, m)`.
       whitener: of the layer's second moment.
-      white: whitened directions, one edit a row, `(capacity, r)`; zeros beyond `count`.
+      white: whitened keys at unit length, one edit a row, `(capacity, r)`; zeros beyond `count`.
+      along: whitened directions, `(capacity, r)`.
       residuals: `(capacity, m)`, what each edit writes.
       requested: `(capacity, m)`, what its value lacked before any edit.
-      count: `()` int, edits so far.
+      count: `()` int, rows taken.
       tolerance: constrained edits with less of their own than this share are not accepted.
       rule: `"sequential"` or `"constrained"`.
 
@@ -79,6 +81,7 @@ class Editor:
     kernel: Array
     whitener: Whitener
     white: Array
+    along: Array
     residuals: Array
     requested: Array
     count: Array
@@ -103,8 +106,8 @@ class Editor:
           capacity: the most edits that it will hold.
           rule: `"sequential"` or `"constrained"`.
           tolerance: for constrained edits, the least share of a whitened key's squared length that
-            earlier keys must leave to it; below, the edit would have to shout. None: the root of
-            the machine epsilon.
+            earlier keys must leave to it, as for `edit_constrained`. None: the root of the machine
+            epsilon.
 
         Raises:
           ValueError: if the kernel is not of the whitener's width, or another argument is wrong.
@@ -118,22 +121,27 @@ class Editor:
             raise ValueError(f'rule: expected "sequential" or "constrained", found {rule!r}')
         # Zeros of the data: within `shard_map` they vary over the mesh as what is written will.
         zero = jnp.zeros_like(whitener.factor[0, 0]) + jnp.zeros_like(kernel[0, 0], dtype)
-        ledger = jnp.broadcast_to(zero, (capacity, kernel.shape[1]))
+        rank, m = whitener.factor.shape[1], kernel.shape[1]
         return cls(
             kernel,
             whitener,
-            jnp.broadcast_to(zero, (capacity, whitener.factor.shape[1])),
-            ledger,
-            ledger,
-            jnp.zeros((), jnp.int32),
-            jnp.asarray(jnp.finfo(dtype).eps ** 0.5 if tolerance is None else tolerance, dtype),
-            rule,
+            white=jnp.broadcast_to(zero, (capacity, rank)),
+            along=jnp.broadcast_to(zero, (capacity, rank)),
+            residuals=jnp.broadcast_to(zero, (capacity, m)),
+            requested=jnp.broadcast_to(zero, (capacity, m)),
+            count=jnp.zeros((), jnp.int32),
+            tolerance=own_share(dtype, tolerance),
+            rule=rule,
         )
 
     @property
     def edit(self) -> Edit:
-        """The ledger so far, as an `Edit` of `capacity` rows, those still free being zeros."""
-        directions = self.whitener.directions(self.white)
+        """The ledger so far, as an `Edit` of `capacity` rows, those still free being zeros.
+
+        `editor.edit[: int(editor.count)]` has a row for each edit and no more, as
+        `interference_on_edited` wants them.
+        """
+        directions = self.whitener.directions(self.along)
         extended = self.whitener.extended
         return Edit(directions, self.residuals, self.requested, self.rule, extended)
 
@@ -168,70 +176,75 @@ class Editor:
         return _add(self, keys, values)
 
     def undo(self, steps: int | Array = 1) -> Editor:
-        """The state before the last edits, bit for bit; `steps` beyond the first undo all."""
-        count = jnp.maximum(self.count - steps, 0)
+        """The state before the last edits, bit for bit; `steps` beyond the first undo all.
+
+        Raises:
+          ValueError: if `steps` is negative (under `jit`: undoes none).
+        """
+        if not holds_or_traced(jnp.asarray(steps) >= 0):
+            raise ValueError(f"steps: expected the number of edits to undo, found {steps}")
+        count = jnp.maximum(self.count - jnp.maximum(jnp.asarray(steps, jnp.int32), 0), 0)
         kept = (jnp.arange(len(self.white)) < count)[:, None]
-        white, residuals, requested = (
-            jnp.where(kept, rows, 0) for rows in (self.white, self.residuals, self.requested)
-        )
-        return dataclasses.replace(
-            self, white=white, residuals=residuals, requested=requested, count=count
-        )
+        rows = {
+            name: jnp.where(kept, getattr(self, name), 0)
+            for name in ("white", "along", "residuals", "requested")
+        }
+        return dataclasses.replace(self, count=count, **rows)
 
 
 @jax.jit
 def _add(editor: Editor, keys: Array, values: Array) -> tuple[Editor, Added]:
-    dtype = editor.white.dtype
+    dtype, extended = editor.white.dtype, editor.whitener.extended
+    inner = functools.partial(products.inner, extended=extended)
     keys, values = keys.astype(dtype), values.astype(dtype)
     rows = editor.count + jnp.arange(len(keys), dtype=jnp.int32)
-    white = editor.whitener.whiten(keys)
-    inner = functools.partial(products.inner, extended=editor.whitener.extended)
-    requested = values - inner(keys, editor.kernel.astype(dtype).T)
-    squares = jnp.sum(white * white, axis=1)
-    sound = (squares > 0) & jnp.all(jnp.isfinite(white), axis=1)
-    sound &= jnp.all(jnp.isfinite(requested), axis=1) & (rows < len(editor.white))
-    white, requested = (jnp.where(sound[:, None], x, 0) for x in (white, requested))
-    spoken_for = None
-    if editor.rule == "sequential":
-        along, accepted = white / jnp.where(sound, squares, 1)[:, None], sound
-    else:
-        along, accepted, spoken_for = _own_parts(editor, white, sound)
-    requested = jnp.where(accepted[:, None], requested, 0)
 
-    shares = inner(editor.white, white)  # of earlier edits in the new keys
-    among = jnp.triu(inner(along, white), 1)
-    met = requested - inner(shares.T, editor.residuals.T)
-    residuals = triangular_residuals(among, jnp.where(accepted[:, None], met, 0))
+    white = editor.whitener.whiten(keys)
+    lengths = jnp.linalg.norm(white, axis=1)
+    requested = values - inner(keys, editor.kernel.astype(dtype).T)
+    sound = (lengths > 0) & jnp.isfinite(lengths) & (rows < len(editor.white))
+    sound &= jnp.all(jnp.isfinite(requested), axis=1)
+    lengths = jnp.where(sound, lengths, 1)[:, None]
+    unit = jnp.where(sound[:, None], white / lengths, 0)
 
     def write(old: Array, new: Array) -> Array:
         return old.at[rows].set(new, mode="drop")
 
-    strengths = jnp.abs(write(shares, among))
-    strongest = jnp.max(strengths, axis=0)
-    overlap = strongest if spoken_for is None else spoken_for
-    nearest = jnp.where(strongest > 0, jnp.argmax(strengths, axis=0), -1)
+    cosines = jnp.abs(write(inner(editor.white, unit), jnp.triu(inner(unit, unit), 1)))
+    strongest = jnp.max(cosines, axis=0)
+    if editor.rule == "sequential":
+        accepted, overlap, along = sound, jnp.minimum(strongest**2, 1), unit / lengths
+    else:
+        own, left = _own_parts(editor, unit)
+        accepted, overlap = sound & jnp.any(own != 0, axis=1), jnp.where(sound, 1 - left, 0)
+        reach = jnp.where(accepted, jnp.sum(own * unit, axis=1), 1)[:, None]
+        along = jnp.where(accepted[:, None], own / (reach * lengths), 0)
+    requested = jnp.where(accepted[:, None], requested, 0)
+    unmet = requested - landed(editor.along, editor.residuals, unit * lengths, extended=extended)
+    unmet = jnp.where(accepted[:, None], unmet, 0)
     return dataclasses.replace(
         editor,
-        white=write(editor.white, along),
-        residuals=write(editor.residuals, residuals),
+        white=write(editor.white, jnp.where(accepted[:, None], unit, 0)),
+        along=write(editor.along, along),
+        residuals=write(
+            editor.residuals, residuals_met(along, unit * lengths, unmet, extended=extended)
+        ),
         requested=write(editor.requested, requested),
         count=jnp.minimum(editor.count + len(keys), len(editor.white)),
-    ), Added(accepted, overlap, nearest)
+    ), Added(
+        accepted,
+        overlap,
+        jnp.where(strongest > 0, jnp.argmax(cosines, axis=0).astype(jnp.int32), -1),
+    )
 
 
-def _own_parts(editor: Editor, white: Array, sound: Array) -> tuple[Array, Array, Array]:
-    """Directions within a block that leave all earlier edits as they are.
-
-    Returns:
-      The directions, `(b, r)`; which edits are accepted; how far earlier ones speak for each.
-    """
-    squares = jnp.sum(editor.white**2, axis=1, keepdims=True)
-    earlier = editor.white * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1))
-    own = white / jnp.sqrt(jnp.where(sound, jnp.sum(white * white, axis=1), 1))[:, None]
+def _own_parts(editor: Editor, unit: Array) -> tuple[Array, Array]:
+    """What keys have to themselves, orthonormal, `(b, r)`; and its squared length before that."""
+    squares = jnp.sum(editor.along**2, axis=1, keepdims=True)
+    earlier = editor.along * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1))
+    inner = functools.partial(products.inner, extended=editor.whitener.extended)
+    own = unit
     for _ in range(2):
-        own = own - products.matmul(products.matmul(own, earlier.T), earlier)
+        own = own - inner(inner(own, earlier), earlier.T)
     own, left = orthonormal(own, editor.tolerance)
-    own, _ = orthonormal(own, editor.tolerance)  # and twice within the block, too
-    accepted = sound & jnp.any(own != 0, axis=1)
-    reach = jnp.where(accepted, jnp.sum(own * white, axis=1), 1)[:, None]
-    return own / reach, accepted, jnp.where(sound, 1 - left, 0)
+    return orthonormal(own, editor.tolerance)[0], left  # and twice within the block, too

@@ -9,8 +9,10 @@ from jax.typing import ArrayLike
 
 from kis_jax.core.checks import as_rows, holds_or_traced
 from kis_jax.core.ledger import Edit, Rule
-from kis_jax.core.products import inner, matmul
-from kis_jax.core.successive import orthonormal, residuals_met
+from kis_jax.core.orthonormal import orthonormal, own_share
+from kis_jax.core.products import inner, matmul, solve_columns
+from kis_jax.core.regression import ridge_regression
+from kis_jax.core.successive import residuals_met
 from kis_jax.core.whitening import Whitener
 
 
@@ -43,7 +45,13 @@ def edit_rank_one(kernel: Array, key: Array, value: Array, whitener: Whitener) -
     Reference: Meng et al. 2022 (arXiv 2202.05262), eq. 2; Gupta et al. 2024 (arXiv 2403.07175) on
     one and the same key in all three places.
     """
-    return edit_sequential(kernel, jnp.asarray(key)[None], jnp.asarray(value)[None], whitener)
+    key, value = jnp.asarray(key), jnp.asarray(value)
+    if key.ndim != 1 or value.ndim != 1:
+        raise ValueError(
+            f"key, value: expected one fact, shapes (d,) and (m,), found {key.shape} and "
+            f"{value.shape}; for several use edit_sequential"
+        )
+    return edit_sequential(kernel, key[None], value[None], whitener)
 
 
 def edit_sequential(kernel: Array, keys: Array, values: Array, whitener: Whitener) -> Edit:
@@ -77,11 +85,18 @@ def edit_sequential(kernel: Array, keys: Array, values: Array, whitener: Whitene
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 9 to 12.
     """
-    keys, requested = _requested(kernel, keys, values, *_sort(whitener))
+    keys, requested = _requested(kernel, keys, values, *_arithmetic(whitener))
     return _checked(_sequential(keys, requested, whitener), keys, requested)
 
 
-def edit_constrained(kernel: Array, keys: Array, values: Array, whitener: Whitener) -> Edit:
+def edit_constrained(
+    kernel: Array,
+    keys: Array,
+    values: Array,
+    whitener: Whitener,
+    *,
+    tolerance: float | Array | None = None,
+) -> Edit:
     r"""All n facts exactly at once: EMMET's closed form.
 
     $\Delta = C^{-1} K^\top (K C^{-1} K^\top)^{-1} (V - K W)$: of all updates that map every key to
@@ -94,13 +109,16 @@ def edit_constrained(kernel: Array, keys: Array, values: Array, whitener: Whiten
       keys: K, `(n, d)`, linearly independent.
       values: V, `(n, m)`, the values asked for.
       whitener: of the layer's second moment.
+      tolerance: the least share of a whitened key's squared length that earlier keys must leave
+        to it. None: the root of the machine epsilon.
 
     Returns:
       An `Edit` of n rows.
 
     Raises:
-      ValueError: if shapes do not agree, anything is not finite, or a key is a combination of the
-        earlier ones to rounding, such as a duplicate: no kernel then fits all values.
+      ValueError: if shapes do not agree, anything is not finite, or a key is, to the tolerance, a
+        combination of the earlier ones, such as a duplicate: no sensible kernel then fits all
+        values. Under `jit`: NaN.
 
     Example:
       >>> import jax.numpy as jnp
@@ -113,15 +131,16 @@ def edit_constrained(kernel: Array, keys: Array, values: Array, whitener: Whiten
 
     Reference: Gupta et al. 2024 (arXiv 2403.14236), eq. 9.
     """
-    keys, requested = _requested(kernel, keys, values, *_sort(whitener))
-    edit, own = _constrained(keys, requested, whitener)
-    tolerance = len(keys) * jnp.finfo(own.dtype).eps
-    if not holds_or_traced(jnp.all(own > tolerance)):
+    keys, requested = _requested(kernel, keys, values, *_arithmetic(whitener))
+    tolerance = own_share(keys.dtype, tolerance)
+    edit, sound = _constrained(keys, requested, whitener, tolerance)
+    if not holds_or_traced(sound):
         _, own = orthonormal(_unit(whitener.whiten(keys))[0], tolerance)
         raise ValueError(
             "keys: expected finite, linearly independent rows, found that row "
-            f"{jnp.argmin(own > tolerance)} is a combination of those before it (a duplicate key, "
-            "or more facts than dimensions); leave it out, or use edit_batch"
+            f"{jnp.argmin(own)} has {float(jnp.min(own)):.1e} of its squared length to itself, "
+            f"the rest in the span of those before it (tolerance {float(tolerance):.1e}; a "
+            "duplicate key, or more facts than dimensions); leave it out, or use edit_batch"
         )
     return _checked(edit, keys, requested)
 
@@ -166,7 +185,7 @@ def edit_batch(
 
     Reference: Meng et al. 2023 (arXiv 2210.07229), eq. 14; Gupta et al. 2024 (arXiv 2403.14236).
     """
-    keys, requested = _requested(kernel, keys, values, *_sort(whitener))
+    keys, requested = _requested(kernel, keys, values, *_arithmetic(whitener))
     weight = _positive("weight", weight, keys.dtype)
     if previous is not None:
         previous = as_rows("previous", previous, whitener.width)
@@ -236,18 +255,20 @@ def _sequential(keys: Array, requested: Array, whitener: Whitener) -> Edit:
 
 
 @jax.jit
-def _constrained(keys: Array, requested: Array, whitener: Whitener) -> tuple[Edit, Array]:
-    """Also the share of each whitened key, squared, that earlier ones do not span."""
+def _constrained(
+    keys: Array, requested: Array, whitener: Whitener, tolerance: Array
+) -> tuple[Edit, Array]:
+    """The edit, NaN unless every whitened key has enough to itself; and whether it has."""
     unit, norms = _unit(whitener.whiten(keys))
-    factor = jnp.linalg.cholesky(
-        inner(unit, unit, extended=whitener.extended), symmetrize_input=False
-    )
+    gram = inner(unit, unit, extended=whitener.extended)
+    factor = jnp.linalg.cholesky(gram, symmetrize_input=False)
     pivots = jnp.diagonal(factor)[:, None]
+    sound = jnp.all(pivots**2 > tolerance)
     # The rows of L^-1 Z are orthonormal: Gram and Schmidt's, from Cholesky's factor.
-    along = _solve_columns(factor, unit) / (norms * pivots)
-    residuals = _solve_columns(factor, requested / norms) * (norms * pivots)
-    edit = _edit(whitener, along, residuals, requested, "constrained")
-    return edit, pivots[:, 0] ** 2
+    along = solve_columns(factor, unit) / (norms * pivots)
+    residuals = solve_columns(factor, requested / norms) * (norms * pivots)
+    residuals = jnp.where(sound, residuals, jnp.nan)
+    return _edit(whitener, along, residuals, requested, "constrained"), sound
 
 
 @jax.jit
@@ -256,7 +277,7 @@ def _batch(
 ) -> Edit:
     earlier = None if previous is None else whitener.whiten(previous)
     white = whitener.whiten(keys)
-    along, residuals = _regularised(white, requested, weight, earlier, whitener.extended)
+    along, residuals = ridge_regression(white, requested, weight, earlier, whitener.extended)
     return _edit(whitener, along, residuals, requested, "batch")
 
 
@@ -265,7 +286,7 @@ def _null_space(
     keys: Array, requested: Array, projector: Array, ridge: Array, previous: Array | None
 ) -> Edit:
     earlier = None if previous is None else matmul(previous.astype(keys.dtype), projector)
-    along, residuals = _regularised(matmul(keys, projector), requested, ridge, earlier)
+    along, residuals = ridge_regression(matmul(keys, projector), requested, ridge, earlier)
     return Edit(along, residuals, requested, "null_space")
 
 
@@ -274,48 +295,10 @@ def _edit(whitener: Whitener, along: Array, residuals: Array, requested: Array, 
     return Edit(whitener.directions(along), residuals, requested, rule, whitener.extended)
 
 
-def _regularised(
-    white: Array,
-    requested: Array,
-    weight: Array,
-    earlier: Array | None,
-    extended: bool = False,
-) -> tuple[Array, Array]:
-    """Ridge regression in coordinates where the penalty is `weight` times the squared norm.
-
-    Earlier keys join the penalty: M = (E.T E + w I)^-1, the directions are A = w Z M, and
-    (A Z.T + w I) X = R.
-    """
-    along = white
-    if earlier is not None:
-        shrunk = _solve_shifted(matmul(earlier, earlier.T), weight, matmul(earlier, white.T))
-        along = white - matmul(shrunk.T, earlier)
-    shares = inner(along, white, extended=extended)
-    solved = _solve_shifted(shares, weight, requested)
-    own = jnp.diagonal(shares)[:, None]
-    empty = own <= 0  # a key outside of the space in which the edit may write
-    along = jnp.where(empty, 0, along / jnp.where(empty, 1, own))
-    return along, solved * own
-
-
 def _unit(rows: Array) -> tuple[Array, Array]:
     """Rows of length one, and the lengths that they had, `(n, 1)`."""
     norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
     return rows / norms, norms
-
-
-def _solve_shifted(matrix: Array, shift: Array, right: Array) -> Array:
-    """Solves (matrix + shift I) x = right, the matrix symmetric and positive semi-definite."""
-    shifted = matrix + shift * jnp.eye(len(matrix), dtype=matrix.dtype)
-    factor = jnp.linalg.cholesky(shifted)
-    return _solve_columns(factor, _solve_columns(factor, right), transpose=True)
-
-
-def _solve_columns(factor: Array, columns: Array, *, transpose: bool = False) -> Array:
-    """Solves L x = columns for a lower-triangular L, or L.T x = columns."""
-    return jax.lax.linalg.triangular_solve(
-        factor, columns, left_side=True, lower=True, transpose_a=transpose
-    )
 
 
 @jax.jit
@@ -356,8 +339,8 @@ def _requested(
     return keys, values.astype(dtype) - found
 
 
-def _sort(whitener: Whitener) -> tuple[int, jnp.dtype, bool]:
-    """What sort of computation a whitener asks for: its width, dtype, and digits."""
+def _arithmetic(whitener: Whitener) -> tuple[int, jnp.dtype, bool]:
+    """What a whitener asks of a computation: its width, its dtype, and whether more digits."""
     return whitener.width, whitener.factor.dtype, whitener.extended
 
 

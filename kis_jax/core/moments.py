@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 
 import jax
@@ -59,8 +60,13 @@ class Moments:
 
     @property
     def kurtosis(self) -> Array:
-        """Biased excess kurtosis, as `scipy.stats.kurtosis`: 0 for a normal distribution."""
-        return self._unless_constant(lambda m2: self.m4 / m2 * (self.count / m2) - 3)
+        """Biased excess kurtosis, as `scipy.stats.kurtosis`: 0 for a normal distribution.
+
+        NaN for a constant sample, and where fourth powers leave the range of the dtype, as those
+        of float32 numbers below 10^-9 or above 10^9 do.
+        """
+        excess = self._unless_constant(lambda m2: self.m4 / m2 * (self.count / m2) - 3)
+        return jnp.where((excess > -2.1) & (excess < jnp.inf), excess, jnp.nan)
 
     def merge(self, other: Moments) -> Moments:
         """The moments of both samples together; either may be empty."""
@@ -106,7 +112,7 @@ def moments(
       Moments of the shape of the axes that remain. Without entries: count 0, sums 0.
 
     Raises:
-      ValueError: if `x` is complex.
+      ValueError: if `x` is complex, or has no such axis.
 
     Example:
       >>> import jax.numpy as jnp
@@ -116,7 +122,12 @@ def moments(
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise ValueError(f"x: expected real entries, found {x.dtype}; pass its parts one by one")
-    axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    given = range(x.ndim) if axis is None else axis if isinstance(axis, Sequence) else (axis,)
+    axes = tuple(operator.index(a) for a in given)
+    if len({a % x.ndim for a in axes if -x.ndim <= a < x.ndim}) < len(axes):
+        raise ValueError(
+            f"axis: expected different axes from {-x.ndim} to {x.ndim - 1}, found {axis}"
+        )
     axes = tuple(sorted(a % x.ndim for a in axes))
     return _moments(x, None if where is None else jnp.asarray(where, bool), axes)
 

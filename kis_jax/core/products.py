@@ -30,3 +30,10 @@ def solve_rows(upper: Array, rows: Array, *, transpose: bool = False) -> Array:
     return jax.lax.linalg.triangular_solve(
         upper.T, rows, left_side=False, lower=True, transpose_a=not transpose
     )
+
+
+def solve_columns(factor: Array, columns: Array, *, transpose: bool = False) -> Array:
+    """Solves L x = columns for a lower-triangular L, or L.T x = columns."""
+    return jax.lax.linalg.triangular_solve(
+        factor, columns, left_side=True, lower=True, transpose_a=transpose
+    )

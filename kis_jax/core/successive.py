@@ -7,9 +7,8 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
-from kis_jax.core.products import inner, matmul
+from kis_jax.core.products import inner
 
 # Below this number of edits, one triangular solve is quicker than two halves of it.
 _FEW = 512
@@ -42,8 +41,7 @@ def residuals_met(
 
     $x_j = r_j - \sum_{i<j} (w_i \cdot k_j) x_i$: the value asked for, less what the edits before
     have written there. This is one unit-triangular system. Solved by halves: the first half of
-    the edits does not know of the second, and lands on it as a whole, in products of matrices;
-    nowhere is there an array of n by n.
+    the edits does not know of the second, and lands on it as a whole, in products of matrices.
 
     Args:
       directions: $w_i$, `(n, r)`, with $w_i \cdot k_i = 1$.
@@ -76,25 +74,3 @@ def triangular_residuals(shares: Array, requested: Array) -> Array:
     return jax.lax.linalg.triangular_solve(
         shares, requested, left_side=True, lower=False, transpose_a=True, unit_diagonal=True
     )
-
-
-def orthonormal(rows: Array, tolerance: ArrayLike) -> tuple[Array, Array]:
-    """Rows made orthonormal in their order, and what the squares of their lengths were by then.
-
-    Where a square is not above `tolerance` the row becomes zeros, and later ones ignore it. This
-    is Gram and Schmidt's process on the Gram matrix, a column of its Cholesky factor at a time.
-    """
-    index = jnp.arange(len(rows))
-
-    def step(rest: Array, i: Array) -> tuple[Array, tuple[Array, Array]]:
-        square = rest[i, i]
-        kept = square > tolerance
-        column = jnp.where(kept & (index >= i), rest[:, i], 0)
-        column = column * jax.lax.rsqrt(jnp.where(kept, square, 1))
-        return rest - jnp.outer(column, column), (column, square)
-
-    _, (columns, squares) = jax.lax.scan(step, matmul(rows, rows.T), index)
-    kept = squares > tolerance
-    factor = columns.T + jnp.diag(jnp.where(kept, 0, jnp.ones((), rows.dtype)))
-    solved = jax.lax.linalg.triangular_solve(factor, rows, left_side=True, lower=True)
-    return jnp.where(kept[:, None], solved, 0), squares

@@ -24,6 +24,7 @@ def test_residual_of_the_inverse_is_the_explicit_one(rng, dtype):
     """Of a whitener with a ridge, so that the residual is far above rounding."""
     with jax.enable_x64(dtype == "float64"):
         c = references.spd(rng, 200, 3.0)
+        c = c / np.sqrt(np.outer(np.diag(c), np.diag(c)))
         whitener = kis.whitener(jnp.asarray(c, dtype), ridge=1e-2)
         product = c @ np.linalg.inv(c + 1e-2 * np.eye(200)) - np.eye(200)
         expected = np.linalg.norm(product) / np.sqrt(200)
@@ -31,6 +32,9 @@ def test_residual_of_the_inverse_is_the_explicit_one(rng, dtype):
         np.testing.assert_allclose(found, expected, rtol=0.2)
         exact = kis.inverse_residual(jnp.asarray(c, dtype), kis.whitener(jnp.asarray(c, dtype)))
         assert 0 < exact < 1e4 * jnp.finfo(dtype).eps
+        units = 10.0 ** rng.uniform(-3, 3, 200)
+        other = jnp.asarray(np.outer(units, units) * c, dtype)
+        assert 0 < kis.inverse_residual(other, kis.whitener(other)) < 1e4 * jnp.finfo(dtype).eps
 
 
 @pytest.mark.usefixtures("x64")

@@ -121,17 +121,39 @@ def test_a_near_duplicate_is_reported_and_not_divided_by(rng, dtype):
     editor = kis.Editor.init(kernel, whitener, N)
     editor, added = editor.add(keys, values)
     assert added.accepted.all() and added.nearest[4] == 2
-    np.testing.assert_allclose(added.overlap[4], 1.5, rtol=1e-3)
+    np.testing.assert_allclose(added.overlap[4], 1, rtol=1e-5)
     assert added.overlap[0] == 0 and added.nearest[0] == -1
 
 
-def test_overlap_is_the_largest_superposition_on_the_new_key(rng, dtype):
+def test_overlap_and_nearest_are_by_cosines(rng, dtype):
     whitener, kernel, keys, values = case(rng, dtype)
-    p = np.abs(kis.superposition(keys, whitener))
+    cosines = np.abs(kis.cosine_similarity(keys, whitener))
     _, added = kis.Editor.init(kernel, whitener, N).add(keys, values)
     for j in range(1, N):
-        np.testing.assert_allclose(added.overlap[j], p[:j, j].max(), rtol=1e-4)
-        assert added.nearest[j] == p[:j, j].argmax()
+        np.testing.assert_allclose(added.overlap[j], cosines[:j, j].max() ** 2, rtol=1e-4)
+        assert int(added.nearest[j]) == cosines[:j, j].argmax()
+
+
+def test_a_duplicate_of_a_key_with_little_of_its_own_is_told_from_its_neighbour(dtype):
+    """By its own part alone, the third key would be taken for the nearest of the fourth."""
+    whitener, kernel = kis.whitener(jnp.eye(4, dtype=dtype)), jnp.zeros((4, 1), dtype)
+    keys = jnp.asarray([[1, 0, 0, 0], [1, 0.1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]], dtype)
+    editor = kis.Editor.init(kernel, whitener, 4, rule="constrained")
+    for key, nearest, accepted in zip(keys, (-1, 0, 1, 2), (True, True, True, False), strict=True):
+        editor, added = editor.add(key, jnp.ones(1, dtype))
+        assert int(added.nearest[0]) == nearest and bool(added.accepted[0]) == accepted
+
+
+def test_the_state_can_be_donated_and_feeds_itself_without_another_trace(rng):
+    whitener, kernel, keys, values = case(rng, "float32")
+    step = jax.jit(lambda editor, key, value: editor.add(key, value)[0], donate_argnums=0)
+    given = jax.tree.map(jnp.copy, (kernel, whitener))
+    editor = kis.Editor.init(*given, N, rule="constrained")
+    for key, value in zip(keys, values, strict=True):
+        editor = step(editor, key, value)
+    assert step._cache_size() == 1
+    expected = kis.edit_constrained(kernel, keys, values, whitener).apply(kernel)
+    np.testing.assert_allclose(kernel_of(editor), expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("rule", CLOSED)
@@ -165,6 +187,8 @@ def test_bad_arguments_are_named(rng):
     with pytest.raises(ValueError, match="rule: expected"):
         kis.Editor.init(kernel, whitener, 4, rule="batch")
     editor = kis.Editor.init(kernel, whitener, 4)
+    with pytest.raises(ValueError, match="steps: expected the number of edits"):
+        editor.undo(-1)
     with pytest.raises(ValueError, match="keys: expected shape"):
         editor.add(values[0], values[0])
     with pytest.raises(ValueError, match="values: expected shape"):

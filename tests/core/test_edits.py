@@ -252,6 +252,24 @@ def test_a_prefix_is_the_edit_of_fewer_facts(t, seed):
         np.testing.assert_allclose(whole[:t].requested, fewer.requested, **close)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_combinations_of_keys_are_refused_whatever_rounding_does(seed):
+    """In float32, with an ill-conditioned C, in both of the places that ask the question."""
+    rng = np.random.default_rng(seed)
+    c = jnp.asarray(references.spd(rng, 96, 4.0), jnp.float32)
+    keys = rng.normal(size=(4, 96)).astype(np.float32)
+    keys[3] = 0.7 * keys[1] + 1.3 * keys[2]
+    kernel, values = jnp.zeros((96, 2)), jnp.asarray(rng.normal(size=(4, 2)), jnp.float32)
+    whitener = kis.whitener(c)
+    with pytest.raises(ValueError, match="row 3 has"):
+        kis.edit_constrained(kernel, jnp.asarray(keys), values, whitener)
+    editor = kis.Editor.init(kernel, whitener, 4, rule="constrained")
+    _, added = editor.add(jnp.asarray(keys), values)
+    assert added.accepted.tolist() == [True, True, True, False]
+    traced = jax.jit(kis.edit_constrained)(kernel, jnp.asarray(keys), values, whitener)
+    assert jnp.isnan(traced.delta).any()
+
+
 def test_a_kernel_in_bfloat16_is_edited_in_float32(rng):
     case = Case(rng, "float32")
     kernel = case.arrays[0].astype(jnp.bfloat16)
@@ -291,7 +309,14 @@ def test_bad_arguments_are_named(rng):
     nan = values.at[2].set(jnp.nan)
     refused("row 2 zero or not finite", kis.edit_batch, kernel, keys, nan, whitener, 1.0)
     twice = keys.at[5].set(2 * keys[1])
-    refused("row 5 is a combination", kis.edit_constrained, kernel, twice, values, whitener)
+    refused(
+        "row 5 has .* of its squared length to itself",
+        kis.edit_constrained,
+        kernel,
+        twice,
+        values,
+        whitener,
+    )
     refused("weight: expected a positive", kis.edit_batch, kernel, keys, values, whitener, 0.0)
     refused(
         "projector: expected a symm", kis.edit_null_space, kernel, keys, values, 2 * jnp.eye(D), 1
@@ -300,6 +325,7 @@ def test_bad_arguments_are_named(rng):
     batch = kis.edit_batch(kernel, keys, values, whitener, 1.0)
     refused("made one after another, found rule 'batch'", lambda: batch[:2])
     sequential = kis.edit_sequential(kernel, keys, values, whitener)
+    refused("key, value: expected one fact", kis.edit_rank_one, kernel, keys, values, whitener)
     refused(r"expected a prefix \[:t\]", lambda: sequential[2:])
     refused("kernel: expected shape", sequential.apply, kernel.T)
     refused("order: expected rows 0 to 6", kis.reorder, sequential, keys, jnp.array([0, 0]))

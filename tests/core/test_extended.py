@@ -62,3 +62,18 @@ def test_gradient_is_that_of_the_product(rng):
     expected = jax.grad(lambda a, b: jnp.sum((a @ b.T) ** 2), (0, 1))(a, b)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4)
+
+
+def test_products_of_parts_that_vary_over_a_mesh(rng):
+    a, b = (jnp.asarray(rng.normal(size=(4, 9)), jnp.float32) for _ in range(2))
+    mesh = jax.make_mesh((2,), ("rows",), devices=jax.devices()[:2])
+    spec = jax.sharding.PartitionSpec("rows")
+    sharded = jax.shard_map(
+        lambda a, b: product(pair(a), pair(b)).high,
+        mesh=mesh,
+        in_specs=(spec, jax.sharding.PartitionSpec()),
+        out_specs=spec,
+    )
+    given = jax.device_put(a, jax.NamedSharding(mesh, spec))
+    expected = product(pair(a), pair(b)).high
+    np.testing.assert_array_equal(jax.jit(sharded)(given, b), expected)

@@ -127,13 +127,41 @@ def test_one_trace_serves_jit_vmap_and_shard_map(rng, name):
     expected = jax.tree.map(lambda *leaves: np.stack(leaves), *alone)
     stacked = jax.jit(jax.vmap(counted))
     assert_close(stacked(*arguments), expected)
-    stacked(*inputs(np.random.default_rng(1)))
     assert traces == 1
     mesh = jax.make_mesh((2,), ("layers",), devices=jax.devices()[:2])
     spec = PartitionSpec("layers")
     sharded = jax.shard_map(jax.vmap(function), mesh=mesh, in_specs=spec, out_specs=spec)
     given = [jax.device_put(x, jax.NamedSharding(mesh, spec)) for x in arguments]
     assert_close(jax.jit(sharded)(*given), expected)
+
+
+def test_called_plainly_with_other_numbers_nothing_is_compiled_again(rng):
+    """Numbers such as a ridge or a weight are arguments of the programs, not parts of them."""
+
+    def use(seed):
+        kernel, keys, values, c = (x[0] for x in inputs(np.random.default_rng(seed)))
+        whitener = kis.whitener(c, ridge=0.1 * (seed + 1))
+        edit = kis.edit_batch(kernel, keys, values, whitener, 1.0 + seed, keys[:2])
+        kis.edit_sequential(kernel, keys, values, whitener).apply(kernel)
+        kis.edit_constrained(kernel, keys, values, whitener, tolerance=1e-5 * (seed + 1))
+        kis.edit_null_space(kernel, keys, values, jnp.eye(D), 1.0 + seed)
+        kis.forecast(kis.superposition(keys, whitener), values)
+        editor, _ = kis.Editor.init(kernel, whitener, 9).add(keys, values)
+        editor.undo(2)
+        return kis.interference(edit, keys), whitener.condition
+
+    use(0)
+    events = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: events.append(event) if "backend_compile" in event else None
+    )
+    try:
+        use(1)
+        assert not events
+        jax.block_until_ready(jax.jit(lambda x: x * 3.25)(jnp.ones(77)))
+        assert events  # the listener does hear of programs that are new
+    finally:
+        jax.monitoring.clear_event_listeners()
 
 
 @pytest.mark.parametrize(
