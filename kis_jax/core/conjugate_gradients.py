@@ -47,6 +47,8 @@ def solve_iteratively(
     The rows are the directions of edits: with `gram = keys @ rows.T` they give P as
     `gram / gram.diagonal()[:, None]`, `forecast` gives the residuals, and both an `Edit`.
 
+    Wrap it in `jit` to compile it once for a given `product`. There is no reverse-mode gradient.
+
     Args:
       product: `(n, d) -> (n, d)`, rows times C; symmetric and positive definite.
       keys: `(n, d)`.
@@ -75,8 +77,14 @@ def solve_iteratively(
         raise ValueError(
             f"diagonal: expected shape {keys.shape[1:]}, that of C, found {diagonal.shape}"
         )
+    if keys.dtype not in (jnp.float32, jnp.float64) or not 0 < tolerance < 1:
+        raise ValueError(
+            "keys, tolerance: expected float32 or float64 and a number between 0 and 1, found "
+            f"{keys.dtype} and {tolerance}"
+        )
     scale = jax.lax.rsqrt(diagonal.astype(keys.dtype))
-    goal = keys * scale
+    lengths = jnp.linalg.norm(keys * scale, axis=1, keepdims=True)
+    goal = keys * scale / jnp.where(lengths > 0, lengths, 1)
     bound = tolerance**2 * _squares(goal)
 
     def scaled_product(rows: Array) -> Array:
@@ -102,13 +110,13 @@ def solve_iteratively(
     start = (jnp.zeros_like(goal), goal, squares, jnp.full_like(squares, jnp.inf), jnp.asarray(0))
     solution, _, squares, _, steps = jax.lax.while_loop(worthwhile, improved, start)
     share = jnp.sqrt(squares / jnp.where(bound > 0, _squares(goal), 1))
-    if not holds_or_traced(jnp.all(squares <= bound)):
+    if not holds_or_traced(jnp.all(squares <= bound) & jnp.all(jnp.isfinite(lengths))):
         raise ValueError(
             f"tolerance: expected residuals of {tolerance:g} within {max_steps} steps, found "
             f"{float(jnp.max(share)):.1e} after {int(steps)}; allow more steps or a larger "
             "tolerance, work in float64, or add a ridge to C"
         )
-    return Solved(solution * scale, share[:, 0], steps)
+    return Solved(solution * lengths * scale, share[:, 0], steps)
 
 
 def _iterate(

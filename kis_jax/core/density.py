@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.moments import moments
 
 _SAMPLE, _POINTS = 2048, 32  # worked on at once
@@ -50,6 +51,10 @@ def gaussian_density(sample: Array, points: Array, where: ArrayLike | None = Non
             f"{points.dtype}; cast them"
         )
     counted = jnp.broadcast_to(True if where is None else jnp.asarray(where, bool), sample.shape)
+    if not holds_or_traced(
+        jnp.all(jnp.isfinite(sample) | ~counted) & jnp.all(jnp.isfinite(points))
+    ):
+        raise ValueError("sample, points: expected finite values, found NaN or infinity")
     return _density(sample.ravel(), points.ravel(), counted.ravel()).reshape(points.shape)
 
 

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from kis_jax.core import products
 from kis_jax.core.checks import as_rows, holds_or_traced
@@ -91,7 +92,7 @@ class Editor:
     @classmethod
     def init(
         cls,
-        kernel: Array,
+        kernel: ArrayLike,
         whitener: Whitener,
         capacity: int,
         *,
@@ -112,7 +113,7 @@ class Editor:
         Raises:
           ValueError: if the kernel is not of the whitener's width, or another argument is wrong.
         """
-        d, dtype = whitener.width, whitener.factor.dtype
+        d, dtype, kernel = whitener.width, whitener.factor.dtype, jnp.asarray(kernel)
         if kernel.ndim != 2 or kernel.shape[0] != d:
             raise ValueError(f"kernel: expected shape ({d}, m), found {kernel.shape}")
         if capacity < 1:
@@ -148,8 +149,9 @@ class Editor:
     def add(self, keys: Array, values: Array) -> tuple[Editor, Added]:
         """Adds one edit, or a block of edits in their order.
 
-        Each edit takes a row of the ledger, accepted or not: zeros if its key is zero, not finite
-        or (constrained) spoken for by earlier ones, or if its value is not finite.
+        Each edit takes a row of the ledger (under `jit`: while there are any), accepted or not:
+        zeros if its key is zero, not finite or (constrained) in the span of earlier ones, or if
+        its value is not finite.
 
         Args:
           keys: `(d,)`, or `(b, d)`.
@@ -184,7 +186,7 @@ class Editor:
         if not holds_or_traced(jnp.asarray(steps) >= 0):
             raise ValueError(f"steps: expected the number of edits to undo, found {steps}")
         count = jnp.maximum(self.count - jnp.maximum(jnp.asarray(steps, jnp.int32), 0), 0)
-        kept = (jnp.arange(len(self.white)) < count)[:, None]
+        kept = (jnp.arange(len(self.white), dtype=jnp.int32) < count)[:, None]
         rows = {
             name: jnp.where(kept, getattr(self, name), 0)
             for name in ("white", "along", "residuals", "requested")

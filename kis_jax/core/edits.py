@@ -231,9 +231,12 @@ def edit_null_space(
     Reference: Fang et al. 2025 (arXiv 2410.02355), eq. 14.
     """
     projector = jnp.asarray(projector)
-    d = projector.shape[-1]
-    if projector.shape != (d, d):
-        raise ValueError(f"projector: expected shape (d, d), found {projector.shape}")
+    d = projector.shape[-1] if projector.ndim else 0
+    if projector.shape != (d, d) or projector.dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(
+            "projector: expected shape (d, d), in float32 or float64, found "
+            f"{projector.dtype}{projector.shape}"
+        )
     keys, requested = _requested(kernel, keys, values, d, projector.dtype)
     ridge = _positive("ridge", ridge, keys.dtype)
     if not holds_or_traced(_is_projector(projector)):
@@ -260,13 +263,14 @@ def _constrained(
 ) -> tuple[Edit, Array]:
     """The edit, NaN unless every whitened key has enough to itself; and whether it has."""
     unit, norms = _unit(whitener.whiten(keys))
-    gram = inner(unit, unit, extended=whitener.extended)
-    factor = jnp.linalg.cholesky(gram, symmetrize_input=False)
-    pivots = jnp.diagonal(factor)[:, None]
-    sound = jnp.all(pivots**2 > tolerance)
-    # The rows of L^-1 Z are orthonormal: Gram and Schmidt's, from Cholesky's factor.
-    along = solve_columns(factor, unit) / (norms * pivots)
-    residuals = solve_columns(factor, requested / norms) * (norms * pivots)
+    along, sound = unit, jnp.asarray(True)
+    for _ in range(2):  # Gram and Schmidt's rows by Cholesky's factor; twice, as once is not enough
+        gram = inner(along, along, extended=whitener.extended)
+        factor = jnp.linalg.cholesky(gram, symmetrize_input=False)
+        sound &= jnp.all(jnp.diagonal(factor) ** 2 > tolerance)
+        along = solve_columns(factor, along)
+    along = along / (norms * jnp.sum(along * unit, axis=1, keepdims=True))
+    residuals = residuals_met(along, unit * norms, requested, extended=whitener.extended)
     residuals = jnp.where(sound, residuals, jnp.nan)
     return _edit(whitener, along, residuals, requested, "constrained"), sound
 
@@ -354,12 +358,14 @@ def _positive(name: str, number: float | Array, dtype: jnp.dtype) -> Array:
 def _checked(edit: Edit, keys: Array, requested: Array) -> Edit:
     """The edit, unless a number went wrong on the way."""
     finite = jnp.all(jnp.isfinite(edit.residuals)) & jnp.all(jnp.isfinite(edit.directions))
+    if edit.rule in ("sequential", "constrained"):  # a length that overflowed leaves zeros
+        finite &= jnp.all(jnp.any(edit.directions != 0, axis=1))
     if holds_or_traced(finite):
         return edit
     wrong = ~jnp.all(jnp.isfinite(requested), axis=1) | ~jnp.any(keys != 0, axis=1)
     found = (
         f"row {jnp.argmax(wrong)} zero or not finite"
         if jnp.any(wrong)
-        else "an infinite update; the whitener may be of a singular second moment"
+        else "an update beyond the range of its dtype; scale the keys, or see to the second moment"
     )
     raise ValueError(f"keys, values: expected finite numbers and no key of zeros, found {found}")

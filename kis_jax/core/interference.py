@@ -130,7 +130,9 @@ def forecast(
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 13 and 15, appendix H.
     """
-    n = len(superposition)
+    superposition = jnp.asarray(superposition)
+    requested = jnp.asarray(requested, superposition.dtype)
+    n = superposition.shape[0] if superposition.ndim else 0
     if superposition.shape != (n, n):
         raise ValueError(f"superposition: expected shape (n, n), found {superposition.shape}")
     if requested.ndim != 2 or len(requested) != n:
@@ -161,5 +163,5 @@ def _growth(shares: Array, residuals: Array) -> Array:
     before = matmul(jnp.tril(products, -1), shares)
     growth = shares * (2 * before + jnp.diagonal(products)[:, None] * shares)
     squares = jnp.cumsum(growth, axis=0)
-    positive = squares > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
+    none = squares <= 0  # by rounding; a NaN is not, and stays
+    return jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, squares)))

@@ -61,8 +61,11 @@ class Edit:
         """The edited kernel, `(d, m)`, in the dtype of `kernel`; added up in the wider of the two.
 
         Raises:
-          ValueError: if the kernel has another shape than the edit.
+          ValueError: if the kernel has another shape than the edit, or is not of floats.
         """
+        kernel = jnp.asarray(kernel)
+        if not jnp.issubdtype(kernel.dtype, jnp.floating):
+            raise ValueError(f"kernel: expected floating-point numbers, found {kernel.dtype}")
         expected = (self.directions.shape[-1], self.residuals.shape[-1])
         if kernel.shape != expected:
             raise ValueError(

@@ -65,8 +65,10 @@ class Moments:
         NaN for a constant sample, and where fourth powers leave the range of the dtype, as those
         of float32 numbers below 10^-9 or above 10^9 do.
         """
+        range_of = jnp.finfo(self.m4.dtype)
+        sound = (self.m4 > range_of.tiny / range_of.eps * self.count) & (self.m4 < jnp.inf)
         excess = self._unless_constant(lambda m2: self.m4 / m2 * (self.count / m2) - 3)
-        return jnp.where((excess > -2.1) & (excess < jnp.inf), excess, jnp.nan)
+        return jnp.where(sound, excess, jnp.nan)
 
     def merge(self, other: Moments) -> Moments:
         """The moments of both samples together; either may be empty."""
@@ -142,7 +144,7 @@ def _moments(x: Array, where: Array | None, axes: tuple[int, ...]) -> Moments:
     last = range(x.ndim - len(axes), x.ndim)
 
     def rows(array: Array) -> Array:
-        return jnp.moveaxis(array, axes, last).reshape(*rest, -1)
+        return jnp.moveaxis(array, axes, last).reshape(*rest, math.prod(x.shape[a] for a in axes))
 
     entries = rows(x)
     counted = None if where is None else rows(jnp.broadcast_to(where, x.shape))

@@ -16,6 +16,8 @@ def null_space(second_moment: Array | SecondMoment, *, threshold: float = 2e-2) 
     The threshold is relative, to $\mathrm{tr}(C) / d$: measuring C in other units changes nothing.
     (AlphaEdit's own, 2e-2 too, is absolute, and so means something else for every layer.)
 
+    Its gradient is that of the eigenvectors, which are not differentiable where eigenvalues repeat.
+
     Args:
       second_moment: C, `(d, d)`, symmetric; or a `SecondMoment`.
       threshold: eigenvalues up to this share of the mean eigenvalue count as null.
@@ -38,6 +40,8 @@ def null_space(second_moment: Array | SecondMoment, *, threshold: float = 2e-2) 
     c = as_matrix(second_moment)
     eigenvalues, vectors = jnp.linalg.eigh(c)
     free = eigenvalues <= threshold * jnp.mean(eigenvalues)
+    if not holds_or_traced(jnp.mean(eigenvalues) > 0):
+        raise ValueError("second_moment: expected a positive trace, found none; check its sign")
     if not holds_or_traced(jnp.any(free)):
         smallest = float(eigenvalues[0] / jnp.mean(eigenvalues))
         raise ValueError(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.moments import Moments
 from kis_jax.core.tail import hill
 from kis_jax.core.tiles import Block, count_slots, make_tile, power_sums, strongest
@@ -123,10 +125,15 @@ def summarize(
             f"{_count_dtype().name} can count, found {n:,}; call it under jax.enable_x64(True), "
             "where float32 keys stay float32"
         )
-    edges = jnp.asarray(bins) if jnp.ndim(bins) else jnp.linspace(-1, 1, int(bins) + 1)
-    if edges.ndim != 1 or edges.size < 2:
-        raise ValueError(f"bins: expected a number or rising edges, found shape {edges.shape}")
+    edges = _edges(bins)
     white = whitener.whiten(keys)
+    sizes = jnp.sum(white * white, axis=1)
+    sound = (sizes > 0) & jnp.isfinite(sizes)
+    if not holds_or_traced(jnp.all(sound)):
+        raise ValueError(
+            f"keys: expected finite keys that are not zero, found row {jnp.argmin(sound)} to be "
+            "one (or beyond the range of its dtype); leave it out"
+        )
     return _summarize(
         white,
         edges.astype(white.dtype),
@@ -135,6 +142,18 @@ def summarize(
         top=min(top, n * (n - 1) // 2),
         equal=not jnp.ndim(bins),
     )
+
+
+def _edges(bins: int | Array) -> Array:
+    """The edges of the histogram, from their number or as given."""
+    if not jnp.ndim(bins):
+        if operator.index(bins) < 1:
+            raise ValueError(f"bins: expected at least 1, found {bins}")
+        return jnp.linspace(-1, 1, operator.index(bins) + 1)
+    edges = jnp.asarray(bins)
+    if edges.ndim != 1 or edges.size < 2 or not holds_or_traced(jnp.all(edges[1:] > edges[:-1])):
+        raise ValueError(f"bins: expected a number or rising edges, found {bins}")
+    return edges
 
 
 @functools.partial(jax.jit, static_argnames=("tiling", "top", "equal"))

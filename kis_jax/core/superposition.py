@@ -138,10 +138,10 @@ def off_diagonal_moments(matrix: Array) -> Moments:
 
 def _coordinates(keys: Array, whitener: Whitener | None, name: str = "keys") -> Array:
     """The keys, whitened if asked for, in float32 or better."""
-    keys = as_rows(name, keys, None if whitener is None else whitener.width)
-    if keys.dtype.itemsize < 4:
-        keys = keys.astype(jnp.float32)
-    return keys if whitener is None else whitener.whiten(keys)
+    rows = as_rows(name, keys, None if whitener is None else whitener.width)
+    if whitener is not None:
+        return whitener.whiten(keys)
+    return rows.astype(jnp.float32) if rows.dtype.itemsize < 4 else rows
 
 
 def _extended(whitener: Whitener | None) -> bool:

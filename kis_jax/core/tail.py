@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -34,7 +36,7 @@ def tail_index(values: Array, top: int) -> Array:
     Reference: Hill 1975, A simple general approach to inference about the tail of a distribution
     (Annals of Statistics 3).
     """
-    values = jnp.asarray(values)
+    values, top = jnp.asarray(values), operator.index(top)
     if not 1 <= top < (values.shape[-1] if values.ndim else 0):
         raise ValueError(
             f"top: expected 1 to n - 1 of the n values along the last axis of shape "

@@ -164,6 +164,8 @@ def whitener(
             "k k^T over tokens, not keys"
         )
     ridge = jnp.asarray(ridge, c.dtype)
+    if not holds_or_traced(ridge >= 0):
+        raise ValueError(f"ridge: expected a number that is not negative, found {ridge}")
     if method == "eigh":
         factor = factors.pseudo_inverse(c, ridge, rcond)
         if factor.shape[1] == 0:

@@ -25,7 +25,7 @@ def test_equals_the_factored_solve(rng):
     assert (left / right < 1e-10).all() and (solved.residual <= 1e-12).all()
 
 
-@pytest.mark.parametrize(("log10_condition", "tolerance"), [(2.0, 1e-5), (4.0, 3e-4)])
+@pytest.mark.parametrize(("log10_condition", "tolerance"), [(2.0, 1e-5), (4.0, 1e-3)])
 def test_the_residual_it_reports_is_the_true_one_in_float32(rng, log10_condition, tolerance):
     c = references.spd(rng, 150, log10_condition)
     c = jnp.asarray(c / np.sqrt(np.outer(np.diag(c), np.diag(c))), jnp.float32)

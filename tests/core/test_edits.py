@@ -270,6 +270,16 @@ def test_combinations_of_keys_are_refused_whatever_rounding_does(seed):
     assert jnp.isnan(traced.delta).any()
 
 
+def test_constrained_is_exact_for_keys_that_are_nearly_alike(rng):
+    """In float32, at three hundredths of a key to itself."""
+    case = Case(rng, "float32")
+    kernel, keys, values = case.arrays
+    keys = keys.at[4].set(keys[1] + 0.1 * keys[4])
+    edit = kis.edit_constrained(kernel, keys, values, case.whitener)
+    missed = np.abs(kis.interference_on_edited(edit, keys)).max()
+    assert missed < 1e-4 * np.abs(edit.residuals).max()
+
+
 def test_a_kernel_in_bfloat16_is_edited_in_float32(rng):
     case = Case(rng, "float32")
     kernel = case.arrays[0].astype(jnp.bfloat16)
@@ -325,8 +335,11 @@ def test_bad_arguments_are_named(rng):
     batch = kis.edit_batch(kernel, keys, values, whitener, 1.0)
     refused("made one after another, found rule 'batch'", lambda: batch[:2])
     sequential = kis.edit_sequential(kernel, keys, values, whitener)
+    huge = 1e30 * keys
+    refused("beyond the range", kis.edit_sequential, kernel, huge, values, whitener)
     refused("key, value: expected one fact", kis.edit_rank_one, kernel, keys, values, whitener)
     refused(r"expected a prefix \[:t\]", lambda: sequential[2:])
     refused("kernel: expected shape", sequential.apply, kernel.T)
+    refused("kernel: expected floating-point", sequential.apply, kernel.astype(int))
     refused("order: expected rows 0 to 6", kis.reorder, sequential, keys, jnp.array([0, 0]))
     refused("expected one of edit_sequential", kis.reorder, batch, keys, jnp.array([0]))

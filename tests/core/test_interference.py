@@ -112,6 +112,12 @@ def test_forecasts_answer_for_other_orders(rng):
     np.testing.assert_allclose(foreseen.on_edited[-1], missed, atol=1e-7)
 
 
+def test_a_forecast_hides_no_nan(rng):
+    _, _, whitener, arrays = case(rng, "float32")
+    p = kis.superposition(arrays[1], whitener).at[0, 1].set(jnp.nan)
+    assert jnp.isnan(kis.forecast(p, arrays[2]).on_edited).any()
+
+
 def test_bad_arguments_are_named(rng):
     _, _, whitener, arrays = case(rng, "float32")
     edit = kis.edit_sequential(*arrays[:3], whitener)

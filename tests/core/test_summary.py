@@ -175,5 +175,9 @@ def test_bad_arguments_are_named():
         kis.summarize(jnp.ones((4, 3)), whitener, bins=jnp.ones((2, 2)))
     with pytest.raises(ValueError, match="keys: expected shape"):
         kis.summarize(jnp.ones((1, 3)), whitener)
+    with pytest.raises(ValueError, match="row 1 to be one"):
+        kis.summarize(jnp.ones((4, 3)).at[1].set(0), whitener)
+    with pytest.raises(ValueError, match="bins: expected a number or rising edges"):
+        kis.summarize(jnp.ones((4, 3)), whitener, bins=jnp.array([1.0, 0.0]))
     with pytest.raises(ValueError, match="tile, top"):
         kis.summarize(jnp.ones((4, 3)), whitener, tile=0)
