@@ -9,12 +9,15 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_python_example_runs(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(example, "README.md", "exec"), {})
+def test_the_python_examples_run(capsys):
+    scan, edits = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict = {}
+    exec(compile(scan, "README.md", "exec"), names)
     printed = capsys.readouterr().out
     numbers = np.array(re.findall(r"-?\d+\.\d*", printed), float).reshape(2, 2)
     np.testing.assert_allclose(np.diag(numbers), 1, atol=1e-5)
+    exec(compile(edits, "README.md", "exec"), names)
+    assert float(capsys.readouterr().out) < 1e-5
 
 
 def test_its_pictures_and_targets_exist():
