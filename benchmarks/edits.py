@@ -53,37 +53,48 @@ def sequential_flops(n: int, d: int, m: int) -> float:
     return 2 * n * d**2 + 2 * n * d * m + min(n**2 * (d + m), 4 * n * d * m)
 
 
-def torch_loop(torch: Any, given: Layer, *, edits: int) -> float:
-    """Seconds of sequential edits in torch: all directions by one solve, the kernel in place."""
-    n = min(edits, SAMPLE)
+class Loops(NamedTuple):
+    """Seconds for an edit of loops in torch, and for a row of their solve beforehand."""
+
+    careful: float
+    solve: float
+    field: float
+
+    def baseline(self, n: int) -> list[float]:
+        """All directions by one solve, then the kernel updated in place."""
+        return [n * (self.careful + self.solve)]
+
+    def of_the_field(self, n: int) -> list[float]:
+        """With the inverse of C given: for each edit a product with it, and a new kernel."""
+        return [n * self.field]
+
+
+def torch_loops(torch: Any, given: Layer) -> Loops:
+    """Loops over a sample of edits, and a solve for all directions of some."""
     kernel, keys, values, factor = (torch.tensor(np.asarray(x)) for x in given)
-
-    def run() -> Any:
-        edited = kernel.clone()
-        directions = torch.cholesky_solve(keys[:n].T, factor, upper=True).T
-        directions = directions / (directions * keys[:n]).sum(1, keepdim=True)
-        for key, value, direction in zip(keys[:n], values, directions, strict=False):
-            edited.addr_(direction, value - key @ edited)
-        return edited
-
-    return min(seconds(run, repeats=1)) * edits / n
-
-
-def field_loop(torch: Any, given: Layer, *, edits: int) -> float:
-    """Seconds of the same with the inverse of C given: for each edit a product and a new kernel."""
-    n = min(edits, SAMPLE)
-    kernel, keys, values, factor = (torch.tensor(np.asarray(x)) for x in given)
+    many = min(len(keys), 20 * SAMPLE)
+    solve = min(seconds(lambda: torch.cholesky_solve(keys[:many].T, factor, upper=True), repeats=1))
+    directions = torch.cholesky_solve(keys[:SAMPLE].T, factor, upper=True).T
+    shares = (directions * keys[:SAMPLE]).sum(1, keepdim=True)
     inverse = torch.cholesky_inverse(factor, upper=True)
+    edited = kernel.clone()
 
-    def run() -> Any:
-        edited = kernel
-        for key, value in zip(keys[:n], values, strict=False):
+    def careful() -> None:
+        for key, value, along in zip(keys, values, directions / shares, strict=False):
+            edited.addr_(along, value - key @ edited)
+
+    def field() -> Any:
+        new = kernel
+        for key, value in zip(keys[:SAMPLE], values, strict=False):
             direction = inverse @ key
-            residual = (value - key @ edited) / (key @ direction)
-            edited = edited + torch.outer(direction, residual)
-        return edited
+            new = new + torch.outer(direction, (value - key @ new) / (key @ direction))
+        return new
 
-    return min(seconds(run, repeats=1)) * edits / n
+    return Loops(
+        min(seconds(careful, repeats=2)) / SAMPLE,
+        solve / many,
+        min(seconds(field, repeats=1)) / SAMPLE,
+    )
 
 
 def sequential_rows(name: str) -> list[dict[str, Any]]:
@@ -93,16 +104,13 @@ def sequential_rows(name: str) -> list[dict[str, Any]]:
     kernel, keys, values, factor = map(jnp.asarray, given)
     whitener = Whitener(jnp.ones(d), factor, None, "cholesky")
     torch = optional("torch")
+    loops = None if torch is None else torch_loops(torch, given)
     rows = []
     for n in NUMBERS:
         edit = jax.jit(edit_sequential)
         arguments = (kernel, keys[:n], values[:n], whitener)
-        big = n * d > 10**7
-        durations = seconds(lambda: edit(*arguments), repeats=2 if big else 5)  # noqa: B023
-        baseline = field = None
-        if torch is not None:
-            baseline = [torch_loop(torch, given, edits=n)]
-            field = [field_loop(torch, given, edits=n)]
+        repeats = 1 if n * d > 10**8 else 5
+        durations = seconds(lambda: edit(*arguments), repeats=repeats)  # noqa: B023
         rows.append(
             row(
                 "edit_sequential",
@@ -114,8 +122,8 @@ def sequential_rows(name: str) -> list[dict[str, Any]]:
                 moved=4 * (d * m + d * d + 4 * n * (d + m)),
                 function=edit,
                 arguments=arguments,
-                baseline=baseline,
-                field=field,
+                baseline=loops and loops.baseline(n),
+                field=loops and loops.of_the_field(n),
             )
         )
     return rows

@@ -89,7 +89,7 @@ def factor_rows(second_moment: np.ndarray) -> list[dict[str, Any]]:
                     f'whitener, "{method}"',
                     f"{size:,} x {size:,}",
                     dtype,
-                    seconds(functools.partial(whitener, c, method=method), repeats=2),
+                    seconds(functools.partial(whitener, c, method=method), repeats=1),
                     flops=(9 if method == "eigh" else 1 / 3) * size**3,
                     baseline=baseline,
                     field=field if size == D else None,
@@ -125,11 +125,11 @@ def superposition_rows(second_moment: np.ndarray, keys: np.ndarray) -> list[dict
                     f'superposition, "{method}"',
                     f"{n:,} facts x {D:,}",
                     "float32",
-                    seconds(lambda: function(ours, whitening)),  # noqa: B023
+                    seconds(lambda: function(ours, whitening), repeats=3),  # noqa: B023
                     flops=n * D**2 + n**2 * D,
                     function=function,
                     arguments=(ours, whitening),
-                    baseline=None if linalg is None else seconds(in_scipy),
+                    baseline=seconds(in_scipy) if linalg else None,
                     field=[t * n**2 for t in seconds(pair_by_pair)],
                 )
             )
