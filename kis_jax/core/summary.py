@@ -229,11 +229,17 @@ def _mean(white: Array, inverse_norms: Array) -> Array:
 
 
 def _tiling(num_facts: int, most: int) -> tuple[int, int]:
-    """An odd number of tiles along P, and their side: a multiple of eight unless `most` is less."""
+    """An odd number of tiles along P, and their side: a multiple of eight unless `most` is less.
+
+    A somewhat larger number that needs no padding is better: padding copies the keys.
+    """
     unit = 8 if most >= 8 else 1
-    tiles = -(-num_facts // (most // unit * unit))
-    tiles += 1 - tiles % 2
-    return tiles, -(-num_facts // (tiles * unit)) * unit
+    fewest = -(-num_facts // (most // unit * unit))
+    fewest += 1 - fewest % 2
+    for tiles in range(fewest, fewest * 3 // 2, 2):
+        if num_facts % (tiles * unit) == 0:
+            return tiles, num_facts // tiles
+    return fewest, -(-num_facts // (fewest * unit)) * unit
 
 
 def _count_dtype() -> jnp.dtype:
