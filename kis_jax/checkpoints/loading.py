@@ -15,13 +15,13 @@ from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.table import Entry, match
 from kis_jax.checkpoints.tensors import StoredTensor, open_tensors, read_json
 from kis_jax.checkpoints.tokenizers import load_tokenizer
-from kis_jax.models import Decoder, DecoderConfig
+from kis_jax.models import Model, ModelConfig
 from kis_jax.models.families import FAMILIES, Family
 
 
 def load(
     name_or_path: str | Path, *, dtype: DTypeLike = jnp.float32
-) -> tuple[Decoder, PreTrainedTokenizerFast | None]:
+) -> tuple[Model, PreTrainedTokenizerFast | None]:
     """Loads a model and its tokenizer.
 
     Names and shapes are checked against the family's table before a tensor is read; then
@@ -47,12 +47,14 @@ def load(
     return load_model(directory, dtype=dtype), load_tokenizer(directory)
 
 
-def load_model(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Decoder:
+def load_model(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Model:
     """The model of a local directory; see `load`."""
     if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"dtype: expected float32 or bfloat16, found {jnp.dtype(dtype).name}")
     family, config = read_config(directory)
-    graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(config, dtype=dtype, rngs=nnx.Rngs(0))))
+    graph, state = nnx.split(
+        nnx.eval_shape(lambda: family.model(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    )
     parameters = dict(nnx.to_flat_state(state))
     shapes = {path_name(path): leaf.shape for path, leaf in parameters.items()}
     tensors = open_tensors(directory)
@@ -67,7 +69,7 @@ def load_model(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Decoder:
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 
-def read_config(directory: Path) -> tuple[Family, DecoderConfig]:
+def read_config(directory: Path) -> tuple[Family, ModelConfig]:
     """The family of a checkpoint, and its configuration in this library's words."""
     path = directory / "config.json"
     attributes = read_json(path)

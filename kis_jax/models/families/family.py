@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kis_jax.models.decoder import DecoderConfig
+from kis_jax.models import Model, ModelConfig
 
 
 class Layout(Protocol):
@@ -85,6 +85,7 @@ class Family:
 
     Attributes:
       name: `model_type` in `config.json`.
+      model: the class of its models, built as `model(config, dtype=..., rngs=...)`.
       read_config: from the attributes of `config.json` to this library's configuration; raises
         `ValueError` for what this library does not compute.
       weights: the table, complete: each parameter of the model stands in one row.
@@ -94,7 +95,8 @@ class Family:
     """
 
     name: str
-    read_config: Callable[[Mapping[str, Any]], DecoderConfig]
+    model: type[Model]
+    read_config: Callable[[Mapping[str, Any]], ModelConfig]
     weights: tuple[Weight, ...]
     prefix: str
     ignored: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kis_jax.models.decoder import ACTIVATIONS, DecoderConfig
+from kis_jax.models.decoder import ACTIVATIONS, Decoder, DecoderConfig
 from kis_jax.models.families.family import Columns, Family, Transposed, Weight, read_attributes
 
 _DEFAULTS = {
@@ -62,6 +62,7 @@ _LAYER = "transformer.h.{layer}."
 
 FAMILY = Family(
     name="gpt2",
+    model=Decoder,
     read_config=read_config,
     weights=(
         Weight("embedding.embedding", "transformer.wte.weight"),
