@@ -70,7 +70,7 @@ def load_model(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Model:
 
 
 def read_config(directory: Path) -> tuple[Family, ModelConfig]:
-    """The family of a checkpoint, and its configuration in this library's words."""
+    """The family of a checkpoint, bound to its configuration in this library's words."""
     path = directory / "config.json"
     attributes = read_json(path)
     model_type = attributes.get("model_type")
@@ -81,9 +81,10 @@ def read_config(directory: Path) -> tuple[Family, ModelConfig]:
         )
     family = FAMILIES[model_type]
     try:
-        return family, family.read_config(attributes)
+        config = family.read_config(attributes)
     except ValueError as error:
         raise ValueError(f"{directory}: {error}") from None
+    return family.bound(config), config
 
 
 def path_name(path: Iterable[object]) -> str:
@@ -103,5 +104,5 @@ def _assemble(
                 f"{entry.source}: expected float32, float16 or bfloat16, found {tensor.dtype}; "
                 "quantized checkpoints are not supported, use the original"
             )
-        values[place] = entry.layout.view(tensor)
+        values[place] = entry.layout.view(tensor).reshape(values[place].shape)
     return values

@@ -15,11 +15,11 @@ from safetensors.numpy import save_file
 from kis_jax.checkpoints.files import write_atomically
 from kis_jax.checkpoints.loading import path_name
 from kis_jax.checkpoints.table import expand
-from kis_jax.models import Decoder
+from kis_jax.models import Model
 from kis_jax.models.families import FAMILIES
 
 
-def save(model: Decoder, directory: str | Path, config: Mapping[str, Any]) -> None:
+def save(model: Model, directory: str | Path, config: Mapping[str, Any]) -> None:
     """Writes `model.safetensors` and `config.json`, which torch transformers loads as well.
 
     Args:
@@ -30,7 +30,7 @@ def save(model: Decoder, directory: str | Path, config: Mapping[str, Any]) -> No
     Raises:
       ValueError: if `config` describes another model.
     """
-    family = FAMILIES[model.config.family]
+    family = FAMILIES[model.config.family].bound(model.config)
     if (described := family.read_config(config)) != model.config:
         raise ValueError(
             f"config: expected the attributes of this model, {model.config}, found {described}"
@@ -43,7 +43,8 @@ def save(model: Decoder, directory: str | Path, config: Mapping[str, Any]) -> No
     for entry in expand(family, {name: array.shape for name, array in parameters.items()}):
         values = parameters[entry.target]
         tensor = tensors.setdefault(entry.source, np.empty(entry.shape, values.dtype))
-        entry.layout.view(tensor)[...] = values if entry.layer is None else values[entry.layer]
+        place = entry.layout.view(tensor)
+        place[...] = (values if entry.layer is None else values[entry.layer]).reshape(place.shape)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     attributes = {"model_type": family.name, **config}

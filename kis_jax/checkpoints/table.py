@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from typing import cast
 
 from kis_jax.models.families import Family
 from kis_jax.models.families.family import Layout
@@ -35,7 +36,7 @@ def expand(family: Family, shapes: Mapping[str, Shape]) -> list[Entry]:
     """The entries of all parameters of a model.
 
     Args:
-      family: whose table is expanded.
+      family: whose table is expanded, bound to the model's configuration.
       shapes: of each parameter by its path.
 
     Raises:
@@ -51,12 +52,13 @@ def expand(family: Family, shapes: Mapping[str, Shape]) -> list[Entry]:
     entries = []
     for target, shape in shapes.items():
         row = rows[target]
+        layout = cast(Layout, row.layout)
         if "{layer}" not in row.source:
-            entries.append(Entry(row.source, row.layout.shape(shape), target, None, row.layout))
+            entries.append(Entry(row.source, layout.shape(shape), target, None, layout))
             continue
         for layer in range(shape[0]):
             source = row.source.replace("{layer}", str(layer))
-            entries.append(Entry(source, row.layout.shape(shape[1:]), target, layer, row.layout))
+            entries.append(Entry(source, layout.shape(shape[1:]), target, layer, layout))
     return entries
 
 
@@ -66,7 +68,7 @@ def match(
     """The entries of a model under the names that a checkpoint uses, none amiss.
 
     Args:
-      family: whose table is used.
+      family: whose table is used, bound to the model's configuration.
       shapes: of each parameter by its path.
       stored: of each tensor of the checkpoint by its name.
       where: the checkpoint, for messages.
@@ -82,11 +84,16 @@ def match(
             dataclasses.replace(entry, source=entry.source.removeprefix(family.prefix))
             for entry in entries
         ]
+    entries = [
+        dataclasses.replace(entry, source=_stored_name(entry.source, family, stored))
+        for entry in entries
+    ]
     expected = {entry.source: entry.shape for entry in entries}
-    unused = [row.source for row in family.weights if row.target not in shapes]
     patterns = [
-        re.escape(name.removeprefix(family.prefix) if bare else name).replace(r"\{layer\}", r"\d+")
-        for name in (*family.ignored, *unused)
+        re.escape(name.removeprefix(family.prefix) if bare else name)
+        .replace(r"\{layer\}", r"\d+")
+        .replace(r"\*", ".*")
+        for name in family.ignored
     ]
     extra = [name for name in stored if name not in expected and not _any_match(patterns, name)]
     faults = [
@@ -105,6 +112,14 @@ def match(
             "together and that the download is whole"
         )
     return entries
+
+
+def _stored_name(name: str, family: Family, stored: Mapping[str, Shape]) -> str:
+    """A tensor's name, or the one that older checkpoints give it, if that is the one stored."""
+    for ending, old in family.old_endings:
+        if name.endswith(ending) and (older := name.removesuffix(ending) + old) in stored:
+            return older
+    return name
 
 
 def _any_match(patterns: list[str], name: str) -> bool:

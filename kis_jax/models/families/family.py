@@ -19,7 +19,11 @@ class Layout(Protocol):
         ...
 
     def view(self, tensor: np.ndarray) -> np.ndarray:
-        """The parameter as a view of the tensor: read from it to load, write to it to save."""
+        """The parameter as a view of the tensor: read from it to load, write to it to save.
+
+        It has the parameter's elements in the parameter's order, but may have more axes, where
+        no view has its shape: reshape what is read, and reshape a value to it before writing.
+        """
         ...
 
 
@@ -71,12 +75,13 @@ class Weight:
     Attributes:
       target: path of the parameter in the model, such as `blocks.mlp.output.kernel`.
       source: name of the checkpoint's tensor; `{layer}` runs over the parameter's leading axis.
-      layout: how the parameter lies in the tensor.
+      layout: how the parameter lies in the tensor; a function of the model's configuration where
+        its sizes decide that.
     """
 
     target: str
     source: str
-    layout: Layout = AsIs()
+    layout: Layout | Callable[[ModelConfig], Layout] = AsIs()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +95,10 @@ class Family:
         `ValueError` for what this library does not compute.
       weights: the table, complete: each parameter of the model stands in one row.
       prefix: a prefix of the sources that checkpoints of the bare model leave out.
-      ignored: tensors that a file may hold and no model needs, such as causal masks; `{layer}`
-        stands for any layer.
+      ignored: tensors that a file may hold and that are left alone where no parameter needs
+        them, such as causal masks or a tied head; `{layer}` stands for any layer, `*` for
+        anything.
+      old_endings: what names of sources end in, and what they ended in in older checkpoints.
     """
 
     name: str
@@ -100,6 +107,15 @@ class Family:
     weights: tuple[Weight, ...]
     prefix: str
     ignored: tuple[str, ...] = ()
+    old_endings: tuple[tuple[str, str], ...] = ()
+
+    def bound(self, config: ModelConfig) -> Family:
+        """The family with every layout settled for models of one configuration."""
+        rows = (
+            dataclasses.replace(row, layout=row.layout(config)) if callable(row.layout) else row
+            for row in self.weights
+        )
+        return dataclasses.replace(self, weights=tuple(rows))
 
 
 # Attributes that every family's config.json may hold and that change nothing we compute: names

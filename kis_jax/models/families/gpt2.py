@@ -88,5 +88,5 @@ FAMILY = Family(
         Weight("head.kernel", "lm_head.weight", Transposed()),
     ),
     prefix="transformer.",
-    ignored=(_LAYER + "attn.bias", _LAYER + "attn.masked_bias"),
+    ignored=("lm_head.weight", _LAYER + "attn.bias", _LAYER + "attn.masked_bias"),
 )
