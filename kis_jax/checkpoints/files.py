@@ -1,11 +1,102 @@
-"""Files that appear under their final name only once they are whole."""
+"""Files read only from where they belong, and written under their final name only once whole."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+
+def find(directory: Path, name: str) -> Path | None:
+    """The path of a checkpoint's file, checked before it is opened; None if there is none.
+
+    Symbolic links may stay within the directory. In the layout of HuggingFace's cache,
+    `models--*/snapshots/<revision>/`, they may stay within the `models--*` folder, where their
+    `blobs/` lie.
+
+    Args:
+      directory: of the checkpoint.
+      name: of a file in it, with no folder.
+
+    Raises:
+      ValueError: if the name has a folder, the file lies outside, or it is no regular file (a
+        pipe would wait for ever, a device has no end).
+    """
+    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
+        raise ValueError(
+            f"{directory}: expected the name of a file in this directory, found {name!r}, which "
+            "points elsewhere; do not trust this checkpoint"
+        )
+    path = directory / name
+    try:
+        target = path.resolve(strict=True)
+    except FileNotFoundError:
+        if not path.is_symlink():
+            return None
+        raise ValueError(
+            f"{path}: expected a file, found a link to {os.readlink(path)}, which is missing; "
+            "download it again"
+        ) from None
+    except (OSError, RuntimeError) as error:  # names too long, links in a circle
+        raise ValueError(
+            f"{path}: expected a file, found that it cannot be opened: {error}"
+        ) from None
+    home = _home(directory.resolve())
+    if not target.is_relative_to(home):
+        raise ValueError(
+            f"{path}: expected a file within {home}, found a link to {target}; if you trust it, "
+            "replace the link by a copy of that file"
+        )
+    if not stat.S_ISREG(target.stat().st_mode):
+        raise ValueError(f"{path}: expected a regular file, found another kind; remove it")
+    return path
+
+
+def _home(directory: Path) -> Path:
+    """The folder within which a checkpoint's links may point; its path is resolved."""
+    snapshots = directory.parent
+    if snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--"):
+        return snapshots.parent
+    return directory
+
+
+def read_json(directory: Path, name: str) -> dict[str, Any]:
+    """The object in a JSON file of a checkpoint.
+
+    Raises:
+      ValueError: if the file is missing or not to be opened (see `find`), or is not JSON, naming
+        the line; or holds no object.
+    """
+    path = find(directory, name)
+    if path is None:
+        raise ValueError(
+            f"{directory / name}: no such file; expected a directory in HuggingFace layout "
+            "(config.json, model.safetensors, tokenizer files)"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}: expected JSON, found {error.msg} at line {error.lineno} column {error.colno}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected UTF-8 text, found {error.reason}") from None
+    except (ValueError, RecursionError) as error:  # numbers too long, lists too deep
+        raise ValueError(f"{path}: expected JSON, found {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def listed(items: Sequence[str], *, most: int = 8) -> str:
+    """Items in one line of readable length: the first few, and how many more there are."""
+    more = f"; and {len(items) - most} more" if len(items) > most else ""
+    return "; ".join(items[:most]) + more
 
 
 @contextlib.contextmanager
@@ -20,3 +111,29 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def write_directory_atomically(directory: Path) -> Iterator[Path]:
+    """Gives a temporary directory beside `directory`; on success it takes its place and name.
+
+    What stood under that name is kept until the new one is whole, then removed: whether it may be
+    is for the caller to know. On failure the temporary directory is removed.
+    """
+    directory = directory.resolve()
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
+    former = directory.with_name(f".{directory.name}.{os.getpid()}.former")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if directory.exists():
+            directory.rename(former)
+        try:
+            temporary.rename(directory)
+        except OSError:
+            if former.exists():
+                former.rename(directory)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(former, ignore_errors=True)

@@ -26,14 +26,18 @@ def locate(name_or_path: str | Path) -> Path:
     """
     if name_or_path == factlm.NAME:
         return factlm.model_directory()
-    path = Path(name_or_path)
-    if path.is_dir():
-        return path
     name = str(name_or_path)
-    if path.exists():
+    path = Path(name)
+    try:
+        if name and path.is_dir():
+            return path
+        is_file = bool(name) and path.exists()
+    except OSError as error:  # such as a name that is too long
+        raise ValueError(f"{name[:80]}: expected a directory, found {error.strerror}") from None
+    if is_file:
         raise ValueError(f"{path}: expected a directory in HuggingFace layout, found a file")
     if isinstance(name_or_path, Path) or not _HUB_NAME.fullmatch(name):
-        raise ValueError(f"{name}: no such directory, and not of the form of a hub name")
+        raise ValueError(f"{name!r}: no such directory, and not of the form of a hub name")
     try:
         return Path(snapshot_download(name, allow_patterns=_PATTERNS))
     except Exception as error:  # hub errors, httpx's and the system's, by many classes

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import collections
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -12,11 +15,12 @@ from jax.typing import DTypeLike
 from transformers import PreTrainedTokenizerFast
 
 from kis_jax.checkpoints.hub import locate
-from kis_jax.checkpoints.table import Entry, match
-from kis_jax.checkpoints.tensors import StoredTensor, open_tensors, read_json
+from kis_jax.checkpoints.opening import abstract_model, open_checkpoint, path_name
+from kis_jax.checkpoints.opening import read_config as read_config
+from kis_jax.checkpoints.pieces import empty, read_into
+from kis_jax.checkpoints.table import Entry
 from kis_jax.checkpoints.tokenizers import load_tokenizer
-from kis_jax.models import Model, ModelConfig
-from kis_jax.models.families import FAMILIES, Family
+from kis_jax.models import Model
 
 
 def load(
@@ -24,8 +28,9 @@ def load(
 ) -> tuple[Model, PreTrainedTokenizerFast | None]:
     """Loads a model and its tokenizer.
 
-    Names and shapes are checked against the family's table before a tensor is read; then
-    tensors are read one by one, straight into the stacked parameters.
+    Names, shapes and dtypes are checked against the family's table before a tensor is read; then
+    tensors are read piece by piece, straight into the stacked parameters: memory holds the model
+    in its new dtype, and little more.
 
     Args:
       name_or_path: a local directory in HuggingFace layout, a name on the hub, or "factlm", the
@@ -51,58 +56,29 @@ def load_model(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Model:
     """The model of a local directory; see `load`."""
     if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"dtype: expected float32 or bfloat16, found {jnp.dtype(dtype).name}")
-    family, config = read_config(directory)
-    graph, state = nnx.split(
-        nnx.eval_shape(lambda: family.model(config, dtype=dtype, rngs=nnx.Rngs(0)))
-    )
-    parameters = dict(nnx.to_flat_state(state))
-    shapes = {path_name(path): leaf.shape for path, leaf in parameters.items()}
-    tensors = open_tensors(directory)
-    stored = {name: tensor.shape for name, tensor in tensors.items()}
-    entries: dict[str, list[Entry]] = {target: [] for target in shapes}
-    for entry in match(family, shapes, stored, directory):
-        entries[entry.target].append(entry)
-    filled = []
-    for path, leaf in parameters.items():
-        values = _assemble(entries[path_name(path)], tensors, leaf.shape, leaf.dtype)
-        filled.append((path, leaf.replace(jnp.asarray(values))))
-    return nnx.merge(graph, nnx.from_flat_state(filled))
+    checkpoint = open_checkpoint(directory)
+    graph, parameters = abstract_model(checkpoint.family, checkpoint.config, dtype)
+    leaves = {path_name(path): leaf for path, leaf in parameters.items()}
+    missing = collections.Counter(entry.target for entry in checkpoint.entries)
+    values: dict[str, np.ndarray] = {}
+    filled: dict[str, jax.Array] = {}
+    for entry in _by_source(checkpoint.entries):
+        name = entry.target
+        if name not in values:
+            values[name] = empty(leaves[name].shape, leaves[name].dtype)
+        part = values[name] if entry.layer is None else values[name][entry.layer]
+        read_into(part, entry.source, checkpoint.tensors[entry.source], entry.layout)
+        missing[name] -= 1
+        if not missing[name]:
+            # On a CPU jax takes the memory over; elsewhere wait, so that the host can free it.
+            filled[name] = jax.block_until_ready(jax.device_put(values.pop(name)))
+    state = [(path, leaf.replace(filled[path_name(path)])) for path, leaf in parameters.items()]
+    return nnx.merge(graph, nnx.from_flat_state(state))
 
 
-def read_config(directory: Path) -> tuple[Family, ModelConfig]:
-    """The family of a checkpoint, bound to its configuration in this library's words."""
-    path = directory / "config.json"
-    attributes = read_json(path)
-    model_type = attributes.get("model_type")
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise ValueError(
-            f"{path}: model_type: expected one of {', '.join(FAMILIES)}, found {model_type!r}; "
-            "this family of models is not supported"
-        )
-    family = FAMILIES[model_type]
-    try:
-        config = family.read_config(attributes)
-    except ValueError as error:
-        raise ValueError(f"{directory}: {error}") from None
-    return family.bound(config), config
-
-
-def path_name(path: Iterable[object]) -> str:
-    """The dotted path of a parameter, as in a family's table."""
-    return ".".join(map(str, path))
-
-
-def _assemble(
-    entries: list[Entry], tensors: Mapping[str, StoredTensor], shape: tuple[int, ...], dtype
-) -> np.ndarray:
-    values = np.empty(shape, dtype)
+def _by_source(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Entries in their order, but those of one tensor together, so that it is read once."""
+    sources: dict[str, list[Entry]] = {}
     for entry in entries:
-        place = ... if entry.layer is None else entry.layer
-        tensor = tensors[entry.source].read()
-        if not jnp.issubdtype(tensor.dtype, jnp.floating):
-            raise ValueError(
-                f"{entry.source}: expected float32, float16 or bfloat16, found {tensor.dtype}; "
-                "quantized checkpoints are not supported, use the original"
-            )
-        values[place] = entry.layout.view(tensor).reshape(values[place].shape)
-    return values
+        sources.setdefault(entry.source, []).append(entry)
+    return itertools.chain.from_iterable(sources.values())

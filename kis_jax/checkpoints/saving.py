@@ -13,7 +13,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from kis_jax.checkpoints.files import write_atomically
-from kis_jax.checkpoints.loading import path_name
+from kis_jax.checkpoints.opening import path_name
 from kis_jax.checkpoints.table import expand
 from kis_jax.models import Model
 from kis_jax.models.families import FAMILIES

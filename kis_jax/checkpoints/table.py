@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
+from kis_jax.checkpoints.files import listed
+from kis_jax.checkpoints.mapped import Shape
 from kis_jax.models.families import Family
 from kis_jax.models.families.family import Layout
-
-Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ def match(
     if faults:
         raise ValueError(
             f"{where}: expected exactly the tensors of a {family.name} of the shape in "
-            f"config.json, found {'; '.join(faults)}; check that weights and config.json belong "
+            f"config.json, found {listed(faults)}; check that weights and config.json belong "
             "together and that the download is whole"
         )
     return entries

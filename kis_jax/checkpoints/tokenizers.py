@@ -6,6 +6,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from kis_jax.checkpoints.files import find
+
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -16,7 +18,8 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast | None:
       ValueError: if its files cannot be read, or give no fast tokenizer: the subject's token is
         found by character offsets, which only a fast one knows.
     """
-    if not any((directory / name).exists() for name in _FILES):
+    # All of them are looked at, as `find` refuses links that lead out of the directory.
+    if not [name for name in _FILES if find(directory, name)]:
         return None
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)

@@ -1,0 +1,115 @@
+"""Opening: a directory's configuration and tensors, held against each other, nothing read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from kis_jax.checkpoints.files import read_json
+from kis_jax.checkpoints.mapped import Shape, StoredTensor
+from kis_jax.checkpoints.table import Entry, match
+from kis_jax.checkpoints.tensors import open_tensors
+from kis_jax.models import ModelConfig
+from kis_jax.models.families import FAMILIES, Family
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose tensors are those that its configuration asks for.
+
+    Attributes:
+      directory: where it lies.
+      family: of the model.
+      config: of the model.
+      tensors: all tensors of its files by their names, unread.
+      entries: which of them make up which parameter.
+    """
+
+    directory: Path
+    family: Family
+    config: ModelConfig
+    tensors: dict[str, StoredTensor]
+    entries: list[Entry]
+
+
+def open_checkpoint(directory: Path) -> Checkpoint:
+    """Opens a checkpoint and checks names, shapes and dtypes; reads headers only.
+
+    Raises:
+      ValueError: naming all that is missing, unknown, of another shape, or not in floating point.
+    """
+    family, config = read_config(directory)
+    tensors = open_tensors(directory)
+    # A layer has at least one tensor; this spares a damaged file the listing of 10^9 of them.
+    if config.num_layers > len(tensors):
+        raise ValueError(
+            f"{directory}: expected tensors for the {config.num_layers} layers that config.json "
+            f"asks for, found {len(tensors)} tensors; check that weights and config.json belong "
+            "together"
+        )
+    shapes = parameter_shapes(family, config)
+    entries = match(family, shapes, {n: t.shape for n, t in tensors.items()}, directory)
+    for name in dict.fromkeys(entry.source for entry in entries):
+        _check_dtype(name, tensors[name])
+    return Checkpoint(directory, family, config, tensors, entries)
+
+
+def read_config(directory: Path) -> tuple[Family, ModelConfig]:
+    """The family of a checkpoint, bound to its configuration in this library's words."""
+    attributes = read_json(directory, "config.json")
+    model_type = attributes.get("model_type")
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise ValueError(
+            f"{directory / 'config.json'}: model_type: expected one of {', '.join(FAMILIES)}, "
+            f"found {model_type!r}; this family of models is not supported"
+        )
+    family = FAMILIES[model_type]
+    try:
+        config = family.read_config(attributes)
+    except ValueError as error:
+        raise ValueError(f"{directory}: {error}") from None
+    return family.bound(config), config
+
+
+def abstract_model(
+    family: Family, config: ModelConfig, dtype: DTypeLike
+) -> tuple[Any, dict[tuple[Any, ...], Any]]:
+    """The graph of a model and its parameters by their paths, shapes and dtypes only.
+
+    Raises:
+      ValueError: if the configuration asks for arrays of impossible sizes.
+    """
+    try:
+        module = nnx.eval_shape(lambda: family.model(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    except (TypeError, OverflowError) as error:  # sizes beyond what jax can count
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"config.json: expected sizes of a model, found {config}: {reason}"
+        ) from None
+    graph, state = nnx.split(module)
+    return graph, dict(nnx.to_flat_state(state))
+
+
+def parameter_shapes(family: Family, config: ModelConfig) -> dict[str, Shape]:
+    """The shape of each parameter of a model by its path."""
+    _, parameters = abstract_model(family, config, jnp.float32)
+    return {path_name(path): leaf.shape for path, leaf in parameters.items()}
+
+
+def path_name(path: Iterable[object]) -> str:
+    """The dotted path of a parameter, as in a family's table."""
+    return ".".join(map(str, path))
+
+
+def _check_dtype(name: str, tensor: StoredTensor) -> None:
+    if tensor.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16, jnp.float64):
+        raise ValueError(
+            f"{tensor.path}: {name}: expected float32, float16 or bfloat16, found {tensor.dtype}; "
+            "quantized checkpoints are not supported, use the original"
+        )
