@@ -1,0 +1,130 @@
+"""How `config.json` writes rotary positions, in the style of transformers 5 and before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from kis_jax.models.families.attributes import OrNone, check_type
+from kis_jax.models.rotary import Dynamic, Linear, Llama3, Long, Rotary
+
+# What a family's reader adds to the attributes it understands, to call `read_rotary` with them.
+ROTARY_DEFAULTS: dict[str, Any] = {
+    "rope_theta": 10000.0,
+    "rope_scaling": OrNone(dict),
+    "rope_parameters": OrNone(dict),
+}
+
+_COMMON = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+_KEYS = {
+    "default": set(),
+    "linear": {"factor"},
+    "dynamic": {"factor"},
+    "llama3": {
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    },
+    "longrope": {
+        "factor",
+        "short_factor",
+        "long_factor",
+        "attention_factor",
+        "original_max_position_embeddings",
+    },
+}
+
+
+def read_rotary(attributes: Mapping[str, Any], *, head_dim: int) -> Rotary:
+    """Rotary positions from a family's attributes.
+
+    Args:
+      attributes: `rope_parameters` or, before transformers 5, `rope_theta`, `rope_scaling` and
+        `partial_rotary_factor`; also `max_position_embeddings`, and
+        `original_max_position_embeddings` where a family has it.
+      head_dim: width of a head.
+
+    Raises:
+      ValueError: naming what is not understood.
+    """
+    # The older attribute wins where both are set, as it does in transformers.
+    found = attributes.get("rope_scaling") or attributes.get("rope_parameters") or {}
+    kind = found.get("rope_type", found.get("type", "default"))
+    kind = "longrope" if kind == "su" else kind  # its name in the first files of Phi-3
+    if kind not in _KEYS:
+        raise ValueError(
+            f"config.json: rope_type: expected one of {', '.join(_KEYS)}, found {kind!r}, a "
+            "scaling of positions that is not supported; use the checkpoint without it"
+        )
+    if unknown := sorted(set(found) - _KEYS[kind] - _COMMON):
+        raise ValueError(
+            f"config.json: expected positions scaled by {kind} to have only "
+            f"{', '.join(sorted(_KEYS[kind] | _COMMON))}, found {', '.join(unknown)}"
+        )
+    fraction = found.get("partial_rotary_factor", attributes.get("partial_rotary_factor", 1.0))
+    turned = int(head_dim * _positive("partial_rotary_factor", fraction))
+    dim = check_turned("partial_rotary_factor", turned, head_dim)
+    base = found.get("rope_theta", attributes["rope_theta"])
+    limit = attributes["max_position_embeddings"]
+    original = attributes.get("original_max_position_embeddings") or found.get(
+        "original_max_position_embeddings", limit
+    )
+    return Rotary(
+        dim=dim,
+        base=float(_positive("rope_theta", base)),
+        scaling=_read_scaling(kind, found, dim=dim, limit=limit, original=original),
+    )
+
+
+def check_turned(name: str, dim: int, head_dim: int) -> int:
+    """How many entries of a head are turned, checked to be pairs of them."""
+    if dim % 2 or not 0 < dim <= head_dim:
+        raise ValueError(
+            f"config.json: {name}: expected an even number of turned entries in a head of "
+            f"{head_dim}, found {dim}"
+        )
+    return dim
+
+
+def context_of(rotary: Rotary, limit: int) -> int:
+    """The most tokens of a text: `max_position_embeddings`, and more where the base grows."""
+    return int(limit * rotary.scaling.factor) if isinstance(rotary.scaling, Dynamic) else limit
+
+
+def _read_scaling(
+    kind: str, found: Mapping[str, Any], *, dim: int, limit: int, original: int
+) -> Linear | Dynamic | Llama3 | Long | None:
+    def number(name: str) -> float:
+        if name not in found:
+            raise ValueError(f"config.json: expected {name} for positions scaled by {kind}")
+        return float(_positive(name, found[name]))
+
+    def numbers(name: str) -> tuple[float, ...]:
+        values = found.get(name)
+        if not isinstance(values, list) or len(values) != dim // 2:
+            raise ValueError(f"config.json: {name}: expected a list of {dim // 2} numbers")
+        return tuple(float(_positive(name, value)) for value in values)
+
+    check_type("original_max_position_embeddings", original, int)
+    match kind:
+        case "linear":
+            return Linear(number("factor"))
+        case "dynamic":
+            return Dynamic(number("factor"), limit)
+        case "llama3":
+            low, high = number("low_freq_factor"), number("high_freq_factor")
+            return Llama3(number("factor"), low, high, original)
+        case "longrope":
+            factor = found.get("factor") or limit / original
+            amplitude = found.get("attention_factor")
+            if amplitude is None:
+                amplitude = math.sqrt(1 + math.log(max(factor, 1.0)) / math.log(original))
+            return Long(numbers("short_factor"), numbers("long_factor"), original, amplitude)
+    return None
+
+
+def _positive(name: str, value: Any) -> Any:
+    check_type(name, value, float)
+    return value
