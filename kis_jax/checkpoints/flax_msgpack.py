@@ -38,7 +38,7 @@ def open_msgpack(path: Path) -> dict[str, StoredTensor]:
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: expected a whole Flax msgpack file, found it truncated or corrupt "
-            f"({error}); download it again"
+            f"({str(error)[:200]}); download it again"
         ) from None
 
 

@@ -15,13 +15,14 @@ _ALIGNMENT = 64  # bytes; what XLA asks of memory that it takes over without a c
 Piece = tuple[slice, ...]
 
 
-def pieces(view: np.ndarray) -> Iterator[Piece]:
-    """Slices that cut an array along the axis on which it is laid out slowest."""
+def pieces(view: np.ndarray, *, axis: int | None = None) -> Iterator[Piece]:
+    """Slices that cut an array along an axis; if None, the one on which it is laid out slowest."""
     if view.ndim == 0:
         yield ()
         return
-    strides = [abs(s) if n > 1 else 0 for s, n in zip(view.strides, view.shape, strict=True)]
-    axis = int(np.argmax(strides))
+    if axis is None:
+        strides = [abs(s) if n > 1 else 0 for s, n in zip(view.strides, view.shape, strict=True)]
+        axis = int(np.argmax(strides))
     length = view.shape[axis]
     step = max(1, _PIECE * length // max(1, view.nbytes))
     for start in range(0, length, step):

@@ -48,8 +48,8 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
         return _read_header(file)
     except ValueError as error:
         raise ValueError(
-            f"{path}: expected a whole safetensors file, found it truncated or corrupt ({error}); "
-            "download it again"
+            f"{path}: expected a whole safetensors file, found it truncated or corrupt "
+            f"({str(error)[:200]}); download it again"
         ) from None
 
 
