@@ -13,12 +13,16 @@ _PATTERNS = ["*.json", "*.safetensors", "flax_model.msgpack", "tokenizer.model",
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def locate(name_or_path: str | Path) -> Path:
+def locate(name_or_path: str | Path, *, weights: bool = True) -> Path:
     """The local directory of a model.
 
     "factlm" is the embedded model; a path that exists is taken as it is; any other name is looked
     up on the HuggingFace hub, and its configuration, tokenizer and weights (never pickles) are
     fetched into the local cache, or found there.
+
+    Args:
+      name_or_path: of the model.
+      weights: whether weights and tokenizer are fetched from the hub, or its configuration alone.
 
     Raises:
       ValueError: if there is neither such a directory nor such a model, or the hub does not
@@ -38,8 +42,9 @@ def locate(name_or_path: str | Path) -> Path:
         raise ValueError(f"{path}: expected a directory in HuggingFace layout, found a file")
     if isinstance(name_or_path, Path) or not _HUB_NAME.fullmatch(name):
         raise ValueError(f"{name!r}: no such directory, and not of the form of a hub name")
+    patterns = _PATTERNS if weights else ["config.json"]
     try:
-        return Path(snapshot_download(name, allow_patterns=_PATTERNS))
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # hub errors, httpx's and the system's, by many classes
         reason = (str(error).strip() or "no message").splitlines()[0]
         raise ValueError(

@@ -71,3 +71,8 @@ class StoredTensor:
     dtype: np.dtype
     array: Callable[[], np.ndarray]
     forget: Callable[[], None]
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in the file."""
+        return math.prod(self.shape) * self.dtype.itemsize

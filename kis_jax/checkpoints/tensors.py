@@ -39,6 +39,11 @@ def open_tensors(directory: Path) -> dict[str, StoredTensor]:
     return {name: tensor for shard in shards.values() for name, tensor in shard.items()}
 
 
+def has_weights(directory: Path) -> bool:
+    """Whether there are weights in a format that can be read safely, whole or not."""
+    return any(find(directory, name) is not None for name in (SINGLE, INDEX, MSGPACK))
+
+
 def weight_files(directory: Path) -> list[Path]:
     """The files that hold the weights of a checkpoint directory, in order of their names.
 

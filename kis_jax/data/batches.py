@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import jax
 import numpy as np
 
-from kis_jax.models import DecoderConfig
+from kis_jax.models import ModelConfig
 
 # More tokens at once gain nothing: products are long past the size at which they are fast, and the
 # attention weights past that of any cache.
@@ -34,7 +34,7 @@ class Batch:
 
 
 def fill_batches(
-    texts: Iterable[list[int]], config: DecoderConfig, *, token_budget: int
+    texts: Iterable[list[int]], config: ModelConfig, *, token_budget: int
 ) -> Iterator[Batch]:
     """Batches texts of about one length, a fixed number of tokens at a time.
 
@@ -83,27 +83,40 @@ def fill_batches(
         rest = rest[size:]
 
 
-def token_budget(config: DecoderConfig, *, memory: int | None = None) -> int:
+def token_budget(config: ModelConfig, *, memory: int | None = None) -> int:
     """How many tokens to run at once: as many as fit an eighth of the memory, at most 4,096.
-
-    Counts what one layer holds for each token: attention weights for every head and position of
-    a whole context, twice; the MLP's hidden layer, three times; the residual stream and its
-    projections, ten times; four bytes each.
 
     Args:
       config: of the model.
       memory: bytes; that of the first device (of the machine, if it is a CPU) if None.
     """
-    floats = 2 * config.num_heads * config.context_length + 3 * config.mlp_width + 10 * config.width
-    available = _device_memory() if memory is None else memory
-    return int(min(_MOST_TOKENS, max(1, _SHARE_OF_MEMORY * available / (4 * floats))))
+    available = device_memory() if memory is None else memory
+    share = _SHARE_OF_MEMORY * available / bytes_per_token(config)
+    return int(min(_MOST_TOKENS, max(1, share)))
 
 
-def _device_memory() -> int:
+def bytes_per_token(config: ModelConfig) -> int:
+    """What one layer holds for each token of a batch.
+
+    Attention weights for every head and position of a whole context, twice; the MLP's hidden
+    layer, three times; the residual stream and its projections, ten times; four bytes each.
+    """
+    return 4 * (
+        2 * config.num_heads * config.context_length + 3 * config.mlp_width + 10 * config.width
+    )
+
+
+def device_memory() -> int:
+    """Bytes of the first device; of the machine, if it is a CPU."""
     device = jax.local_devices()[0]
     if device.platform == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return host_memory()
     return (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
+
+
+def host_memory() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _rounded(length: int, most: int) -> int:

@@ -15,7 +15,7 @@ from kis_jax.data.batches import token_budget
 from kis_jax.data.corpora import Corpus, open_corpus
 from kis_jax.data.facts import Fact, facts_fingerprint, read_facts
 from kis_jax.data.prompts import Position, Prompt, tokenize_facts
-from kis_jax.models import DecoderConfig
+from kis_jax.models import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ScanInputs:
 
     request: ScanRequest
     directory: Path
-    config: DecoderConfig
+    config: ModelConfig
     tokenizer: PreTrainedTokenizerFast
     facts: list[Fact]
     prompts: list[Prompt]

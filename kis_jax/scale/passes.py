@@ -12,14 +12,14 @@ from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, fill_batches
 from kis_jax.data.corpora import Corpus, tokenize_corpus
 from kis_jax.measure.second_moments import SecondMomentPass
-from kis_jax.models import Decoder
+from kis_jax.models import Model
 from kis_jax.scale.store import Saved, SecondMomentStore
 
 _SECONDS_BETWEEN_SAVES = 300.0
 
 
 def resumable_second_moments(
-    model: Decoder,
+    model: Model,
     tokenizer: PreTrainedTokenizerFast,
     corpus: Corpus,
     store: SecondMomentStore,
