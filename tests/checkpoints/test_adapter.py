@@ -30,7 +30,7 @@ def delta(edit):
 def test_the_factors_multiply_to_the_transposed_update(name, n, tmp_path):
     source = golden.DIRECTORY / name
     _, config = read_config(source)
-    edits = {0: edit_of(config, n), 2: edit_of(config, 2, seed=1)}
+    edits = {0: edit_of(config, n), config.num_layers - 1: edit_of(config, 2, seed=1)}
     save_adapter(edits, tmp_path / "a", source=source)
     attributes = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     tensors = load_file(tmp_path / "a" / "adapter_model.safetensors")
@@ -54,7 +54,7 @@ def test_merged_by_peft_it_gives_the_edited_model(name, tmp_path):
     source = golden.DIRECTORY / name
     model = load_model(source)
     config = model.config
-    edits = {layer: edit_of(config, 3, seed=layer) for layer in (0, 2)}
+    edits = {layer: edit_of(config, 3, seed=layer) for layer in (0, config.num_layers - 1)}
     save_adapter(edits, tmp_path / "a", source=source)
     auto = (
         transformers.AutoModelForCausalLM
@@ -76,7 +76,7 @@ def test_merged_by_peft_it_gives_the_edited_model(name, tmp_path):
         theirs = after[f"{module}.weight"]
         theirs = theirs if theirs.shape == ours.shape else theirs.T
         np.testing.assert_allclose(theirs, ours, atol=1e-5, rtol=1e-5)
-    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, 9))
+    tokens = np.random.default_rng(0).integers(3, config.vocab_size, (2, 9))  # no padding
     with torch.no_grad():
         outputs = merged.eval()(torch.from_numpy(tokens))[0].numpy()
     ours = np.asarray(model(jnp.asarray(tokens, jnp.int32)))
