@@ -1,0 +1,88 @@
+"""What a checkpoint's configuration asks for and this library does not compute is refused."""
+
+import pytest
+
+from kis_jax.models.families import FAMILIES
+from tests.golden.cases import CASES
+
+BASES = {case.config.model_type: case.config.to_dict() for case in CASES.values()}
+
+
+def test_every_family_has_a_case():
+    assert BASES.keys() == FAMILIES.keys()
+
+
+@pytest.mark.parametrize(
+    ("family", "attributes", "message"),
+    [
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
+        ("gpt2", {"rotary_dim": 64, "alibi": True}, "alibi=True, rotary_dim=64"),
+        ("gpt2", {"activation_function": "mish"}, "activation_function: expected"),
+        ("gpt2", {"n_embd": "wide"}, "n_embd: expected int, found 'wide'"),
+        ("gpt2", {"n_layer": 0}, "n_layer: expected a positive number"),
+        ("gpt2", {"n_head": 5}, "n_embd=12 is not a multiple of n_head=5"),
+        ("gptj", {"rotary": False}, "found rotary=False"),
+        ("gptj", {"tie_word_embeddings": True}, "found tie_word_embeddings=True"),
+        ("gptj", {"rotary_dim": 3}, "rotary_dim: expected an even number of turned entries"),
+        ("gptj", {"rotary_dim": 8}, "in a head of 5, found 8"),
+        ("gptj", {"rotary_dim": None}, "rotary_dim: expected int, found None"),
+        ("gpt_neox", {"rotary_pct": 0.0}, "rotary_pct: expected a positive number"),
+        ("gpt_neox", {"rotary_scaling": 2}, "found rotary_scaling=2"),
+        ("llama", {"num_key_value_heads": 2}, "num_attention_heads=3 is not a multiple of num_key"),
+        ("llama", {"hidden_act": "mish"}, "hidden_act: expected one of gelu,"),
+        ("llama", {"sliding_window": 5}, "found sliding_window=5"),
+        ("llama", {"quantization_config": {"bits": 4}}, "quantization_config="),
+        ("llama", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rope_type: .* found 'yarn'"),
+        ("llama", {"rope_scaling": {"type": "linear"}}, "expected factor for positions scaled by"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": -1.0}}, "factor: expected a posi"),
+        (
+            "llama",
+            {"rope_scaling": {"type": "linear", "factor": 2.0, "beta_fast": 3}},
+            "found beta_fast",
+        ),
+        ("llama", {"head_dim": 3, "rope_parameters": None}, "found 3"),
+        ("mistral", {"layer_types": ["full_attention"] * 2}, "found layer_types="),
+        ("qwen2", {"use_mrope": True}, "found use_mrope=True"),
+        ("qwen3", {"layer_types": ["full_attention"]}, "layer_types: expected 2 of sliding"),
+        ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
+        ("olmo2", {"clip_qkv": 8.0}, "clip_qkv=8.0"),
+        (
+            "phi3",
+            {"rope_parameters": None, "rope_scaling": {"type": "su", "short_factor": [1.0]}},
+            "short_factor: expected a list of 2 numbers",
+        ),
+        ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type='relative"),
+        ("bert", {"is_decoder": True}, "is_decoder=True"),
+        ("bert", {"hidden_size": 16}, "hidden_size=16 is not a multiple of num_attention_heads=3"),
+        ("roberta", {"pad_token_id": None}, "pad_token_id: expected 0 or more"),
+        ("distilbert", {"dim": "wide"}, "dim: expected int, found 'wide'"),
+    ],
+)
+def test_what_is_not_computed_is_refused_by_name(family, attributes, message):
+    with pytest.raises(ValueError, match=message):
+        FAMILIES[family].read_config(BASES[family] | attributes)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "bert"])
+def test_sizes_must_be_named(family):
+    attributes = {name: value for name, value in BASES[family].items() if name != "hidden_size"}
+    with pytest.raises(ValueError, match="hidden_size: expected int, found none"):
+        FAMILIES[family].read_config(attributes)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_every_attribute_of_transformers_own_is_accounted_for(case):
+    """Each is understood or known to change nothing; a switch that is off, when on, is refused."""
+    family = FAMILIES[case.config.model_type]
+    attributes = case.config.to_dict()
+    family.read_config(attributes)
+    switches = {
+        "add_cross_attention",
+        "is_decoder",
+        "scale_attn_by_inverse_layer_idx",
+        "use_bidirectional_attention",
+    }
+    for name in switches & attributes.keys():
+        with pytest.raises(ValueError, match=name):
+            family.read_config(attributes | {name: True})
