@@ -15,7 +15,7 @@ import math
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -37,11 +37,11 @@ CONFIG = {
 CASES = (("F32", "float32"), ("F32", "bfloat16"), ("BF16", "float32"), ("BF16", "bfloat16"))
 
 
-def write_checkpoint(directory: Path, code: str) -> int:
+def write_checkpoint(directory: Path, code: str, config: Mapping[str, object] = CONFIG) -> int:
     """Writes random weights, tensor by tensor; gives the number of parameters."""
-    (directory / "config.json").write_text(json.dumps(CONFIG))
-    family, config = read_config(directory)
-    shapes = parameter_shapes(family, config)
+    (directory / "config.json").write_text(json.dumps(config))
+    family, shape = read_config(directory)
+    shapes = parameter_shapes(family, shape)
     tensors = {entry.source: entry.shape for entry in expand(family, shapes)}
     dtype = np.dtype(np.float32 if code == "F32" else jnp.bfloat16)
     header, end = {}, 0
@@ -59,7 +59,7 @@ def write_checkpoint(directory: Path, code: str) -> int:
 
 
 def load(directory: Path, dtype: str) -> tuple[float, int, int]:
-    """Seconds, and bytes held before and at most, of one load in this process."""
+    """Seconds, and bytes held before and at most, of one load in this process alone."""
     from kis_jax.checkpoints.loading import load_model
 
     jax.block_until_ready(jnp.zeros(1))

@@ -2,9 +2,11 @@ import json
 import resource
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -222,6 +224,17 @@ def test_a_number_too_large_for_the_files_dtype_is_refused(directory, tmp_path):
     edit(model, by=1e5)
     with pytest.raises(ValueError, match="fit float16"):
         export(model, tmp_path / "out", source=directory)
+
+
+@pytest.mark.parametrize("name", golden.NAMES)
+def test_any_parameter_may_be_changed(name, tmp_path):
+    model = load_model(golden.DIRECTORY / name)
+    nnx.update(model, jax.tree.map(lambda leaf: leaf * 2 + 1, nnx.state(model)))
+    changed = export(model, tmp_path / "out", source=golden.DIRECTORY / name)
+    again = load_model(tmp_path / "out")
+    for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(model), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert_same_bits(tmp_path / "out", golden.DIRECTORY / name, but=changed)
 
 
 @pytest.mark.parametrize("name", golden.NAMES)
