@@ -60,13 +60,15 @@ def test_saved_and_loaded_is_the_same(tmp_path):
         save(model, tmp_path / name, config)
         ours = load_file(tmp_path / name / "model.safetensors")
         torchs = load_file(golden.DIRECTORY / name / "model.safetensors")
-        assert ours.keys() == torchs.keys()
+        # Heads of encoders are not read.
+        read = torchs if model.config.causal else {n for n in torchs if n.startswith(name)}
+        assert ours.keys() == set(read)
         modes = {path.stat().st_mode for path in (tmp_path / name).iterdir()}
         assert len(modes) == 1, "as readable as any other file"
         for tensor in ours:
             np.testing.assert_array_equal(ours[tensor], torchs[tensor])
         with pytest.raises(ValueError, match="config: expected the attributes of this model"):
-            save(model, tmp_path / name, config | {"n_layer": 7})
+            save(model, tmp_path / name, config | {"vocab_size": 7})
 
 
 def test_load_gives_no_tokenizer_where_there_is_none(directory):
