@@ -99,6 +99,11 @@ def listed(items: Sequence[str], *, most: int = 8) -> str:
     return "; ".join(items[:most]) + more
 
 
+def shortened(text: str, *, most: int = 800) -> str:
+    """A text of readable length: its beginning, and its end, where a message has its remedy."""
+    return text if len(text) <= most else f"{text[: most - 200]} ... {text[-200:]}"
+
+
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path`; renames it on success, removes it on failure.

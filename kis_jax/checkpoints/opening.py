@@ -11,12 +11,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from kis_jax.checkpoints.files import read_json
+from kis_jax.checkpoints.files import read_json, shortened
 from kis_jax.checkpoints.mapped import Shape, StoredTensor
 from kis_jax.checkpoints.table import Entry, match
 from kis_jax.checkpoints.tensors import open_tensors
 from kis_jax.models import ModelConfig
 from kis_jax.models.families import FAMILIES, Family
+
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
+_MOST_LAYERS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +72,18 @@ def read_config(directory: Path) -> tuple[Family, ModelConfig]:
             f"{directory / 'config.json'}: model_type: expected one of {', '.join(FAMILIES)}, "
             f"found {model_type!r}; this family of models is not supported"
         )
+    for name in _LAYERS:
+        # Before a family lists its layers: a damaged digit must not cost minutes.
+        if isinstance(layers := attributes.get(name), int) and layers > _MOST_LAYERS:
+            raise ValueError(
+                f"{directory / 'config.json'}: {name}: expected at most {_MOST_LAYERS} layers, "
+                f"found {shortened(str(layers))}; the file is damaged, download it again"
+            )
     family = FAMILIES[model_type]
     try:
         config = family.read_config(attributes)
     except ValueError as error:
-        raise ValueError(f"{directory}: {error}") from None
+        raise ValueError(shortened(f"{directory}: {error}")) from None
     return family.bound(config), config
 
 

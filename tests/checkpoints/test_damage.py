@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import ml_dtypes
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 import kis_jax as kis
 from kis_jax.checkpoints import loading
 from kis_jax.checkpoints.loading import load_model
+from tests import golden
 from tests.checkpoints.conftest import (
     edit_header,
     rewrite,
@@ -211,6 +213,11 @@ def damage_layers(directory):
     (directory / "config.json").write_text(json.dumps(config | {"n_layer": 10**9}))
 
 
+def damage_a_digit_of_layers(directory):
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"n_layer": 9000}))
+
+
 def damage_sizes(directory):
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"vocab_size": 10**30}))
@@ -272,7 +279,7 @@ DAMAGES = {
     damage_index_disagrees: "index and shards to agree",
     damage_index_not_json: "expected JSON, found .* at line 2",
     damage_msgpack: "truncated or corrupt",
-    damage_model_type: "model_type: expected one of gpt2, found 'xlnet'",
+    damage_model_type: "model_type: expected one of gpt2, .*found 'xlnet'",
     damage_attribute: "rope_theta=10000",
     damage_no_config: "config.json: no such file",
     damage_config: "expected JSON, found .* at line 2",
@@ -289,7 +296,8 @@ DAMAGES = {
     damage_float8: "h.2.mlp.c_proj.weight: expected float32, .* found float8_e4m3fn; quantized",
     damage_bit_of_exponent: "h.1.attn.c_attn.weight: expected finite weights, .* SHA-256",
     damage_body_msgpack: "wte.weight: expected finite weights",
-    damage_layers: "expected tensors for the 1000000000 layers .* found 41 tensors",
+    damage_layers: "n_layer: expected at most 10000 layers, found 1000000000",
+    damage_a_digit_of_layers: "expected tensors for the 9000 layers .* found 41 tensors",
     damage_sizes: "expected sizes of a model|vocab_size|where config.json asks for",
     damage_everything: "; and 5[0-9][0-9] more; check that",
     damage_link: "expected a file within .*/model, found a link to .*/secret",
@@ -314,6 +322,18 @@ def test_every_damage_is_named(directory, damage, monkeypatch):
         load_model(directory)
     assert str(directory) in str(raised.value) and len(str(raised.value)) < 1200
     assert not reads, "refused before a tensor is read"
+
+
+@pytest.mark.parametrize("name", golden.NAMES)
+def test_an_absurd_number_of_layers_is_refused_at_once(name, tmp_path):
+    """By families that list their layers, too."""
+    directory = shutil.copytree(golden.DIRECTORY / name, tmp_path / "model")
+    config = json.loads((directory / "config.json").read_text())
+    names = {"num_hidden_layers", "n_layer", "n_layers"} & config.keys()
+    assert len(names) == 1
+    (directory / "config.json").write_text(json.dumps(config | dict.fromkeys(names, 10**9)))
+    with pytest.raises(ValueError, match="expected at most 10000 layers, found 1000000000"):
+        load_model(directory)
 
 
 def test_what_torch_needs_and_we_do_not_may_be_of_any_dtype(directory):
