@@ -86,3 +86,53 @@ def test_every_attribute_of_transformers_own_is_accounted_for(case):
     for name in switches & attributes.keys():
         with pytest.raises(ValueError, match=name):
             family.read_config(attributes | {name: True})
+
+
+JUNK = [
+    None, True, False, 0, 1, 2, -3, 2.5, float("inf"), float("nan"), "", "x", [], [1], ["x"], {},
+    {"rope_type": 3}, {"rope_type": ["x"]}, {"type": "linear", "factor": "x"},
+    {"full_attention": 3, "sliding_attention": [1]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_junk_is_read_or_refused_and_never_breaks_the_reader(family):
+    read_config, base = FAMILIES[family].read_config, BASES[family]
+    names = [*base, "rope_scaling", "rope_theta", "sliding_window_pattern", "rotary_pct"]
+    for name in names:
+        for value in JUNK:
+            try:
+                config = read_config(base | {name: value})
+            except ValueError as error:
+                assert str(error).startswith("config.json: ")
+            else:
+                hash(config)
+
+
+@pytest.mark.parametrize("kind", ["linear", "dynamic", "llama3", "longrope"])
+def test_junk_in_scaled_positions_is_read_or_refused(kind):
+    scaling = {
+        "rope_type": kind,
+        "factor": 2.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8,
+        "short_factor": [1.0, 1.0, 1.0],
+        "long_factor": [1.0, 1.0, 1.0],
+        "attention_factor": None,
+    }
+    known = {
+        "linear": {"factor"},
+        "dynamic": {"factor"},
+        "llama3": scaling.keys() - {"short_factor", "long_factor", "attention_factor"},
+        "longrope": scaling.keys() - {"low_freq_factor", "high_freq_factor"},
+    }[kind]
+    base = {key: value for key, value in scaling.items() if key in known} | {"rope_type": kind}
+    read_config = FAMILIES["llama"].read_config
+    assert read_config(BASES["llama"] | {"rope_scaling": base}).rotary.scaling is not None
+    for name in [*base, "rope_theta", "partial_rotary_factor"]:
+        for value in JUNK:
+            try:
+                hash(read_config(BASES["llama"] | {"rope_scaling": base | {name: value}}))
+            except ValueError as error:
+                assert str(error).startswith("config.json: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -133,7 +134,7 @@ def _value(config: Mapping[str, Any], name: str, default: Any) -> Any:
             return None
     elif isinstance(default, OneOf):
         kind, value = str, config.get(name, default.default)
-        if value not in default.choices:
+        if not isinstance(value, str) or value not in default.choices:
             raise ValueError(
                 f"config.json: {name}: expected one of {', '.join(default.choices)}, "
                 f"found {value!r}"
@@ -145,7 +146,7 @@ def _value(config: Mapping[str, Any], name: str, default: Any) -> Any:
 
 
 def check_type(name: str, value: Any, kind: type) -> None:
-    """Raises ValueError unless a value has the type of its attribute, and is positive if a number.
+    """Raises ValueError unless a value has its attribute's type, positive and finite if a number.
 
     An int passes for a float.
     """
@@ -155,7 +156,7 @@ def check_type(name: str, value: Any, kind: type) -> None:
             f"config.json: {name}: expected {kind.__name__}, found {value!r}; "
             "was the file edited by hand?"
         )
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and not value > 0:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and not 0 < value < math.inf:
         raise ValueError(f"config.json: {name}: expected a positive number, found {value!r}")
 
 

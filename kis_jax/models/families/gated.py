@@ -76,7 +76,7 @@ def windows(
     slides = default
     if layer_types is not None:
         known = {"sliding_attention": True, "full_attention": False}
-        if len(layer_types) != len(default) or any(kind not in known for kind in layer_types):
+        if len(layer_types) != len(default) or any(kind not in list(known) for kind in layer_types):
             raise ValueError(
                 f"config.json: layer_types: expected {len(default)} of {', '.join(known)}, found "
                 f"{layer_types}"

@@ -51,9 +51,10 @@ def read_rotary(attributes: Mapping[str, Any], *, head_dim: int) -> Rotary:
     """
     # The older attribute wins where both are set, as it does in transformers.
     found = attributes.get("rope_scaling") or attributes.get("rope_parameters") or {}
+    check_type("rope_parameters", found, dict)
     kind = found.get("rope_type", found.get("type", "default"))
     kind = "longrope" if kind == "su" else kind  # its name in the first files of Phi-3
-    if kind not in _KEYS:
+    if not isinstance(kind, str) or kind not in _KEYS:
         raise ValueError(
             f"config.json: rope_type: expected one of {', '.join(_KEYS)}, found {kind!r}, a "
             "scaling of positions that is not supported; use the checkpoint without it"
@@ -112,15 +113,24 @@ def _read_scaling(
         case "linear":
             return Linear(number("factor"))
         case "dynamic":
+            if dim < 4:
+                raise ValueError(f"config.json: expected heads of 4 or more to scale, found {dim}")
             return Dynamic(number("factor"), limit)
         case "llama3":
             low, high = number("low_freq_factor"), number("high_freq_factor")
+            if not low < high:
+                raise ValueError(
+                    f"config.json: high_freq_factor: expected more than low_freq_factor={low}, "
+                    f"found {high}"
+                )
             return Llama3(number("factor"), low, high, original)
         case "longrope":
-            factor = found.get("factor") or limit / original
-            amplitude = found.get("attention_factor")
-            if amplitude is None:
-                amplitude = math.sqrt(1 + math.log(max(factor, 1.0)) / math.log(original))
+            if original < 2:
+                raise ValueError("config.json: original_max_position_embeddings: expected over 1")
+            factor = number("factor") if found.get("factor") is not None else limit / original
+            amplitude = math.sqrt(1 + math.log(max(factor, 1.0)) / math.log(original))
+            if found.get("attention_factor") is not None:
+                amplitude = number("attention_factor")
             return Long(numbers("short_factor"), numbers("long_factor"), original, amplitude)
     return None
 
