@@ -145,6 +145,30 @@ def _value(config: Mapping[str, Any], name: str, default: Any) -> Any:
     return value
 
 
+def read_sizes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `ModelConfig` that follow from `SIZES`, and from the heads' where named.
+
+    Heads are as wide as `head_dim` says, or together as wide as the residual stream; those of keys
+    and values are as many as `num_key_value_heads` says, or as those of queries.
+    """
+    width, heads = attributes["hidden_size"], attributes["num_attention_heads"]
+    head_dim = attributes.get("head_dim")
+    if head_dim is None:
+        head_dim = check_multiple("hidden_size", width, "num_attention_heads", heads)
+    kv_heads = attributes.get("num_key_value_heads") or heads
+    check_multiple("num_attention_heads", heads, "num_key_value_heads", kv_heads)
+    return {
+        "vocab_size": attributes["vocab_size"],
+        "width": width,
+        "num_layers": attributes["num_hidden_layers"],
+        "num_heads": heads,
+        "num_kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "attention_scale": head_dim**-0.5,
+        "mlp_width": attributes["intermediate_size"],
+    }
+
+
 def check_type(name: str, value: Any, kind: type) -> None:
     """Raises ValueError unless a value has its attribute's type, positive and finite if a number.
 

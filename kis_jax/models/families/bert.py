@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kis_jax.models import Encoder, EncoderConfig
-from kis_jax.models.families.attributes import SIZES, OneOf, check_multiple, read_attributes
+from kis_jax.models.families.attributes import SIZES, OneOf, read_attributes, read_sizes
 from kis_jax.models.families.family import Family, Weight, linear, norm
 from kis_jax.models.mlp import ACTIVATIONS
 
@@ -29,19 +29,10 @@ def read_config(config: Mapping[str, Any]) -> EncoderConfig:
 def read_bert(family: str, config: Mapping[str, Any], *, position_offset: int = 0) -> EncoderConfig:
     """What BERT and RoBERTa have in common."""
     attributes = read_attributes(config, _DEFAULTS, ignored=_IGNORED, fixed=_FIXED)
-    width, heads = attributes["hidden_size"], attributes["num_attention_heads"]
-    head_dim = check_multiple("hidden_size", width, "num_attention_heads", heads)
     return EncoderConfig(
         family=family,
-        vocab_size=attributes["vocab_size"],
+        **read_sizes(attributes),
         context_length=attributes["max_position_embeddings"] - position_offset,
-        width=width,
-        num_layers=attributes["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=head_dim,
-        attention_scale=head_dim**-0.5,
-        mlp_width=attributes["intermediate_size"],
         activation=attributes["hidden_act"],
         norm_epsilon=attributes["layer_norm_eps"],
         token_types=attributes["type_vocab_size"],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kis_jax.models import Decoder, DecoderConfig
-from kis_jax.models.families.attributes import SIZES, OneOf, OrNone, check_multiple
+from kis_jax.models.families.attributes import SIZES, OneOf, OrNone, read_sizes
 from kis_jax.models.families.family import Family, Weight, linear, norm
 from kis_jax.models.families.rotation import ROTARY_DEFAULTS, context_of, read_rotary
 from kis_jax.models.mlp import ACTIVATIONS
@@ -32,25 +32,13 @@ def read_gated(
       attributes: a value for each name in `DEFAULTS`.
       activation: name of the attribute that names the activation.
     """
-    width, heads = attributes["hidden_size"], attributes["num_attention_heads"]
-    head_dim = attributes["head_dim"]
-    if head_dim is None:
-        head_dim = check_multiple("hidden_size", width, "num_attention_heads", heads)
-    kv_heads = attributes["num_key_value_heads"] or heads
-    check_multiple("num_attention_heads", heads, "num_key_value_heads", kv_heads)
-    rotary = read_rotary(attributes, head_dim=head_dim)
+    sizes = read_sizes(attributes)
+    rotary = read_rotary(attributes, head_dim=sizes["head_dim"])
     return DecoderConfig(
         family=family,
-        vocab_size=attributes["vocab_size"],
+        **sizes,
         context_length=context_of(rotary, attributes["max_position_embeddings"]),
-        width=width,
-        num_layers=attributes["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=kv_heads,
-        head_dim=head_dim,
-        attention_scale=head_dim**-0.5,
         rotary=rotary,
-        mlp_width=attributes["intermediate_size"],
         activation=attributes[activation],
         gated=True,
         norm="rms",

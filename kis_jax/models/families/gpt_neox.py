@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kis_jax.models import Decoder, DecoderConfig, ModelConfig
-from kis_jax.models.families.attributes import SIZES, OneOf, check_multiple, read_attributes
+from kis_jax.models.families.attributes import SIZES, OneOf, read_attributes, read_sizes
 from kis_jax.models.families.family import Family, TransposedHeads, Weight, linear, norm
 from kis_jax.models.families.rotation import ROTARY_DEFAULTS, context_of, read_rotary
 from kis_jax.models.mlp import ACTIVATIONS
@@ -27,23 +27,15 @@ _DEFAULTS = {
 def read_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The configuration of a GPT-NeoX from the attributes of its `config.json`."""
     attributes = read_attributes(config, _DEFAULTS)
-    width, heads = attributes["hidden_size"], attributes["num_attention_heads"]
-    head_dim = check_multiple("hidden_size", width, "num_attention_heads", heads)
-    theta, fraction = attributes["rotary_emb_base"], attributes["rotary_pct"]
-    older = {"rope_theta": theta, "partial_rotary_factor": fraction}
-    rotary = read_rotary({**attributes, **older}, head_dim=head_dim)
+    attributes["rope_theta"] = attributes["rotary_emb_base"]
+    attributes["partial_rotary_factor"] = attributes["rotary_pct"]
+    sizes = read_sizes(attributes)
+    rotary = read_rotary(attributes, head_dim=sizes["head_dim"])
     return DecoderConfig(
         family="gpt_neox",
-        vocab_size=attributes["vocab_size"],
+        **sizes,
         context_length=context_of(rotary, attributes["max_position_embeddings"]),
-        width=width,
-        num_layers=attributes["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=head_dim,
-        attention_scale=head_dim**-0.5,
         rotary=rotary,
-        mlp_width=attributes["intermediate_size"],
         activation=attributes["hidden_act"],
         norm_epsilon=attributes["layer_norm_eps"],
         qkv_bias=attributes["attention_bias"],
@@ -58,6 +50,7 @@ def _part(index: int) -> Callable[[ModelConfig], TransposedHeads]:
 
 
 _LAYER = "gpt_neox.layers.{layer}."
+_BUFFERS = ("bias", "masked_bias", "rotary_emb.inv_freq")
 _FUSED = _LAYER + "attention.query_key_value"
 
 FAMILY = Family(
@@ -78,10 +71,5 @@ FAMILY = Family(
         *linear("head", "embed_out"),
     ),
     prefix="gpt_neox.",
-    ignored=(
-        "embed_out.weight",
-        _LAYER + "attention.bias",
-        _LAYER + "attention.masked_bias",
-        _LAYER + "attention.rotary_emb.inv_freq",
-    ),
+    ignored=("embed_out.weight", *(_LAYER + "attention." + name for name in _BUFFERS)),
 )

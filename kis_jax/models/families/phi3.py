@@ -33,7 +33,7 @@ _IGNORED = frozenset({"auto_map", "attention_bias"})
 
 def read_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The configuration of a Phi 3 from the attributes of its `config.json`."""
-    attributes = {**read_attributes(config, _DEFAULTS, ignored=_IGNORED), "head_dim": None}
+    attributes = read_attributes(config, _DEFAULTS, ignored=_IGNORED)
     layers = attributes["num_hidden_layers"]
     return dataclasses.replace(
         read_gated("phi3", attributes),
