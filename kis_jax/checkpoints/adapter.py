@@ -15,7 +15,7 @@ from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.opening import read_config
 from kis_jax.checkpoints.writing import Unwritten, write_safetensors
 from kis_jax.models import DecoderConfig, ModelConfig
-from kis_jax.models.families import Family
+from kis_jax.models.families import Family, Weight
 from kis_jax.models.families.family import AsIs, Transposed
 
 MEMORY = "blocks.mlp.output.kernel"  # the second matrix of the MLP, which edits write
@@ -115,7 +115,7 @@ def memory_module(family: Family, config: ModelConfig, layer: int) -> str:
     return source.removeprefix(family.prefix) if bare else source
 
 
-def _row(family: Family):
+def _row(family: Family) -> Weight:
     return next(row for row in family.weights if row.target == MEMORY)
 
 

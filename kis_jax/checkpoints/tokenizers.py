@@ -9,6 +9,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from kis_jax.checkpoints.files import find
 
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_COMPANIONS = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+)
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast | None:
@@ -18,8 +25,9 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast | None:
       ValueError: if its files cannot be read, or give no fast tokenizer: the subject's token is
         found by character offsets, which only a fast one knows.
     """
-    # All of them are looked at, as `find` refuses links that lead out of the directory.
-    if not [name for name in _FILES if find(directory, name)]:
+    # Transformers follows links wherever they lead: all are looked at before it opens any.
+    present = {name for name in (*_FILES, *_COMPANIONS) if find(directory, name) is not None}
+    if present.isdisjoint(_FILES):
         return None
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)

@@ -365,10 +365,11 @@ def test_links_of_the_hubs_cache_are_followed(directory):
         load_model(snapshot)
 
 
-def test_a_tokenizer_must_not_be_linked_from_elsewhere(directory):
-    (directory.parent / "tokenizer.json").write_text("{}")
-    (directory / "tokenizer.json").symlink_to("../tokenizer.json")
-    with pytest.raises(ValueError, match="tokenizer.json: expected a file within"):
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "tokenizer_config.json"])
+def test_a_tokenizer_must_not_be_linked_from_elsewhere(directory, name):
+    (directory.parent / name).write_text("{}")
+    (directory / name).symlink_to(f"../{name}")
+    with pytest.raises(ValueError, match=f"{name}: expected a file within"):
         kis.load(directory)
 
 
