@@ -26,7 +26,7 @@ class Dynamic:
 
 
 @dataclasses.dataclass(frozen=True)
-class Llama3:
+class Banded:
     """Slow frequencies are divided by `factor`, fast ones are not, those between in part.
 
     Slow are those that turn fewer than `low` times in `original` tokens, fast are those that turn
@@ -66,7 +66,7 @@ class Rotary:
     dim: int
     base: float
     interleaved: bool = False
-    scaling: Linear | Dynamic | Llama3 | Long | None = None
+    scaling: Linear | Dynamic | Banded | Long | None = None
 
     def tables(self, positions: Array, lengths: Array) -> tuple[Array, Array]:
         """Cosines and sines of the angles at positions, each `(b, t, dim / 2)` float32.
@@ -89,7 +89,7 @@ class Rotary:
                 return jnp.asarray(plain, jnp.float32)
             case Linear(factor):
                 return jnp.asarray(plain / factor, jnp.float32)
-            case Llama3(factor, low, high, original):
+            case Banded(factor, low, high, original):
                 turns = original * plain / (2 * math.pi)
                 unscaled = np.clip((turns - low) / (high - low), 0, 1)
                 return jnp.asarray(plain * (unscaled + (1 - unscaled) / factor), jnp.float32)

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from kis_jax.models.families import FAMILIES
-from kis_jax.models.rotary import Llama3, Long, Rotary
+from kis_jax.models.rotary import Banded, Long, Rotary
 
 CONFIGS = json.loads(Path(__file__).with_name("hub_configs.json").read_text())
 # Of the released weights; for encoders without heads and pooler.
@@ -72,9 +72,9 @@ def test_positions_are_read():
     assert rotary("EleutherAI/pythia-1b") == Rotary(64, 1e4)
     assert rotary("meta-llama/Llama-2-7b-hf") == Rotary(128, 1e4)
     assert rotary("meta-llama/Llama-3.1-8B") == Rotary(
-        128, 5e5, scaling=Llama3(8.0, 1.0, 4.0, 8192)
+        128, 5e5, scaling=Banded(8.0, 1.0, 4.0, 8192)
     )
-    assert rotary("meta-llama/Llama-3.2-1B").scaling == Llama3(32.0, 1.0, 4.0, 8192)
+    assert rotary("meta-llama/Llama-3.2-1B").scaling == Banded(32.0, 1.0, 4.0, 8192)
     assert rotary("Qwen/Qwen2.5-0.5B") == Rotary(64, 1e6)
     gemma = read("google/gemma-3-1b-pt")
     assert (gemma.rotary, gemma.local_rotary) == (Rotary(256, 1e6), Rotary(256, 1e4))

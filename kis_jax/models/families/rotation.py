@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kis_jax.models.families.attributes import OrNone, check_type
-from kis_jax.models.rotary import Dynamic, Linear, Llama3, Long, Rotary
+from kis_jax.models.rotary import Banded, Dynamic, Linear, Long, Rotary
 
 # What a family's reader adds to the attributes it understands, to call `read_rotary` with them.
 ROTARY_DEFAULTS: dict[str, Any] = {
@@ -96,7 +96,7 @@ def context_of(rotary: Rotary, limit: int) -> int:
 
 def _read_scaling(
     kind: str, found: Mapping[str, Any], *, dim: int, limit: int, original: int
-) -> Linear | Dynamic | Llama3 | Long | None:
+) -> Linear | Dynamic | Banded | Long | None:
     def number(name: str) -> float:
         if name not in found:
             raise ValueError(f"config.json: expected {name} for positions scaled by {kind}")
@@ -123,7 +123,7 @@ def _read_scaling(
                     f"config.json: high_freq_factor: expected more than low_freq_factor={low}, "
                     f"found {high}"
                 )
-            return Llama3(number("factor"), low, high, original)
+            return Banded(number("factor"), low, high, original)
         case "longrope":
             if original < 2:
                 raise ValueError("config.json: original_max_position_embeddings: expected over 1")
