@@ -55,6 +55,12 @@ def test_every_family_has_a_case():
         ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type='relative"),
         ("bert", {"is_decoder": True}, "is_decoder=True"),
         ("bert", {"hidden_size": 16}, "hidden_size=16 is not a multiple of num_attention_heads=3"),
+        (
+            "roberta",
+            {"max_position_embeddings": 2},
+            "max_position_embeddings: expected more than 2",
+        ),
+        ("gemma2", {"sliding_window": None}, "sliding_window: expected int, found None"),
         ("roberta", {"pad_token_id": None}, "pad_token_id: expected 0 or more"),
         ("distilbert", {"dim": "wide"}, "dim: expected int, found 'wide'"),
     ],

@@ -29,10 +29,16 @@ def read_config(config: Mapping[str, Any]) -> EncoderConfig:
 def read_bert(family: str, config: Mapping[str, Any], *, position_offset: int = 0) -> EncoderConfig:
     """What BERT and RoBERTa have in common."""
     attributes = read_attributes(config, _DEFAULTS, ignored=_IGNORED, fixed=_FIXED)
+    context = attributes["max_position_embeddings"] - position_offset
+    if context < 1:
+        raise ValueError(
+            f"config.json: max_position_embeddings: expected more than {position_offset}, "
+            f"found {attributes['max_position_embeddings']}"
+        )
     return EncoderConfig(
         family=family,
         **read_sizes(attributes),
-        context_length=attributes["max_position_embeddings"] - position_offset,
+        context_length=context,
         activation=attributes["hidden_act"],
         norm_epsilon=attributes["layer_norm_eps"],
         token_types=attributes["type_vocab_size"],

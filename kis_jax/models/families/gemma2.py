@@ -19,7 +19,7 @@ GEMMA_DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": True,
     "attention_bias": False,
     "query_pre_attn_scalar": 256.0,
-    "sliding_window": OrNone(int, 4096),
+    "sliding_window": 4096,
     "layer_types": OrNone(list),
     "final_logit_softcapping": OrNone(float),
     "attn_logit_softcapping": OrNone(float),
@@ -31,11 +31,13 @@ _DEFAULTS = {
     "attn_logit_softcapping": OrNone(float, 50.0),
 }
 
+# These repeat hidden_activation and sliding_window.
+_IGNORED = frozenset({"hidden_act", "sliding_window_size"})
+
 
 def read_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The configuration of a Gemma 2 from the attributes of its `config.json`."""
-    # hidden_act repeats hidden_activation.
-    attributes = read_attributes(config, _DEFAULTS, ignored=frozenset({"hidden_act"}))
+    attributes = read_attributes(config, _DEFAULTS, ignored=_IGNORED)
     slides = [layer % 2 == 0 for layer in range(attributes["num_hidden_layers"])]
     return dataclasses.replace(
         read_gemma("gemma2", attributes),

@@ -12,9 +12,9 @@ from kis_jax.models.families.gated import DEFAULTS, NORMS_BEFORE, gated_family, 
 
 _DEFAULTS = {**DEFAULTS, "attention_bias": False, "mlp_bias": False}
 
-# pretraining_tp splits products into parts with the same sum; max_sequence_length is a note of
-# models whose positions are scaled.
-_IGNORED = frozenset({"pretraining_tp", "max_sequence_length"})
+# pretraining_tp splits products into parts with the same sum; the others are notes of those who
+# trained a model, which no program reads.
+_IGNORED = frozenset({"pretraining_tp", "max_sequence_length", "is_llama_config"})
 
 
 def read_config(config: Mapping[str, Any]) -> DecoderConfig:
