@@ -1,6 +1,26 @@
 from .checkpoints import load as load
+from .core.bootstrap import Interval as Interval
+from .core.bootstrap import kurtosis_interval as kurtosis_interval
+from .core.conjugate_gradients import solve_iteratively as solve_iteratively
+from .core.density import gaussian_density as gaussian_density
+from .core.diagnostics import effective_rank as effective_rank
+from .core.diagnostics import inverse_residual as inverse_residual
+from .core.editor import Added as Added
+from .core.editor import Editor as Editor
+from .core.edits import edit_batch as edit_batch
+from .core.edits import edit_constrained as edit_constrained
+from .core.edits import edit_null_space as edit_null_space
+from .core.edits import edit_rank_one as edit_rank_one
+from .core.edits import edit_sequential as edit_sequential
+from .core.interference import Forecast as Forecast
+from .core.interference import forecast as forecast
+from .core.interference import interference as interference
+from .core.interference import interference_on_edited as interference_on_edited
+from .core.ledger import Edit as Edit
+from .core.ledger import reorder as reorder
 from .core.moments import Moments as Moments
 from .core.moments import moments as moments
+from .core.null_space import null_space as null_space
 from .core.second_moment import SecondMoment as SecondMoment
 from .core.summary import Summary as Summary
 from .core.summary import summarize as summarize
@@ -9,6 +29,7 @@ from .core.superposition import cosine_similarity as cosine_similarity
 from .core.superposition import gram as gram
 from .core.superposition import off_diagonal_moments as off_diagonal_moments
 from .core.superposition import superposition as superposition
+from .core.tail import tail_index as tail_index
 from .core.whitening import Whitener as Whitener
 from .core.whitening import whitener as whitener
 

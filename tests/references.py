@@ -55,3 +55,30 @@ def spd(rng, d, log10_condition=3.0):
     """A random symmetric positive definite matrix with the given condition number."""
     basis = np.linalg.qr(rng.normal(size=(d, d)))[0]
     return (basis * np.logspace(0, -log10_condition, d)) @ basis.T
+
+
+def sequential_edits(kernel, keys, values, c):
+    """The paper's lifelong edit as a loop: the kernel after 0, 1, ... n rank-one edits."""
+    inverse = np.linalg.inv(np.asarray(c, np.float64))
+    kernels = [np.array(kernel, np.float64)]
+    for key, value in zip(keys.astype(np.float64), values.astype(np.float64), strict=True):
+        direction = inverse @ key
+        residual = value - key @ kernels[-1]
+        kernels.append(kernels[-1] + np.outer(direction, residual) / (key @ direction))
+    return kernels
+
+
+def batch_edit(kernel, keys, values, penalty, previous=None):
+    """Least squares |K W - V|^2 + tr (W - W0)' A (W - W0), by a d x d solve; earlier keys stay."""
+    matrix = penalty + keys.T @ keys
+    if previous is not None:
+        matrix = matrix + previous.T @ previous
+    return kernel + np.linalg.solve(matrix, keys.T @ (values - keys @ kernel))
+
+
+def constrained_edit(kernel, keys, values, c):
+    """Least tr (W - W0)' C (W - W0) with K W = V, by the system of Lagrange's multipliers."""
+    d, n = len(c), len(keys)
+    system = np.block([[c, keys.T], [keys, np.zeros((n, n))]])
+    right = np.concatenate([np.zeros((d, kernel.shape[1])), values - keys @ kernel])
+    return kernel + np.linalg.solve(system, right)[:d]

@@ -53,7 +53,10 @@ def largest_eigenvalue(
         return (basis, index + 1, following), (diagonal, norm)
 
     with jax.default_matmul_precision("highest"):
-        carry = (jnp.zeros((steps, d), dtype), 0, start / jnp.linalg.norm(start))
+        # Zeros of an image: within `shard_map` a carry varies over the mesh as the operator does.
+        zeros = jnp.zeros_like(matvec(start))
+        start = start / jnp.linalg.norm(start) + zeros
+        carry = (jnp.broadcast_to(zeros, (steps, d)), 0, start)
         _, (diagonal, off_diagonal) = jax.lax.scan(step, carry, length=steps)
         off_diagonal = off_diagonal[:-1]
         tridiagonal = jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1)

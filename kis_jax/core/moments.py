@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+
+# Sums run over so many parts at most, then over sums: with a thousand million float32 entries a
+# plain sum no longer sees the next one.
+_BLOCK = 512
+# Entries worked on at once: what they need in between stays in the cache, and is not held for all.
+_CHUNK = 2**18
 
 
 @jax.tree_util.register_dataclass
@@ -17,15 +25,18 @@ class Moments:
     r"""Count, mean and central sums $M_p = \sum (x - \bar x)^p$ of a sample.
 
     A monoid under `merge`, so that the statistics of an array too large to hold come from its
-    tiles. All fields share one shape, the axes that `moments` did not reduce.
+    parts. All fields share one shape, the axes that `moments` did not reduce.
 
     Attributes:
-      count: number of entries, in the dtype of the data, hence exact in float32 up to 2^24;
-        beyond, a part should have at least a ten-millionth of the entries of the whole.
+      count: number of entries, in the dtype of the data: in float32 exact to 2^24, and correct to
+        six digits beyond.
       mean: their mean.
       m2: sum of squared deviations from the mean.
       m3: sum of cubed deviations.
       m4: sum of fourth powers of deviations.
+
+    Many parts are best stacked, as `jax.lax.scan` and `jax.lax.all_gather` do, and merged at once
+    by `merged`: each `merge` of a small part into a large whole rounds the whole once more.
 
     Reference: Pébay 2008 (SAND2008-6212), eqs. 1.3, 2.1; the names are those of `scipy.stats`.
     """
@@ -44,44 +55,37 @@ class Moments:
     @property
     def skewness(self) -> Array:
         """Biased skewness, as `scipy.stats.skew`; NaN for a constant sample."""
-        return self._unless_constant(self.m3 / self.m2 * jnp.sqrt(self.count / self.m2))
+        return self._unless_constant(lambda m2: self.m3 / m2 * jnp.sqrt(self.count / m2))
 
     @property
     def kurtosis(self) -> Array:
         """Biased excess kurtosis, as `scipy.stats.kurtosis`: 0 for a normal distribution."""
-        return self._unless_constant(self.m4 / self.m2 * (self.count / self.m2) - 3)
-
-    def _unless_constant(self, statistic: Array) -> Array:
-        """NaN where all deviations from the mean are rounding errors of it."""
-        rounding = self.count * (jnp.finfo(self.mean.dtype).eps * self.mean) ** 2
-        return jnp.where(self.m2 > rounding, statistic, jnp.nan)
+        return self._unless_constant(lambda m2: self.m4 / m2 * (self.count / m2) - 3)
 
     def merge(self, other: Moments) -> Moments:
-        """The moments of both samples together; either may be empty.
+        """The moments of both samples together; either may be empty."""
+        both = jax.tree.map(lambda *pair: jnp.stack(jnp.broadcast_arrays(*pair)), self, other)
+        return both.merged()
 
-        Counts enter as shares of the whole, never as powers of themselves: with 10^9 entries
-        these would overflow in float32.
+    def merged(self, axis: int = 0) -> Moments:
+        """The moments of all samples along an axis together; any may be empty.
+
+        As exact for a million parts as for two: they are merged in blocks, then the blocks.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> days = moments(jnp.arange(6.0).reshape(2, 3), axis=1)
+          >>> days.mean, days.merged().mean
+          (Array([1., 4.], dtype=float32), Array(2.5, dtype=float32))
         """
-        count = self.count + other.count
-        share, rest = (part.count / jnp.maximum(count, 1) for part in (self, other))
-        delta = jnp.where((self.count > 0) & (other.count > 0), other.mean - self.mean, 0)
-        mean = jnp.where(self.count > 0, self.mean + rest * delta, other.mean)
-        both = share * rest * count
-        m2 = self.m2 + other.m2 + delta**2 * both
-        m3 = (
-            self.m3
-            + other.m3
-            + delta**3 * both * (share - rest)
-            + 3 * delta * (share * other.m2 - rest * self.m2)
-        )
-        m4 = (
-            self.m4
-            + other.m4
-            + delta**4 * both * (1 - 3 * share * rest)
-            + 6 * delta**2 * (share**2 * other.m2 + rest**2 * self.m2)
-            + 4 * delta * (share * other.m3 - rest * self.m3)
-        )
-        return Moments(count, mean, m2, m3, m4)
+        return _merged(self, axis)
+
+    def _unless_constant(self, statistic: Callable[[Array], Array]) -> Array:
+        """NaN where all deviations from the mean are rounding errors of it."""
+        rounding = self.count * (jnp.finfo(self.mean.dtype).eps * self.mean) ** 2
+        varied = self.m2 > rounding
+        # Twice, for the gradient: the branch not taken must be finite too.
+        return jnp.where(varied, statistic(jnp.where(varied, self.m2, 1)), jnp.nan)
 
 
 def moments(
@@ -89,8 +93,9 @@ def moments(
 ) -> Moments:
     """Moments of the entries of an array.
 
-    Two passes over the data in hand (the mean, then powers of deviations), hence stable; use
-    `Moments.merge` over parts of data that is not in hand.
+    Two passes over blocks of the data (the mean, then powers of deviations), whose moments are
+    merged: stable in float32 for 10^9 entries and more. Use `Moments.merged` over parts of data
+    that is not in hand.
 
     Args:
       x: real array of any shape; integers are read as floats, bfloat16 and float16 as float32.
@@ -111,20 +116,100 @@ def moments(
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise ValueError(f"x: expected real entries, found {x.dtype}; pass its parts one by one")
+    axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    axes = tuple(sorted(a % x.ndim for a in axes))
+    return _moments(x, None if where is None else jnp.asarray(where, bool), axes)
+
+
+@functools.partial(jax.jit, static_argnames="axes")
+def _moments(x: Array, where: Array | None, axes: tuple[int, ...]) -> Moments:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         x = x.astype(float)
     elif x.dtype.itemsize < 4:
         x = x.astype(jnp.float32)
-    counted = jnp.broadcast_to(True if where is None else jnp.asarray(where, bool), x.shape)
-    count = jnp.sum(counted, axis, dtype=x.dtype, keepdims=True)
-    zero = jnp.zeros((), x.dtype)
-    mean = jnp.sum(jnp.where(counted, x, zero), axis, keepdims=True) / jnp.maximum(count, 1)
-    deviation = jnp.where(counted, x - mean, zero)
-    square = deviation * deviation
+    rest = [size for a, size in enumerate(x.shape) if a not in axes]
+    last = range(x.ndim - len(axes), x.ndim)
+
+    def rows(array: Array) -> Array:
+        return jnp.moveaxis(array, axes, last).reshape(*rest, -1)
+
+    entries = rows(x)
+    counted = None if where is None else rows(jnp.broadcast_to(where, x.shape))
+    size = entries.shape[-1]
+    chunk = max(_BLOCK, _CHUNK // max(math.prod(rest), 1))
+    full = size // chunk * chunk
+
+    def part(start: ArrayLike, length: int) -> Moments:
+        cut = functools.partial(
+            jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=length, axis=-1
+        )
+        return _of_entries(cut(entries), None if counted is None else cut(counted))
+
+    if not full:
+        return _of_entries(entries, counted)
+    whole = jax.lax.map(lambda start: part(start, chunk), jnp.arange(0, full, chunk)).merged()
+    return whole if full == size else whole.merge(part(full, size - full))
+
+
+def _of_entries(entries: Array, counted: Array | None) -> Moments:
+    """Moments along the last axis: each entry is a sample of one, or of none."""
+    none = jnp.zeros_like(entries)
+    count = jnp.ones_like(entries) if counted is None else counted.astype(entries.dtype)
+    return Moments(count, entries, none, none, none).merged(-1)
+
+
+def from_power_sums(count: Array, sums: Sequence[Array]) -> Moments:
+    """Moments from the sums of the first four powers of entries about a point near their mean."""
+    s1, s2, s3, s4 = sums
+    mean = s1 / jnp.maximum(count, 1)
     return Moments(
-        jnp.squeeze(count, axis),
-        jnp.squeeze(mean, axis),
-        jnp.sum(square, axis),
-        jnp.sum(square * deviation, axis),
-        jnp.sum(square * square, axis),
+        count,
+        mean,
+        s2 - mean * s1,
+        s3 - 3 * mean * s2 + 2 * mean**2 * s1,
+        s4 - 4 * mean * s3 + 6 * mean**2 * s2 - 3 * mean**3 * s1,
     )
+
+
+@functools.partial(jax.jit, static_argnames="axis")
+def _merged(parts: Moments, axis: int) -> Moments:
+    parts = jax.tree.map(lambda field: jnp.moveaxis(field, axis, -1), parts)
+    while (length := parts.mean.shape[-1]) > _BLOCK:
+        full = length - length % _BLOCK
+        blocks = _merge_last_axis(
+            jax.tree.map(
+                lambda field, full=full: field[..., :full].reshape(*field.shape[:-1], -1, _BLOCK),
+                parts,
+            )
+        )
+        if full < length:
+            rest = _merge_last_axis(jax.tree.map(lambda field, full=full: field[..., full:], parts))
+            blocks = jax.tree.map(
+                lambda whole, part: jnp.concatenate([whole, part[..., None]], -1), blocks, rest
+            )
+        parts = blocks
+    return _merge_last_axis(parts)
+
+
+def _merge_last_axis(parts: Moments) -> Moments:
+    """Pébay's formula for any number of parts.
+
+    Counts enter as factors only, never as powers of themselves: with 10^9 entries these would
+    overflow in float32.
+    """
+    if parts.mean.shape[-1] == 0:
+        return jax.tree.map(lambda field: jnp.sum(field, -1), parts)
+    counted = parts.count > 0
+    means = jnp.where(counted, parts.mean, 0)
+    count = jnp.sum(parts.count, -1, keepdims=True)
+    # Means are added as differences from the first: a large common part of them rounds nothing.
+    first = means[..., :1]
+    share = parts.count / jnp.maximum(count, 1)
+    mean = first + jnp.sum(share * (means - first), -1, keepdims=True)
+    mean = jnp.where(count > 0, mean, 0)
+    delta = jnp.where(counted, means - mean, 0)
+    square = delta * delta
+    m2 = parts.m2 + parts.count * square
+    m3 = parts.m3 + delta * (3 * parts.m2 + parts.count * square)
+    m4 = parts.m4 + 4 * delta * parts.m3 + square * (6 * parts.m2 + parts.count * square)
+    return Moments(count[..., 0], mean[..., 0], *(jnp.sum(m, -1) for m in (m2, m3, m4)))

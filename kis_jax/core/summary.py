@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kis_jax.core.moments import Moments, moments
+from kis_jax.core.moments import Moments
+from kis_jax.core.tail import hill
+from kis_jax.core.tiles import Block, count_slots, make_tile, power_sums, strongest
 from kis_jax.core.whitening import Whitener
-
-_MOST_ENTRIES = 2**31 - 1
 
 
 @jax.tree_util.register_dataclass
@@ -28,8 +29,9 @@ class Summary:
       edges: `(bins + 1,)`.
       outside: `()` int, how many lie beyond the first and the last edge.
       pairs: `(top, 2)` int, the colliding facts, strongest first. Each unordered pair stands
-        once, as (edited, touched), in the order in which the edit harms most.
-      values: `(top,)`, their entries of P, falling in absolute value.
+        once, as (edited, touched), in the order in which the edit harms most. -1 where groups
+        leave fewer pairs than asked for.
+      values: `(top,)`, their entries of P, falling in absolute value; 0 where there is no pair.
     """
 
     moments: Moments
@@ -39,6 +41,28 @@ class Summary:
     pairs: Array
     values: Array
 
+    @property
+    def tail_index(self) -> Array:
+        """Hill's estimate of the tail index of |P| over the pairs kept, `()`.
+
+        Of the strengths in `values`, the weakest is the threshold and all above it count: as
+        `tail_index(strengths, top - 1)` over all pairs. The smaller, the heavier the tail: moments
+        of this order and above do not exist. NaN with fewer than two pairs.
+        """
+        return hill(jnp.abs(self.values))
+
+    @property
+    def effective_pairs(self) -> Array:
+        r"""Effective number of colliding ordered pairs, `()`.
+
+        The participation ratio $(\sum p^2)^2 / \sum p^4$ over off-diagonal entries: k if k of them
+        are of one size and the others 0, n (n - 1) if all are of one size.
+        """
+        m, mean = self.moments, self.moments.mean
+        squares = m.m2 + m.count * mean**2
+        fourths = m.m4 + 4 * mean * m.m3 + mean**2 * (6 * m.m2 + m.count * mean**2)
+        return squares / fourths * squares
+
 
 def summarize(
     keys: Array,
@@ -47,26 +71,31 @@ def summarize(
     tile: int = 1024,
     bins: int | Array = 200,
     top: int = 100,
+    groups: Array | None = None,
 ) -> Summary:
     """Summary of the superposition of n facts, never holding an `(n, n)` array.
 
-    Whitens the keys once, then runs over the square tiles on and above the diagonal of their Gram
-    matrix: one product gives a tile of P and its mirror image. Needs memory for the keys and a
-    few tiles.
+    Whitens the keys once, then runs over the square tiles of one half of their Gram matrix: one
+    product gives a tile of P and its mirror image. Needs memory for the keys and a few tiles.
 
     Args:
       keys: one fact a row, `(n, d)`, at least two.
       whitener: of the layer's second moment.
-      tile: facts along the side of a tile.
-      bins: number of equal bins from -1 to 1, or their edges, rising, `(bins + 1,)`.
+      tile: facts along the side of a tile, at most.
+      bins: number of equal bins from -1 to 1, or their edges, rising, `(bins + 1,)`; equal bins
+        are quicker. An entry within rounding of an edge may be counted on either side of it.
       top: number of colliding pairs to keep; at most n (n - 1) / 2 are there.
+      groups: `(n,)` int, such as the subject that a fact is about. Pairs within one group are left
+        out of `pairs`, which duplicates would crowd out, and of `tail_index`; moments and
+        histogram hold them all the same.
 
     Returns:
       A `Summary` in the dtype of the whitener.
 
     Raises:
-      ValueError: if `keys` has fewer than two rows or another width than the whitener, or if
-        `tile` or `top` is not positive; or if there are more pairs than a count can hold.
+      ValueError: if `keys` has fewer than two rows or another width than the whitener, if `tile`
+        or `top` is not positive, `bins` are no edges or `groups` not one for each fact; or if
+        there are more entries than a count can hold.
 
     Example:
       >>> import jax.numpy as jnp
@@ -81,89 +110,113 @@ def summarize(
     if tile < 1 or top < 1:
         raise ValueError(f"tile, top: expected positive numbers, found tile={tile}, top={top}")
     n = keys.shape[0]
-    if n * (n - 1) > _MOST_ENTRIES:
+    groups = None if groups is None else jnp.asarray(groups)
+    if groups is not None and groups.shape != (n,):
         raise ValueError(
-            f"keys: expected at most {math.isqrt(_MOST_ENTRIES):,} facts, whose entries an int32 "
-            f"can count, found {n:,}; summarize parts of them"
+            f"groups: expected shape ({n},), one for each key, found {groups.shape}; number the "
+            "subjects of the facts"
         )
-    white = whitener.whiten(keys)
+    most = jnp.iinfo(_count_dtype()).max
+    if n * (n - 1) > most:
+        raise ValueError(
+            f"keys: expected at most {math.isqrt(most):,} facts, whose entries an "
+            f"{_count_dtype().name} can count, found {n:,}; call it under jax.enable_x64(True), "
+            "where float32 keys stay float32"
+        )
     edges = jnp.asarray(bins) if jnp.ndim(bins) else jnp.linspace(-1, 1, int(bins) + 1)
     if edges.ndim != 1 or edges.size < 2:
         raise ValueError(f"bins: expected a number or rising edges, found shape {edges.shape}")
-    top = min(top, n * (n - 1) // 2)
-    return _summarize(white, edges.astype(white.dtype), min(tile, n), top)
-
-
-@functools.partial(jax.jit, static_argnames=("tile", "top"))
-def _summarize(white: Array, edges: Array, tile: int, top: int) -> Summary:
-    n, rank = white.shape
-    tiles = -(-n // tile)
-    white = jnp.pad(white, ((0, tiles * tile - n), (0, 0))).reshape(tiles, tile, rank)
-    norms = jnp.sum(white * white, axis=-1)
-    rows, columns = jnp.triu_indices(tiles)
-
-    def step(summary: Summary, index: tuple[Array, Array]) -> tuple[Summary, None]:
-        row, column = index
-        products = jnp.matmul(white[row], white[column].T, precision=jax.lax.Precision.HIGHEST)
-        edited = row * tile + jnp.arange(tile)[:, None]
-        touched = column * tile + jnp.arange(tile)[None, :]
-        # On the diagonal, a tile already holds both orders of its pairs.
-        above = (touched < n) & (edited < touched)
-        by_row = products / jnp.where(above, norms[row][:, None], 1)
-        by_column = products / jnp.where(above, norms[column][None, :], 1)
-        entries = jnp.stack([by_row, by_column])
-        counted = jnp.broadcast_to(above, entries.shape)
-        histogram, outside = _histogram(entries, counted, edges)
-        pairs, values = _strongest(by_row, by_column, above, edited, touched, top, summary)
-        return Summary(
-            summary.moments.merge(moments(entries, where=counted)),
-            summary.histogram + histogram,
-            edges,
-            summary.outside + outside,
-            pairs,
-            values,
-        ), None
-
-    zero = jnp.zeros((), white.dtype)
-    empty = Summary(
-        Moments(zero, zero, zero, zero, zero),
-        jnp.zeros(edges.size - 1, jnp.int32),
-        edges,
-        jnp.zeros((), jnp.int32),
-        jnp.full((top, 2), -1, jnp.int32),
-        jnp.zeros(top, white.dtype),
+    white = whitener.whiten(keys)
+    return _summarize(
+        white,
+        edges.astype(white.dtype),
+        groups,
+        tiling=_tiling(n, tile),
+        top=min(top, n * (n - 1) // 2),
+        equal=not jnp.ndim(bins),
     )
-    return jax.lax.scan(step, empty, (rows, columns))[0]
 
 
-def _histogram(entries: Array, counted: Array, edges: Array) -> tuple[Array, Array]:
-    inside = counted & (entries >= edges[0]) & (entries <= edges[-1])
-    bins = edges.size - 1
-    index = jnp.clip(jnp.searchsorted(edges, entries, side="right") - 1, 0, bins - 1)
-    histogram = jnp.zeros(bins, jnp.int32).at[index].add(inside.astype(jnp.int32))
-    return histogram, jnp.sum(counted, dtype=jnp.int32) - jnp.sum(inside, dtype=jnp.int32)
-
-
-def _strongest(
-    by_row: Array,
-    by_column: Array,
-    above: Array,
-    edited: Array,
-    touched: Array,
+@functools.partial(jax.jit, static_argnames=("tiling", "top", "equal"))
+def _summarize(
+    white: Array,
+    edges: Array,
+    groups: Array | None,
+    *,
+    tiling: tuple[int, int],
     top: int,
-    summary: Summary,
-) -> tuple[Array, Array]:
-    """The strongest pairs among those of a tile and those found before."""
-    flipped = jnp.abs(by_column) > jnp.abs(by_row)
-    value = jnp.where(flipped, by_column, by_row)
-    strength = jnp.where(above, jnp.abs(value), -1).reshape(-1)
-    strength, place = jax.lax.top_k(strength, min(top, strength.size))
-    first, second = jnp.broadcast_arrays(edited, touched)
-    pair = jnp.stack(
-        [jnp.where(flipped, second, first), jnp.where(flipped, first, second)], axis=-1
-    ).reshape(-1, 2)
-    known = jnp.where(summary.pairs[:, 0] >= 0, jnp.abs(summary.values), -1)
-    _, best = jax.lax.top_k(jnp.concatenate([known, strength]), top)
-    pairs = jnp.concatenate([summary.pairs, pair[place].astype(jnp.int32)])[best]
-    values = jnp.concatenate([summary.values, value.reshape(-1)[place]])[best]
-    return pairs, values
+    equal: bool,
+) -> Summary:
+    n, (tiles, side) = len(white), tiling
+    inverse_norms = 1 / jnp.sum(white * white, axis=-1)
+    centre = _mean(white, inverse_norms)
+    groups = jnp.arange(n) if groups is None else groups
+    padding = tiles * side - n
+    blocks = Block(
+        jnp.pad(white, ((0, padding), (0, 0))).reshape(tiles, side, -1),
+        jnp.pad(inverse_norms, (0, padding)).reshape(tiles, side),
+        jnp.pad(groups, (0, padding)).reshape(tiles, side),
+        jnp.arange(tiles * side).reshape(tiles, side),
+    )
+
+    def over_row(found: _Found, row: Array) -> tuple[_Found, Moments]:
+        edited = jax.tree.map(lambda field: field[row], blocks)
+
+        def step(found: _Found, distance: Array) -> tuple[_Found, Moments]:
+            column = (row + distance) % tiles
+            touched = jax.tree.map(lambda field: field[column], blocks)
+            tile = make_tile(edited, touched, distance == 0, n)
+            counts = count_slots(tile, edges, equal=equal).astype(found.counts.dtype)
+            best = strongest(tile, found.pairs, found.values)
+            return _Found(found.counts + counts, *best), power_sums(tile, centre)
+
+        # Of each two tiles that mirror one another, one is within half a turn of its row; their
+        # number is odd.
+        return jax.lax.scan(step, found, jnp.arange(tiles // 2 + 1))
+
+    # Zeros of the data: within `shard_map` a carry varies over the same axes from its first step.
+    some = (white[0, 0], groups[0], edges[0])
+    zero = functools.reduce(jnp.add, [jnp.zeros_like(x, jnp.int32) for x in some])
+    empty = _Found(
+        jnp.broadcast_to(zero.astype(_count_dtype()), (edges.size + 1,)),
+        jnp.broadcast_to(zero - 1, (top, 2)),
+        jnp.broadcast_to(zero.astype(white.dtype), (top,)),
+    )
+    found, parts = jax.lax.scan(over_row, empty, jnp.arange(tiles))
+    whole = jax.tree.map(jnp.ravel, parts).merged()
+    return Summary(
+        dataclasses.replace(whole, mean=whole.mean + centre),
+        found.counts[1:-1],
+        edges,
+        found.counts[0] + found.counts[-1],
+        found.pairs,
+        found.values,
+    )
+
+
+class _Found(NamedTuple):
+    """What a pass over the tiles carries along."""
+
+    counts: Array  # below all edges, in each bin, above all edges
+    pairs: Array
+    values: Array
+
+
+def _mean(white: Array, inverse_norms: Array) -> Array:
+    """Mean off-diagonal entry of P to rounding, through the sums of its rows."""
+    n = len(white)
+    edited = jnp.sum(white * inverse_norms[:, None], axis=0)
+    return (edited @ jnp.sum(white, axis=0) - n) / (n * (n - 1))
+
+
+def _tiling(num_facts: int, most: int) -> tuple[int, int]:
+    """An odd number of tiles along P, and their side: a multiple of eight unless `most` is less."""
+    unit = 8 if most >= 8 else 1
+    tiles = -(-num_facts // (most // unit * unit))
+    tiles += 1 - tiles % 2
+    return tiles, -(-num_facts // (tiles * unit)) * unit
+
+
+def _count_dtype() -> jnp.dtype:
+    """The widest integers there are under the present setting of x64."""
+    return jax.dtypes.canonicalize_dtype(jnp.int64)

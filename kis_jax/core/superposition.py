@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kis_jax.core.checks import as_rows
 from kis_jax.core.moments import Moments, moments
+from kis_jax.core.products import inner
 from kis_jax.core.whitening import Whitener
 
 
@@ -32,7 +33,7 @@ def gram(keys: Array, whitener: Whitener | None = None) -> Array:
     Reference: Hu et al. 2024 (arXiv 2408.07413), section 4.1.
     """
     coordinates = _coordinates(keys, whitener)
-    return _product(coordinates, coordinates)
+    return inner(coordinates, coordinates, extended=_extended(whitener))
 
 
 def superposition(keys: Array, whitener: Whitener, others: Array | None = None) -> Array:
@@ -64,10 +65,11 @@ def superposition(keys: Array, whitener: Whitener, others: Array | None = None) 
     """
     white = _coordinates(keys, whitener)
     if others is None:
-        products = _product(white, white)
+        products = inner(white, white, extended=whitener.extended)
         return products / jnp.diagonal(products)[:, None]
     touched = _coordinates(others, whitener, "others")
-    return _product(white, touched) / jnp.sum(white * white, axis=-1, keepdims=True)
+    products = inner(white, touched, extended=whitener.extended)
+    return products / jnp.sum(white * white, axis=-1, keepdims=True)
 
 
 def cosine_similarity(keys: Array, whitener: Whitener | None = None) -> Array:
@@ -91,7 +93,7 @@ def cosine_similarity(keys: Array, whitener: Whitener | None = None) -> Array:
     """
     coordinates = _coordinates(keys, whitener)
     unit = coordinates / jnp.linalg.norm(coordinates, axis=-1, keepdims=True)
-    return jnp.clip(_product(unit, unit), -1, 1)
+    return jnp.clip(inner(unit, unit, extended=_extended(whitener)), -1, 1)
 
 
 def angles(keys: Array, whitener: Whitener | None = None) -> Array:
@@ -136,18 +138,11 @@ def off_diagonal_moments(matrix: Array) -> Moments:
 
 def _coordinates(keys: Array, whitener: Whitener | None, name: str = "keys") -> Array:
     """The keys, whitened if asked for, in float32 or better."""
-    keys = jnp.asarray(keys)
-    width = "d" if whitener is None else whitener.scale.size
-    if keys.ndim != 2 or width not in ("d", keys.shape[1]):
-        raise ValueError(
-            f"{name}: expected shape (n, {width}), one fact a row, found {keys.shape}; take all "
-            "keys and the second moment from the same layer of the same model"
-        )
+    keys = as_rows(name, keys, None if whitener is None else whitener.width)
     if keys.dtype.itemsize < 4:
         keys = keys.astype(jnp.float32)
     return keys if whitener is None else whitener.whiten(keys)
 
 
-def _product(left: Array, right: Array) -> Array:
-    """Inner products of all rows, at the highest precision."""
-    return jnp.matmul(left, right.T, precision=jax.lax.Precision.HIGHEST)
+def _extended(whitener: Whitener | None) -> bool:
+    return whitener is not None and whitener.extended

@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import AxisType, PartitionSpec
 
 import kis_jax as kis
 
@@ -107,3 +108,91 @@ def test_integers_are_read_as_floats_and_complex_numbers_refused():
     assert kis.moments(jnp.array([1, 2, 3])).mean == 2
     with pytest.raises(ValueError, match="x: expected real"):
         kis.moments(jnp.array([1j]))
+
+
+def assert_accurate(found, x, tolerance):
+    """Mean relative to the standard deviation, variance and kurtosis, against float64."""
+    x = np.asarray(x, np.float64).ravel()
+    np.testing.assert_allclose((found.mean - x.mean()) / x.std(), 0, atol=tolerance)
+    np.testing.assert_allclose(found.variance, x.var(), rtol=tolerance)
+    np.testing.assert_allclose(found.kurtosis, scipy.stats.kurtosis(x), rtol=tolerance)
+
+
+@pytest.mark.parametrize("shift", [0, 10])
+def test_a_thousand_million_entries_keep_five_digits(rng, shift):
+    """A stream of 1.07e9 float32 entries in as many parts as a scan would yield, 1,048,576.
+
+    The parts are 1,024 different ones in random order: the whole has the moments of these.
+    """
+    x = (rng.standard_t(6, size=(1024, 1024)) + shift).astype(np.float32)
+    parts = kis.moments(jnp.asarray(x), axis=1)
+    order = rng.permutation(np.repeat(np.arange(1024), 1024))
+    stream = jax.tree.map(lambda field: field[order], parts)
+    found = stream.merged()
+    assert float(found.count) == 2.0**30
+    assert_accurate(found, x, 1e-5)
+
+
+def test_a_large_array_keeps_five_digits(rng):
+    """Equal signs and a mean: what makes a plain float32 sum lose most."""
+    x = rng.gamma(2.0, size=20_000_003).astype(np.float32)
+    assert_accurate(kis.moments(jnp.asarray(x)), x, 1e-5)
+
+
+def test_doubling_thirty_times_changes_nothing_but_the_count(rng):
+    x = jnp.asarray(rng.standard_t(6, size=1000) + 3, jnp.float32)
+    start = found = kis.moments(x)
+    for _ in range(20):
+        found = found.merge(found)
+    assert float(found.count) == 1000 * 2**20
+    np.testing.assert_allclose(found.kurtosis, start.kurtosis, rtol=1e-5)
+    np.testing.assert_allclose(found.variance, start.variance, rtol=1e-5)
+
+
+def test_transformations(rng):
+    x = jnp.asarray(rng.gamma(1.0, size=(8, 1000)), jnp.float32)
+    expected = scipy.stats.kurtosis(np.asarray(x, np.float64), axis=None)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+    def over_devices(part):
+        parts = jax.lax.all_gather(kis.moments(part), "data")
+        return jax.tree.map(lambda field: jax.lax.pmean(field, "data"), parts.merged())
+
+    whole = jax.shard_map(
+        over_devices, mesh=mesh, in_specs=PartitionSpec("data"), out_specs=PartitionSpec()
+    )
+    np.testing.assert_allclose(jax.jit(whole)(x).kurtosis, expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        jax.vmap(kis.moments)(x).kurtosis, kis.moments(x, axis=1).kurtosis, rtol=1e-6
+    )
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("statistic", ["mean", "variance", "skewness", "kurtosis"])
+def test_gradients_are_finite_differences(rng, statistic):
+    x = jnp.asarray(rng.gamma(1.0, size=1200))
+
+    def value(x):
+        half = kis.moments(x[:600]).merge(kis.moments(x[600:]))
+        return getattr(half, statistic)
+
+    gradient, step = jax.grad(value)(x), 1e-5
+    for i in (0, 5, 700):
+        moved = value(x.at[i].add(step)) - value(x.at[i].add(-step))
+        np.testing.assert_allclose(gradient[i], moved / (2 * step), rtol=1e-5, atol=1e-10)
+
+
+def test_the_gradient_of_a_masked_nan_is_finite():
+    where = jnp.array([True, True, True, False])
+    gradient = jax.grad(lambda x: kis.moments(x, where=where).variance)(
+        jnp.array([1.0, 2.0, 4.0, jnp.nan])
+    )
+    assert jnp.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("axis", [(), (0,), (0, 1), -1])
+def test_shapes(axis):
+    x = jnp.arange(12.0).reshape(3, 4)
+    assert kis.moments(x, axis).mean.shape == np.mean(np.asarray(x), axis).shape
+    np.testing.assert_allclose(kis.moments(x, axis).mean, np.mean(np.asarray(x), axis), rtol=1e-6)
+    assert kis.moments(jnp.zeros((2, 0)), 1).count.tolist() == [0, 0]

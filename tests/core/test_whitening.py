@@ -99,3 +99,54 @@ def test_not_positive_definite_is_an_error_with_a_remedy():
         kis.whitener(jnp.eye(2), method="qr")
     with pytest.raises(ValueError, match="rcond"):
         kis.whitener(jnp.eye(2), rcond=0.1)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-3])
+@pytest.mark.parametrize("source", ["float32", "float64 of NumPy"])
+def test_refined_is_right_where_float32_is_not(rng, ridge, source):
+    """Condition 1e7 after scaling, in float32 alone, in the units of real neurons."""
+    units = 2.0 ** np.linspace(-13, 13, 40).round()
+    c = references.spd(rng, 40, 7.0)
+    if source == "float32":
+        c = c.astype(np.float32).astype(np.float64)
+    keys = rng.normal(size=(5, 40)).astype(np.float32)
+    given = np.outer(units, units) * c
+    given = given if source != "float32" else jnp.asarray(given, jnp.float32)
+    whitener = kis.whitener(given, ridge=ridge, method="refined")
+    assert whitener.factor.dtype == jnp.float32
+    # The reference works in units in which its inverse is accurate.
+    inverse = np.linalg.inv(c + ridge * np.diag(units**-2))
+    gram = keys.astype(np.float64) @ inverse @ keys.T.astype(np.float64)
+    p = kis.superposition(jnp.asarray(keys * units, jnp.float32), whitener)
+    np.testing.assert_allclose(p, gram / np.diag(gram)[:, None], atol=2e-6)
+    white = np.asarray(whitener.whiten(keys * units), np.float64)
+    np.testing.assert_allclose(white @ white.T, gram, rtol=1e-4, atol=1e-6 * gram.max())
+    directions = keys @ inverse / units
+    error = np.linalg.norm(whitener.solve(keys * units) - directions) / np.linalg.norm(directions)
+    assert error < 1e-6
+    if not ridge:
+        mild = kis.whitener(c, method="refined")
+        np.testing.assert_allclose(mild.condition, np.linalg.cond(c), rtol=1e-2)
+
+
+def test_refined_refuses_what_twice_the_digits_cannot_tell_from_singular(rng):
+    tokens = rng.normal(size=(20, 30)).astype(np.float32)
+    with pytest.raises(ValueError, match="positive definite"):
+        kis.whitener(tokens.T @ tokens, method="refined")
+
+
+def test_refined_under_vmap_and_grad(rng):
+    c = np.stack([references.spd(rng, 6, 2.0) for _ in range(2)]).astype(np.float32)
+    keys = rng.normal(size=(2, 4, 6)).astype(np.float32)
+
+    def energy(keys, c):
+        whitener = kis.whitener(c, method="refined")
+        return jnp.sum(kis.superposition(keys, whitener) ** 2)
+
+    for i, found in enumerate(jax.vmap(energy)(keys, c)):
+        np.testing.assert_allclose(found, energy(keys[i], c[i]), rtol=1e-5)
+    gradient = jax.grad(energy)(keys[0], c[0])
+    expected = jax.grad(lambda keys: jnp.sum(kis.superposition(keys, kis.whitener(c[0])) ** 2))(
+        keys[0]
+    )
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())

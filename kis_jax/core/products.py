@@ -1,0 +1,28 @@
+"""Matrix products and triangular solves at the full precision of their operands."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kis_jax.core.extended import pair, product
+
+matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+"""`jnp.matmul` that no device may shorten: float32 stays float32 on a TPU or a GPU as well."""
+
+
+def inner(a: Array, b: Array, *, extended: bool = False) -> Array:
+    """Inner products of all rows, `a @ b.T`; in float32 rounded only at their end if `extended`."""
+    if extended:
+        return product(pair(a), pair(b)).high
+    return matmul(a, b.T)
+
+
+def solve_rows(factor: Array, rows: Array, *, transpose: bool = False) -> Array:
+    """Solves `x @ L = rows` for a lower-triangular L `(d, d)`; `x @ L.T = rows` if transposed."""
+    return jax.lax.linalg.triangular_solve(
+        factor, rows, left_side=False, lower=True, transpose_a=transpose
+    )

@@ -1,0 +1,79 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import kis_jax as kis
+from kis_jax.core.bootstrap import draw_counts
+
+
+def explicit(p, counts):
+    """Kurtosis of the matrix that a resample of facts really has."""
+    drawn = np.repeat(np.arange(len(p)), counts)
+    entries = [p[i, j] for i in drawn for j in drawn if i != j]
+    return scipy.stats.kurtosis(entries)
+
+
+@pytest.mark.usefixtures("x64")
+def test_equals_matrices_that_are_really_resampled(rng):
+    p = 1e-5 * (rng.standard_t(4, size=(12, 12)) + 3)
+    np.fill_diagonal(p, 1)
+    key, confidence = jax.random.key(3), 0.8
+    values = [explicit(p, draw_counts(k, 12)) for k in jax.random.split(key, 300)]
+    found = kis.kurtosis_interval(jnp.asarray(p), key, resamples=300, confidence=confidence)
+    np.testing.assert_allclose(found.lower, np.quantile(values, 0.1), rtol=1e-10)
+    np.testing.assert_allclose(found.upper, np.quantile(values, 0.9), rtol=1e-10)
+    np.testing.assert_allclose(found.std, np.std(values), rtol=1e-10)
+
+
+def test_float32_with_a_mean_far_from_zero(rng):
+    p = rng.standard_t(6, size=(40, 40)) + 20
+    key = jax.random.key(0)
+    found = kis.kurtosis_interval(jnp.asarray(p, jnp.float32), key, resamples=200)
+    values = [explicit(p, draw_counts(k, 40)) for k in jax.random.split(key, 200)]
+    np.testing.assert_allclose(found.lower, np.quantile(values, 0.025), rtol=1e-3)
+    np.testing.assert_allclose(found.upper, np.quantile(values, 0.975), rtol=1e-3)
+
+
+def test_it_holds_the_truth_about_as_often_as_it_says():
+    """Products of uniform numbers, whose kurtosis is known: (1.8)^2 - 3."""
+
+    def one(key):
+        first, second = jax.random.split(key)
+        facts = jax.random.uniform(first, (60,), minval=-1)
+        return kis.kurtosis_interval(jnp.outer(facts, facts), second, resamples=200, confidence=0.9)
+
+    found = jax.vmap(one)(jax.random.split(jax.random.key(0), 200))
+    truth = 9 * 9 / 25 - 3
+    coverage = np.mean((found.lower < truth) & (truth < found.upper))
+    assert 0.82 < coverage < 0.96
+
+
+def test_more_facts_are_surer(rng):
+    p = jnp.asarray(rng.normal(size=(200, 200)), jnp.float32)
+    few = kis.kurtosis_interval(p[:20, :20], jax.random.key(0))
+    many = kis.kurtosis_interval(p, jax.random.key(0))
+    assert many.upper - many.lower < (few.upper - few.lower) / 3
+
+
+def test_traced_once_for_any_key(rng):
+    p, traces = jnp.asarray(rng.normal(size=(9, 9)), jnp.float32), []
+
+    @jax.jit
+    def run(p, key):
+        traces.append(1)
+        return kis.kurtosis_interval(p, key, resamples=10)
+
+    assert run(p, jax.random.key(0)).std != run(p, jax.random.key(1)).std
+    assert len(traces) == 1
+
+
+def test_bad_arguments_are_named():
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match="superposition: expected a square matrix"):
+        kis.kurtosis_interval(jnp.ones((2, 3)), key)
+    with pytest.raises(ValueError, match="resamples"):
+        kis.kurtosis_interval(jnp.ones((3, 3)), key, resamples=1)
+    with pytest.raises(ValueError, match="confidence"):
+        kis.kurtosis_interval(jnp.ones((3, 3)), key, confidence=95)
