@@ -101,7 +101,7 @@ class Whitener:
             if self.method == "cholesky":
                 row = matmul(matmul(row, self.factor), self.factor.T)
             else:
-                row = solve_rows(self.factor, solve_rows(self.factor, row, transpose=True))
+                row = solve_rows(self.factor, solve_rows(self.factor, row), transpose=True)
             return row[0] / self.scale
 
         def inverse(vector: Array) -> Array:
