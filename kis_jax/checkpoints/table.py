@@ -93,7 +93,7 @@ def match(
         re.escape(name.removeprefix(family.prefix) if bare else name)
         .replace(r"\{layer\}", r"\d+")
         .replace(r"\*", ".*")
-        for name in family.ignored
+        for name in (*family.ignored, *([family.tied_head] if family.tied_head else []))
     ]
     extra = [name for name in stored if name not in expected and not _any_match(patterns, name)]
     faults = [

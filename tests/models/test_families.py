@@ -31,3 +31,17 @@ def test_models_know_no_family_by_its_name():
         code = re.sub(r'"""[\s\S]*?"""|#.*', "", path.read_text()).lower()
         for name in FAMILIES:
             assert name not in code, f"{path.name} asks for {name}"
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+def test_a_tied_head_has_the_name_of_the_head_and_is_not_ignored(family):
+    """A copy that is ignored is never compared with the embedding."""
+    heads = {row.source for row in family.weights if row.target == "head.kernel"}
+    assert not heads & set(family.ignored)
+    if family.tied_head is not None:
+        assert heads == {family.tied_head}
+
+
+def test_families_that_read_tie_word_embeddings_declare_the_copy():
+    tied = {name for name, family in FAMILIES.items() if family.tied_head is not None}
+    assert tied == FAMILIES.keys() - {"gptj", "bert", "roberta", "distilbert"}

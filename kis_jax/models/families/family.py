@@ -168,8 +168,9 @@ class Family:
         parameters that a model does not have are not used.
       prefix: a prefix of the sources that checkpoints of the bare model leave out.
       ignored: tensors that a file may hold and that are left alone where no parameter needs
-        them, such as causal masks or a tied head; `{layer}` stands for any layer, `*` for
-        anything.
+        them, such as causal masks; `{layer}` stands for any layer, `*` for anything.
+      tied_head: the tensor that a file of a model with a tied head may hold as a copy of the
+        embedding; None if the family's heads are never tied.
       old_endings: what names of sources end in, and what they ended in in older checkpoints.
     """
 
@@ -179,6 +180,7 @@ class Family:
     weights: tuple[Weight, ...]
     prefix: str
     ignored: tuple[str, ...] = ()
+    tied_head: str | None = None
     old_endings: tuple[tuple[str, str], ...] = ()
 
     def bound(self, config: ModelConfig) -> Family:

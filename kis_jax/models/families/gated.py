@@ -132,5 +132,6 @@ def gated_family(
             *linear("head", "lm_head"),
         ),
         prefix="model.",
-        ignored=("lm_head.weight", LAYER + "self_attn.rotary_emb.inv_freq"),
+        ignored=(LAYER + "self_attn.rotary_emb.inv_freq",),
+        tied_head="lm_head.weight",
     )

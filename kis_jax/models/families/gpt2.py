@@ -72,5 +72,6 @@ FAMILY = Family(
         *linear("head", "lm_head"),
     ),
     prefix="transformer.",
-    ignored=("lm_head.weight", _LAYER + "attn.bias", _LAYER + "attn.masked_bias"),
+    ignored=(_LAYER + "attn.bias", _LAYER + "attn.masked_bias"),
+    tied_head="lm_head.weight",
 )

@@ -71,5 +71,6 @@ FAMILY = Family(
         *linear("head", "embed_out"),
     ),
     prefix="gpt_neox.",
-    ignored=("embed_out.weight", *(_LAYER + "attention." + name for name in _BUFFERS)),
+    ignored=tuple(_LAYER + "attention." + name for name in _BUFFERS),
+    tied_head="embed_out.weight",
 )
