@@ -62,12 +62,25 @@ def test_every_family_has_a_case():
         ),
         ("gemma2", {"sliding_window": None}, "sliding_window: expected int, found None"),
         ("roberta", {"pad_token_id": None}, "pad_token_id: expected 0 or more"),
+        ("llama", {"is_causal": False}, "found is_causal=False"),
+        ("gptj", {"is_causal": None}, "found is_causal=None"),
+        ("bert", {"is_causal": True}, "found is_causal=True"),
+        ("distilbert", {"is_causal": True}, "found is_causal=True"),
         ("distilbert", {"dim": "wide"}, "dim: expected int, found 'wide'"),
     ],
 )
 def test_what_is_not_computed_is_refused_by_name(family, attributes, message):
     with pytest.raises(ValueError, match=message):
         FAMILIES[family].read_config(BASES[family] | attributes)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_is_causal_may_say_what_the_family_is(family):
+    read = FAMILIES[family].read_config
+    config = read(BASES[family])
+    assert read(BASES[family] | {"is_causal": config.causal}) == config
+    with pytest.raises(ValueError, match="is_causal"):
+        read(BASES[family] | {"is_causal": not config.causal})
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "bert"])

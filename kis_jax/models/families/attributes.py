@@ -32,6 +32,9 @@ _IMMATERIAL = frozenset(
     """.split()
 )
 
+# A decoder's tokens see none after them; an encoder's reader says otherwise.
+_FIXED = {"is_causal": True}
+
 
 @dataclasses.dataclass(frozen=True)
 class Required:
@@ -96,17 +99,19 @@ def read_attributes(
         the file does not name it; the file's value must have its type. See `Required`,
         `OneOf`, `OrNone`.
       ignored: further attributes without bearing on what this library computes.
-      fixed: attributes with the one value that this library computes with.
+      fixed: attributes with the one value that this library computes with, which stands where
+        the file does not name them; `is_causal` is among them, True unless said otherwise.
 
     Returns:
       A value for each name in `defaults`.
 
     Raises:
-      ValueError: naming every attribute that is set and not understood (one that is None, False
-        or empty switches nothing on, and passes), or one that is missing or
-        of the wrong type.
+      ValueError: naming every attribute that is set and not understood, or one that is missing
+        or of the wrong type. One that is not understood passes where it is None, False, zero or
+        empty, which is how a switch is off; a name in `fixed` is held to its value even then,
+        and each attribute that changes the forward pass by being off must stand there.
     """
-    known, fixed = defaults.keys() | ignored | _IMMATERIAL, fixed or {}
+    known, fixed = defaults.keys() | ignored | _IMMATERIAL, {**_FIXED, **(fixed or {})}
     unknown = {
         name: value
         for name, value in config.items()

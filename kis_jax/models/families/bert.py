@@ -16,7 +16,7 @@ _DEFAULTS = {
     "type_vocab_size": 2,
     "layer_norm_eps": 1e-12,
 }
-_FIXED = {"position_embedding_type": "absolute"}
+_FIXED = {"position_embedding_type": "absolute", "is_causal": False}
 
 _IGNORED = frozenset({"directionality", "tie_word_embeddings"})
 

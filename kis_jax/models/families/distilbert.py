@@ -30,7 +30,7 @@ _IGNORED = frozenset(
 
 def read_config(config: Mapping[str, Any]) -> EncoderConfig:
     """The configuration of a DistilBERT from the attributes of its `config.json`."""
-    attributes = read_attributes(config, _DEFAULTS, ignored=_IGNORED)
+    attributes = read_attributes(config, _DEFAULTS, ignored=_IGNORED, fixed={"is_causal": False})
     width, heads = attributes["dim"], attributes["n_heads"]
     head_dim = check_multiple("dim", width, "n_heads", heads)
     return EncoderConfig(
