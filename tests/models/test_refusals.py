@@ -40,6 +40,25 @@ def test_every_family_has_a_case():
             {"rope_scaling": {"type": "linear", "factor": 2.0, "beta_fast": 3}},
             "found beta_fast",
         ),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+            "found partial_rotary_factor",
+        ),
+        ("llama", {"partial_rotary_factor": 0.5}, "found partial_rotary_factor=0.5"),
+        (
+            "gemma3_text",
+            {"rope_parameters": {"rope_type": "linear", "factor": 8.0}},
+            "rope_parameters: expected settings under full_attention and .* found factor, rope_typ",
+        ),
+        *(
+            (
+                "phi3",
+                {"rope_parameters": None, "rope_scaling": {"type": kind, "factor": 2.0}},
+                f"rope_type: expected one of default, longrope, found '{kind}'",
+            )
+            for kind in ("linear", "dynamic")
+        ),
         ("llama", {"head_dim": 3, "rope_parameters": None}, "found 3"),
         ("mistral", {"layer_types": ["full_attention"] * 2}, "found layer_types="),
         ("qwen2", {"use_mrope": True}, "found use_mrope=True"),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from kis_jax.models import Decoder, DecoderConfig
 from kis_jax.models.families.attributes import SIZES, OneOf, OrNone, read_sizes
 from kis_jax.models.families.family import Family, Weight, linear, norm
-from kis_jax.models.families.rotation import ROTARY_DEFAULTS, context_of, read_rotary
+from kis_jax.models.families.rotation import (
+    ROTARY_DEFAULTS,
+    ROTARY_KINDS,
+    context_of,
+    read_rotary,
+)
 from kis_jax.models.mlp import ACTIVATIONS
 
 DEFAULTS: dict[str, Any] = {
@@ -23,7 +28,11 @@ DEFAULTS: dict[str, Any] = {
 
 
 def read_gated(
-    family: str, attributes: Mapping[str, Any], *, activation: str = "hidden_act"
+    family: str,
+    attributes: Mapping[str, Any],
+    *,
+    activation: str = "hidden_act",
+    rotary_kinds: Collection[str] = ROTARY_KINDS,
 ) -> DecoderConfig:
     """The configuration of a gated decoder with norms before attention and MLP, and no biases.
 
@@ -31,9 +40,10 @@ def read_gated(
       family: its name.
       attributes: a value for each name in `DEFAULTS`.
       activation: name of the attribute that names the activation.
+      rotary_kinds: the scalings of positions that the family has.
     """
     sizes = read_sizes(attributes)
-    rotary = read_rotary(attributes, head_dim=sizes["head_dim"])
+    rotary = read_rotary(attributes, head_dim=sizes["head_dim"], kinds=rotary_kinds)
     return DecoderConfig(
         family=family,
         **sizes,

@@ -32,6 +32,12 @@ def read_config(config: Mapping[str, Any]) -> DecoderConfig:
     pattern = attributes["sliding_window_pattern"]
     slides = [(layer + 1) % pattern != 0 for layer in range(attributes["num_hidden_layers"])]
     by_type = attributes["rope_parameters"] or {}
+    if unknown := sorted(by_type.keys() - {"full_attention", "sliding_attention"}):
+        raise ValueError(
+            "config.json: rope_parameters: expected settings under full_attention and "
+            f"sliding_attention alone, found {', '.join(unknown)}; transformers does not read "
+            "these: move them under the kind of layer that they are for"
+        )
     far = {**attributes, "rope_parameters": by_type.get("full_attention")}
     near = {
         **attributes,

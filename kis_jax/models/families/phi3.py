@@ -36,7 +36,7 @@ def read_config(config: Mapping[str, Any]) -> DecoderConfig:
     attributes = read_attributes(config, _DEFAULTS, ignored=_IGNORED)
     layers = attributes["num_hidden_layers"]
     return dataclasses.replace(
-        read_gated("phi3", attributes),
+        read_gated("phi3", attributes, rotary_kinds=("default", "longrope")),
         windows=windows(None, attributes["sliding_window"], [True] * layers),
     )
 

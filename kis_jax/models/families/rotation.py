@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from kis_jax.models.families.attributes import OrNone, check_type
@@ -16,7 +16,7 @@ ROTARY_DEFAULTS: dict[str, Any] = {
     "rope_parameters": OrNone(dict),
 }
 
-_COMMON = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+_COMMON = {"rope_type", "type", "rope_theta"}
 _KEYS = {
     "default": set(),
     "linear": {"factor"},
@@ -36,15 +36,21 @@ _KEYS = {
     },
 }
 
+# Kinds of scaling, `"default"` for none, that transformers computes for families in general.
+ROTARY_KINDS = tuple(_KEYS)
 
-def read_rotary(attributes: Mapping[str, Any], *, head_dim: int) -> Rotary:
+
+def read_rotary(
+    attributes: Mapping[str, Any], *, head_dim: int, kinds: Collection[str] = ROTARY_KINDS
+) -> Rotary:
     """Rotary positions from a family's attributes.
 
     Args:
-      attributes: `rope_parameters` or, before transformers 5, `rope_theta`, `rope_scaling` and
-        `partial_rotary_factor`; also `max_position_embeddings`, and
-        `original_max_position_embeddings` where a family has it.
+      attributes: `rope_parameters` or, before transformers 5, `rope_theta` and `rope_scaling`;
+        also `max_position_embeddings`, and `original_max_position_embeddings` and
+        `partial_rotary_factor` where a family has them: others turn whole heads.
       head_dim: width of a head.
+      kinds: the kinds of scaling that the family has, of `ROTARY_KINDS`.
 
     Raises:
       ValueError: naming what is not understood.
@@ -54,15 +60,16 @@ def read_rotary(attributes: Mapping[str, Any], *, head_dim: int) -> Rotary:
     check_type("rope_parameters", found, dict)
     kind = found.get("rope_type", found.get("type", "default"))
     kind = "longrope" if kind == "su" else kind  # its name in the first files of Phi-3
-    if not isinstance(kind, str) or kind not in _KEYS:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(
-            f"config.json: rope_type: expected one of {', '.join(_KEYS)}, found {kind!r}, a "
+            f"config.json: rope_type: expected one of {', '.join(kinds)}, found {kind!r}, a "
             "scaling of positions that is not supported; use the checkpoint without it"
         )
-    if unknown := sorted(set(found) - _KEYS[kind] - _COMMON):
+    known = _KEYS[kind] | _COMMON | (attributes.keys() & {"partial_rotary_factor"})
+    if unknown := sorted(set(found) - known):
         raise ValueError(
             f"config.json: expected positions scaled by {kind} to have only "
-            f"{', '.join(sorted(_KEYS[kind] | _COMMON))}, found {', '.join(unknown)}"
+            f"{', '.join(sorted(known))}, found {', '.join(unknown)}"
         )
     fraction = found.get("partial_rotary_factor", attributes.get("partial_rotary_factor", 1.0))
     turned = int(head_dim * _positive("partial_rotary_factor", fraction))
