@@ -62,6 +62,8 @@ def test_every_family_has_a_case():
         ("llama", {"head_dim": 3, "rope_parameters": None}, "found 3"),
         ("mistral", {"layer_types": ["full_attention"] * 2}, "found layer_types="),
         ("qwen2", {"use_mrope": True}, "found use_mrope=True"),
+        ("qwen2", {"max_window_layers": -1}, "max_window_layers: expected a positive number"),
+        ("qwen2", {"max_window_layers": False}, "max_window_layers: expected int, found False"),
         ("qwen3", {"layer_types": ["full_attention"]}, "layer_types: expected 2 of sliding"),
         ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
         ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
@@ -91,6 +93,12 @@ def test_every_family_has_a_case():
 def test_what_is_not_computed_is_refused_by_name(family, attributes, message):
     with pytest.raises(ValueError, match=message):
         FAMILIES[family].read_config(BASES[family] | attributes)
+
+
+def test_no_layer_may_come_before_those_with_windows():
+    windows = {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 0}
+    config = FAMILIES["qwen2"].read_config(BASES["qwen2"] | {"layer_types": None} | windows)
+    assert config.windows == (3,) * config.num_layers
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -73,6 +73,17 @@ class OrNone:
     default: Any = None
 
 
+@dataclasses.dataclass(frozen=True)
+class OrZero:
+    """The default of a whole number that may also be zero.
+
+    Attributes:
+      default: its value where the file does not name it.
+    """
+
+    default: int
+
+
 # Sizes under the names that most families give them.
 SIZES = {
     "vocab_size": Required(int),
@@ -97,7 +108,7 @@ def read_attributes(
       config: the content of a `config.json`.
       defaults: each attribute that the family's reader understands, with the value it has where
         the file does not name it; the file's value must have its type. See `Required`,
-        `OneOf`, `OrNone`.
+        `OneOf`, `OrNone`, `OrZero`.
       ignored: further attributes without bearing on what this library computes.
       fixed: attributes with the one value that this library computes with, which stands where
         the file does not name them; `is_causal` is among them, True unless said otherwise.
@@ -145,6 +156,10 @@ def _value(config: Mapping[str, Any], name: str, default: Any) -> Any:
                 f"config.json: {name}: expected one of {', '.join(default.choices)}, "
                 f"found {value!r}"
             )
+    elif isinstance(default, OrZero):
+        kind, value = int, config.get(name, default.default)
+        if value == 0 and type(value) is int:
+            return 0
     else:
         kind, value = type(default), config.get(name, default)
     check_type(name, value, kind)

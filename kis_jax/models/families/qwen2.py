@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from kis_jax.models import DecoderConfig
-from kis_jax.models.families.attributes import OrNone, read_attributes
+from kis_jax.models.families.attributes import OrNone, OrZero, read_attributes
 from kis_jax.models.families.gated import DEFAULTS, NORMS_BEFORE, gated_family, read_gated, windows
 
 WINDOW_DEFAULTS: dict[str, Any] = {
     "use_sliding_window": False,
     "sliding_window": OrNone(int, 4096),
-    "max_window_layers": 28,
+    "max_window_layers": OrZero(28),
     "layer_types": OrNone(list),
 }
 
