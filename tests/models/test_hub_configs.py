@@ -29,6 +29,8 @@ PARAMETERS = {
     "google-bert/bert-base-uncased": 109_482_240 - 590_592,
     "FacebookAI/roberta-base": 124_645_632 - 590_592,
     "distilbert/distilbert-base-uncased": 66_362_880,
+    "cross-encoder/ms-marco-MiniLM-L6-v2": 22_713_216 - 147_840,
+    "deepset/roberta-base-squad2": 124_645_632 - 590_592,
 }
 
 

@@ -62,6 +62,11 @@ def test_every_family_has_a_case():
         ("llama", {"head_dim": 3, "rope_parameters": None}, "found 3"),
         ("mistral", {"layer_types": ["full_attention"] * 2}, "found layer_types="),
         ("qwen2", {"use_mrope": True}, "found use_mrope=True"),
+        (
+            "llama",
+            {"layer_types": ["full_attention", "sliding_attention"]},
+            "layer_types: expected full_attention throughout",
+        ),
         ("qwen2", {"max_window_layers": -1}, "max_window_layers: expected a positive number"),
         ("qwen2", {"max_window_layers": False}, "max_window_layers: expected int, found False"),
         ("qwen3", {"layer_types": ["full_attention"]}, "layer_types: expected 2 of sliding"),
@@ -93,6 +98,32 @@ def test_every_family_has_a_case():
 def test_what_is_not_computed_is_refused_by_name(family, attributes, message):
     with pytest.raises(ValueError, match=message):
         FAMILIES[family].read_config(BASES[family] | attributes)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_others_note_in_a_file_changes_nothing(family):
+    notes = {
+        "auto_map": {"AutoConfig": "configuration_x.XConfig"},
+        "_flash_attn_2_enabled": True,
+        "attn_implementation": "sdpa",
+        "model_max_length": 8,
+        "neftune_noise_alpha": 5.0,
+        "num_labels": 3,
+        "custom_pipelines": {"text-generation": {"impl": "x.Pipeline"}},
+        "sentence_transformers": {"version": "4.0.1"},
+        "sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity",
+        "language": "english",
+        "name": "x",
+    }
+    read = FAMILIES[family].read_config
+    assert read(BASES[family] | notes) == read(BASES[family])
+
+
+@pytest.mark.parametrize("family", ["llama", "olmo2"])
+def test_layers_may_be_listed_where_all_are_of_the_one_type(family):
+    read, base = FAMILIES[family].read_config, BASES[family]
+    layer_types = ["full_attention"] * base["num_hidden_layers"]
+    assert read(base | {"layer_types": layer_types}) == read(base)
 
 
 def test_no_layer_may_come_before_those_with_windows():

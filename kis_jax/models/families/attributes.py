@@ -9,26 +9,27 @@ from typing import Any
 
 # Attributes that every family's config.json may hold and that change nothing we compute: names
 # and versions, what training or generation does, heads of classifiers, which outputs a torch
-# program returns.
+# program returns and with which kernels, which code of others came with a file (it never runs).
 _IMMATERIAL = frozenset(
     """
-    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path _num_labels
-    architectures attention_dropout attention_probs_dropout_prob attn_pdrop bad_words_ids
-    begin_suppress_tokens bos_token_id cache_implementation chunk_size_feed_forward
-    classifier_dropout decoder_start_token_id diversity_penalty do_sample dtype early_stopping
-    embd_pdrop encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty
-    finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing
-    hidden_dropout hidden_dropout_prob id2label initializer_range label2id length_penalty
-    max_length min_length model_type no_repeat_ngram_size num_beam_groups num_beams
-    num_return_sequences output_attentions output_hidden_states output_past output_scores
-    pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
-    pooler_size_per_head pooler_type predict_special_tokens prefix problem_type
+    _attn_implementation _attn_implementation_autoset _commit_hash _flash_attn_2_enabled
+    _name_or_path _num_labels architectures attention_dropout attention_probs_dropout_prob
+    attn_implementation attn_pdrop auto_map bad_words_ids begin_suppress_tokens bos_token_id
+    cache_implementation chunk_size_feed_forward classifier_dropout custom_pipelines
+    decoder_start_token_id diversity_penalty do_sample dtype early_stopping embd_pdrop
+    encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task
+    forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout
+    hidden_dropout_prob id2label initializer_range label2id language length_penalty max_length
+    min_length model_max_length model_type name neftune_noise_alpha no_repeat_ngram_size
+    num_beam_groups num_beams num_labels num_return_sequences output_attentions output_hidden_states
+    output_past output_scores pad_token_id pooler_fc_size pooler_num_attention_heads
+    pooler_num_fc_layers pooler_size_per_head pooler_type predict_special_tokens prefix problem_type
     remove_invalid_values repetition_penalty resid_pdrop return_dict return_dict_in_generate
-    sep_token_id summary_activation summary_first_dropout summary_proj_to_labels summary_type
-    summary_use_proj suppress_tokens task_specific_params temperature tf_legacy_loss
-    tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript
-    transformers.js_config transformers_version typical_p unsloth_fixed unsloth_version
-    use_bfloat16 use_cache
+    sbert_ce_default_activation_function sentence_transformers sep_token_id summary_activation
+    summary_first_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens
+    task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p
+    torch_dtype torchscript transformers.js_config transformers_version typical_p unsloth_fixed
+    unsloth_version use_bfloat16 use_cache
     """.split()
 )
 
@@ -74,6 +75,17 @@ class OrNone:
 
 
 @dataclasses.dataclass(frozen=True)
+class AllOf:
+    """In place of a default: an attribute that may be missing, or a list of one value repeated.
+
+    Attributes:
+      value: the one value.
+    """
+
+    value: str
+
+
+@dataclasses.dataclass(frozen=True)
 class OrZero:
     """The default of a whole number that may also be zero.
 
@@ -108,7 +120,7 @@ def read_attributes(
       config: the content of a `config.json`.
       defaults: each attribute that the family's reader understands, with the value it has where
         the file does not name it; the file's value must have its type. See `Required`,
-        `OneOf`, `OrNone`, `OrZero`.
+        `OneOf`, `OrNone`, `OrZero`, `AllOf`.
       ignored: further attributes without bearing on what this library computes.
       fixed: attributes with the one value that this library computes with, which stands where
         the file does not name them; `is_causal` is among them, True unless said otherwise.
@@ -155,6 +167,14 @@ def _value(config: Mapping[str, Any], name: str, default: Any) -> Any:
             raise ValueError(
                 f"config.json: {name}: expected one of {', '.join(default.choices)}, "
                 f"found {value!r}"
+            )
+    elif isinstance(default, AllOf):
+        kind, value = list, config.get(name)
+        if value is None:
+            return None
+        if isinstance(value, list) and any(entry != default.value for entry in value):
+            raise ValueError(
+                f"config.json: {name}: expected {default.value} throughout, found {value}"
             )
     elif isinstance(default, OrZero):
         kind, value = int, config.get(name, default.default)

@@ -7,10 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from kis_jax.models import DecoderConfig
-from kis_jax.models.families.attributes import read_attributes
+from kis_jax.models.families.attributes import AllOf, read_attributes
 from kis_jax.models.families.gated import DEFAULTS, NORMS_BEFORE, gated_family, read_gated
 
-_DEFAULTS = {**DEFAULTS, "attention_bias": False, "mlp_bias": False}
+_DEFAULTS = {
+    **DEFAULTS,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "layer_types": AllOf("full_attention"),
+}
 
 # pretraining_tp splits products into parts with the same sum; the others are notes of those who
 # trained a model, which no program reads.

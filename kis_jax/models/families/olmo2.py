@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kis_jax.models import DecoderConfig
-from kis_jax.models.families.attributes import read_attributes
+from kis_jax.models.families.attributes import AllOf, read_attributes
 from kis_jax.models.families.gated import (
     DEFAULTS,
     NORMS_AFTER,
@@ -16,7 +16,12 @@ from kis_jax.models.families.gated import (
     read_gated,
 )
 
-_DEFAULTS = {**DEFAULTS, "rms_norm_eps": 1e-5, "attention_bias": False}
+_DEFAULTS = {
+    **DEFAULTS,
+    "rms_norm_eps": 1e-5,
+    "attention_bias": False,
+    "layer_types": AllOf("full_attention"),
+}
 
 
 def read_config(config: Mapping[str, Any]) -> DecoderConfig:

@@ -26,9 +26,8 @@ _DEFAULTS = {
     "sliding_window": OrNone(int),
 }
 
-# auto_map names code that came with the first files, which nothing here runs; no program reads
-# the others.
-_IGNORED = frozenset({"auto_map", "attention_bias", "full_attn_mod", "interpolate_factor"})
+# No program reads these.
+_IGNORED = frozenset({"attention_bias", "full_attn_mod", "interpolate_factor"})
 
 
 def read_config(config: Mapping[str, Any]) -> DecoderConfig:
