@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from kis_jax.models.config import ModelConfig
-from kis_jax.models.norms import RMSNorm
+from kis_jax.models.norms import LayerNorm, RMSNorm
 from kis_jax.models.rotary import rotate
 
 
@@ -22,7 +22,7 @@ class Attention(nnx.Module):
         config: ModelConfig,
         *,
         linear: Callable[..., nnx.Linear],
-        norm: Callable[..., nnx.LayerNorm | RMSNorm],
+        norm: Callable[..., LayerNorm | RMSNorm],
     ):
         """Makes the four projections, and norms of queries and keys where the model has them."""
         heads, shared = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
@@ -71,9 +71,11 @@ class Attention(nnx.Module):
             place = jnp.arange(mask.shape[1])
             seen = seen & (place[:, None] - place < window)
         if self.cap is None:
-            mixed = jax.nn.dot_product_attention(
-                query, key, value, mask=seen, scale=self.scale, is_causal=self.causal
-            )
+            # It makes float32 logits of bfloat16 by itself, which a user may have forbidden.
+            with jax.numpy_dtype_promotion("standard"):
+                mixed = jax.nn.dot_product_attention(
+                    query, key, value, mask=seen, scale=self.scale, is_causal=self.causal
+                )
         else:
             if self.causal:
                 seen = seen & jnp.tri(mask.shape[1], dtype=bool)

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from kis_jax.models.attention import Attention
 from kis_jax.models.config import DecoderConfig
 from kis_jax.models.mlp import MLP
-from kis_jax.models.norms import RMSNorm, make_norm
+from kis_jax.models.norms import LayerNorm, RMSNorm, make_norm
 from kis_jax.models.stack import (
     Shift,
     Tap,
@@ -34,7 +34,7 @@ class Block(nnx.Module):
     def __init__(self, config: DecoderConfig, dtype: DTypeLike, *, rngs: nnx.Rngs):
         """Makes the layer, its parameters in `dtype`."""
         linear = make_linear(dtype, rngs)
-        norm = functools.partial(make_norm, config, dtype=dtype, rngs=rngs)
+        norm = functools.partial(make_norm, config, dtype=dtype)
         self.parallel = config.parallel
         self.attention_norm = norm() if config.norms_before else None
         self.attention = Attention(config, linear=linear, norm=norm)
@@ -112,7 +112,7 @@ class Decoder(nnx.Module):
         self.blocks = stack(
             lambda rngs: Block(config, dtype, rngs=rngs), config.num_layers, rngs=rngs
         )
-        self.final_norm = make_norm(config, dtype=dtype, rngs=rngs)
+        self.final_norm = make_norm(config, dtype=dtype)
         if not config.tied_head:
             linear = make_linear(dtype, rngs)
             self.head = linear(config.width, config.vocab_size, use_bias=config.head_bias)
@@ -212,6 +212,6 @@ class Decoder(nnx.Module):
         return [kind.tables(positions, lengths) for kind in kinds if kind is not None]
 
 
-def _through(norm: nnx.LayerNorm | RMSNorm | None, x: Array) -> Array:
+def _through(norm: LayerNorm | RMSNorm | None, x: Array) -> Array:
     """What a norm makes of `x`; `x` itself where the model has none at this place."""
     return x if norm is None else norm(x)

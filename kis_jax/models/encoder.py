@@ -33,7 +33,7 @@ class EncoderBlock(nnx.Module):
     def __init__(self, config: EncoderConfig, dtype: DTypeLike, *, rngs: nnx.Rngs):
         """Makes the layer, its parameters in `dtype`."""
         linear = make_linear(dtype, rngs)
-        norm = functools.partial(make_norm, config, dtype=dtype, rngs=rngs)
+        norm = functools.partial(make_norm, config, dtype=dtype)
         self.attention = Attention(config, linear=linear, norm=norm)
         self.attention_norm = norm()
         self.mlp = MLP(config, linear=linear)
@@ -81,7 +81,7 @@ class Encoder(nnx.Module):
         self.positions = embedding(config.position_offset + config.context_length, config.width)
         if config.token_types:
             self.token_types = embedding(config.token_types, config.width)
-        self.embedding_norm = make_norm(config, dtype=dtype, rngs=rngs)
+        self.embedding_norm = make_norm(config, dtype=dtype)
         self.blocks = stack(
             lambda rngs: EncoderBlock(config, dtype, rngs=rngs), config.num_layers, rngs=rngs
         )
