@@ -132,7 +132,7 @@ def _tensors(model: Model, checkpoint: Checkpoint, changed: list[str]) -> dict[s
     entries: dict[str, list[Entry]] = {}
     for entry in checkpoint.entries:
         entries.setdefault(entry.source, []).append(entry)
-    for name, original in _copies(checkpoint.tensors, entries).items():
+    for name, original in checkpoint.copies.items():
         entries[name] = entries[original]
 
     def values(name: str) -> np.ndarray:
@@ -147,27 +147,6 @@ def _tensors(model: Model, checkpoint: Checkpoint, changed: list[str]) -> dict[s
         name: Unwritten(tensor.shape, tensor.dtype, functools.partial(values, name), tensor.forget)
         for name, tensor in checkpoint.tensors.items()
     }
-
-
-def _copies(
-    tensors: Mapping[str, StoredTensor], entries: Mapping[str, list[Entry]]
-) -> dict[str, str]:
-    """Tensors that no parameter reads and that repeat one that some parameter does.
-
-    Such as a head tied to the embedding, yet stored beside it: the two must stay the same.
-    """
-    copies = {}
-    for name, tensor in tensors.items():
-        for other in entries if name not in entries else ():
-            original = tensors[other]
-            if (
-                tensor.shape == original.shape
-                and tensor.dtype == original.dtype
-                and np.array_equal(tensor.array(), original.array())
-            ):
-                copies[name] = other
-                break
-    return copies
 
 
 def _edited(

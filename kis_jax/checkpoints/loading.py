@@ -15,9 +15,14 @@ from jax.typing import DTypeLike
 from transformers import PreTrainedTokenizerFast
 
 from kis_jax.checkpoints.hub import locate
-from kis_jax.checkpoints.opening import abstract_model, open_checkpoint, path_name
+from kis_jax.checkpoints.opening import (
+    Checkpoint,
+    abstract_model,
+    open_checkpoint,
+    path_name,
+)
 from kis_jax.checkpoints.opening import read_config as read_config
-from kis_jax.checkpoints.pieces import empty, read_into
+from kis_jax.checkpoints.pieces import empty, equal, read_into
 from kis_jax.checkpoints.table import Entry
 from kis_jax.checkpoints.tokenizers import load_tokenizer
 from kis_jax.models import Model
@@ -57,6 +62,7 @@ def load_model(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Model:
     if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"dtype: expected float32 or bfloat16, found {jnp.dtype(dtype).name}")
     checkpoint = open_checkpoint(directory)
+    _check_copies(checkpoint)
     graph, parameters = abstract_model(checkpoint.family, checkpoint.config, dtype)
     leaves = {path_name(path): leaf for path, leaf in parameters.items()}
     missing = collections.Counter(entry.target for entry in checkpoint.entries)
@@ -74,6 +80,18 @@ def load_model(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Model:
             filled[name] = jax.block_until_ready(jax.device_put(values.pop(name)))
     state = [(path, leaf.replace(filled[path_name(path)])) for path, leaf in parameters.items()]
     return nnx.merge(graph, nnx.from_flat_state(state))
+
+
+def _check_copies(checkpoint: Checkpoint) -> None:
+    """A tied head that is stored all the same is the embedding: torch would use it if it is not."""
+    tensors = checkpoint.tensors
+    for copy, original in checkpoint.copies.items():
+        if not equal(tensors[copy], tensors[original]):
+            raise ValueError(
+                f"{tensors[copy].path}: {copy}: expected the numbers of {original}, to which "
+                "config.json ties it, found others; if the head was trained apart, set "
+                "tie_word_embeddings to false in config.json, and if not, remove this tensor"
+            )
 
 
 def _by_source(entries: Iterable[Entry]) -> Iterator[Entry]:

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 from kis_jax.checkpoints.files import read_json, shortened
 from kis_jax.checkpoints.mapped import Shape, StoredTensor
-from kis_jax.checkpoints.table import Entry, match
+from kis_jax.checkpoints.table import Entry, copies, match
 from kis_jax.checkpoints.tensors import open_tensors
 from kis_jax.models import ModelConfig
 from kis_jax.models.families import FAMILIES, Family
@@ -32,6 +32,7 @@ class Checkpoint:
       config: of the model.
       tensors: all tensors of its files by their names, unread.
       entries: which of them make up which parameter.
+      copies: by name, tensors that must repeat another, and the name of that; none is read.
     """
 
     directory: Path
@@ -39,6 +40,7 @@ class Checkpoint:
     config: ModelConfig
     tensors: dict[str, StoredTensor]
     entries: list[Entry]
+    copies: dict[str, str]
 
 
 def open_checkpoint(directory: Path) -> Checkpoint:
@@ -58,9 +60,10 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         )
     shapes = parameter_shapes(family, config)
     entries = match(family, shapes, {n: t.shape for n, t in tensors.items()}, directory)
-    for name in dict.fromkeys(entry.source for entry in entries):
+    repeated = copies(family, entries, tensors)
+    for name in dict.fromkeys((*(entry.source for entry in entries), *repeated)):
         _check_dtype(name, tensors[name])
-    return Checkpoint(directory, family, config, tensors, entries)
+    return Checkpoint(directory, family, config, tensors, entries, repeated)
 
 
 def read_config(directory: Path) -> tuple[Family, ModelConfig]:

@@ -37,6 +37,18 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
+def equal(left: StoredTensor, right: StoredTensor) -> bool:
+    """Whether two tensors of one shape hold the same numbers; whatever their dtypes."""
+    ours, theirs = left.array(), right.array()
+    for piece in pieces(ours):
+        same = bool((ours[piece] == theirs[piece]).all())
+        left.forget()
+        right.forget()
+        if not same:
+            return False
+    return True
+
+
 def read_into(target: np.ndarray, name: str, tensor: StoredTensor, layout: Layout) -> None:
     """Fills a parameter, or one layer of it, from a tensor, and converts its dtype.
 

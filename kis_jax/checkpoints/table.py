@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 from kis_jax.checkpoints.files import listed
@@ -89,19 +89,22 @@ def match(
         for entry in entries
     ]
     expected = {entry.source: entry.shape for entry in entries}
+    shaped = expected | {
+        copy: expected[original] for copy, original in copies(family, entries, stored).items()
+    }
     patterns = [
         re.escape(name.removeprefix(family.prefix) if bare else name)
         .replace(r"\{layer\}", r"\d+")
         .replace(r"\*", ".*")
-        for name in (*family.ignored, *([family.tied_head] if family.tied_head else []))
+        for name in family.ignored
     ]
-    extra = [name for name in stored if name not in expected and not _any_match(patterns, name)]
+    extra = [name for name in stored if name not in shaped and not _any_match(patterns, name)]
     faults = [
         *(f"missing {name}" for name in expected if name not in stored),
         *(f"unknown {name}" for name in extra),
         *(
             f"{name} of shape {stored[name]} where config.json asks for {shape}"
-            for name, shape in expected.items()
+            for name, shape in shaped.items()
             if name in stored and stored[name] != shape
         ),
     ]
@@ -112,6 +115,18 @@ def match(
             "together and that the download is whole"
         )
     return entries
+
+
+def copies(family: Family, entries: Iterable[Entry], stored: Iterable[str]) -> dict[str, str]:
+    """Stored tensors that no parameter reads, as they are to repeat one that some parameter does.
+
+    Such as a head that is tied to the embedding, yet stored beside it. Whether it does repeat the
+    embedding is not known before it is read.
+    """
+    sources = {entry.target: entry.source for entry in entries}
+    if family.tied_head in sources.values() or family.tied_head not in stored:
+        return {}
+    return {family.tied_head: sources["embedding.embedding"]}
 
 
 def _stored_name(name: str, family: Family, stored: Mapping[str, Shape]) -> str:

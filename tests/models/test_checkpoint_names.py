@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from kis_jax.checkpoints import pieces
 from kis_jax.checkpoints.loading import load_model
 from tests import golden
 
@@ -18,9 +19,7 @@ LEFTOVERS = {
         "gpt_neox.layers.1.attention.masked_bias",
         "gpt_neox.layers.1.attention.rotary_emb.inv_freq",
     ],
-    "gpt_neox_in_turn": ["embed_out.weight"],
     "llama": ["model.layers.1.self_attn.rotary_emb.inv_freq"],
-    "llama_llama3": ["lm_head.weight"],
     "bert": [
         "bert.embeddings.position_ids",
         "bert.pooler.dense.weight",
@@ -38,7 +37,8 @@ def copy(tmp_path):
     """Copies a golden checkpoint, its tensors changed by a function."""
 
     def make(name, change):
-        directory = shutil.copytree(golden.DIRECTORY / name, tmp_path / name)
+        directory = tmp_path / name
+        shutil.copytree(golden.DIRECTORY / name, directory, dirs_exist_ok=True)
         tensors = change(load_file(directory / "model.safetensors"))
         save_file(tensors, directory / "model.safetensors")
         return directory
@@ -56,6 +56,33 @@ def assert_same(directory, name):
 def test_what_no_model_needs_is_left_alone(copy, name):
     extra = {tensor: np.ones((2, 3), np.float32) for tensor in LEFTOVERS[name]}
     assert_same(copy(name, lambda tensors: {**tensors, **extra}), name)
+
+
+TIED = {
+    "gpt2_tied": ("lm_head.weight", "transformer.wte.weight"),
+    "gpt_neox_in_turn": ("embed_out.weight", "gpt_neox.embed_in.weight"),
+    "llama_llama3": ("lm_head.weight", "model.embed_tokens.weight"),
+}
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_a_tied_head_that_is_stored_must_be_the_embedding(copy, name, monkeypatch):
+    """Torch uses a stored head that differs, whatever the config says."""
+    monkeypatch.setattr(pieces, "_PIECE", 100)
+    head, embedding = TIED[name]
+
+    def changed(tensors):
+        other = tensors[embedding].copy()
+        other[-1, -1] += 1
+        return {**tensors, head: other}
+
+    assert_same(copy(name, lambda tensors: {**tensors, head: tensors[embedding]}), name)
+    directory = copy(name, changed)
+    with pytest.raises(ValueError, match=f"{head}: expected the numbers of {embedding}.*others"):
+        load_model(directory)
+    directory = copy(name, lambda tensors: {**tensors, head: tensors[embedding][1:]})
+    with pytest.raises(ValueError, match=rf"{head} of shape \(.* where config.json asks for"):
+        load_model(directory)
 
 
 @pytest.mark.parametrize(
