@@ -9,9 +9,21 @@ from kis_jax.checkpoints.loading import load_model
 from tests import golden
 from tests.golden.cases import CASES
 
-# bfloat16 has 8 bits, and up to four layers to lose some of them: the largest and the mean error,
-# as shares of the largest value.
-BFLOAT16_BOUNDS = 0.06, 0.006
+# What bfloat16, which has 8 bits, has been measured to lose in one model of each structure: the
+# largest and the mean error of outputs, then of keys, as shares of their largest value. Machines
+# sum in other orders, so up to twice as much passes.
+BFLOAT16_ERRORS = {
+    "gpt2_untied": (0.0105, 0.0020, 0.0097, 0.0009),
+    "gptj": (0.0088, 0.0014, 0.0104, 0.0008),
+    "gpt_neox_parallel": (0.0101, 0.0019, 0.0109, 0.0008),
+    "llama_llama3": (0.0168, 0.0028, 0.0123, 0.0008),
+    "qwen3": (0.0227, 0.0033, 0.0200, 0.0007),
+    "gemma2": (0.0310, 0.0035, 0.0176, 0.0007),
+    "gemma3": (0.0199, 0.0021, 0.0095, 0.0005),
+    "olmo2": (0.0296, 0.0033, 0.0083, 0.0004),
+    "phi3_longrope": (0.0229, 0.0028, 0.0098, 0.0007),
+    "roberta": (0.0107, 0.0019, 0.0074, 0.0007),
+}
 
 
 @jax.jit
@@ -58,17 +70,14 @@ def test_equals_the_torch_that_is_installed(name, tmp_path):
     assert_equal(model, tokens, mask, None if headless else outputs, keys)
 
 
-# One for each structure, not for each option.
-@pytest.mark.parametrize(
-    "name",
-    ["gpt2_untied", "gptj", "gpt_neox_parallel", "llama_llama3", "qwen3"]
-    + ["gemma2", "gemma3", "olmo2", "phi3_longrope", "roberta"],
-)
-def test_bfloat16_is_within_its_bounds(name):
+@pytest.mark.parametrize("name", BFLOAT16_ERRORS)
+def test_bfloat16_loses_what_it_is_known_to(name):
     tokens, mask, outputs, keys = stored(name)
     model = load_model(golden.DIRECTORY / name, dtype=jnp.bfloat16)
     found, found_keys = outputs_and_keys(model, jnp.asarray(tokens), jnp.asarray(mask))
     assert found.dtype == jnp.float32 and found_keys.dtype == jnp.bfloat16
+    errors = []
     for ours, theirs in ((found[mask], outputs[mask]), (found_keys[:, mask], keys[:, mask])):
-        errors = np.abs(np.asarray(ours, np.float32) - theirs) / np.abs(theirs).max()
-        assert errors.max() < BFLOAT16_BOUNDS[0] and errors.mean() < BFLOAT16_BOUNDS[1]
+        shares = np.abs(np.asarray(ours, np.float32) - theirs) / np.abs(theirs).max()
+        errors += [shares.max(), shares.mean()]
+    assert np.all(np.array(errors) < 2 * np.array(BFLOAT16_ERRORS[name])), errors
