@@ -1,4 +1,8 @@
-"""The config.json files of well-known models, as they stand on the hub, read as what they are."""
+"""Files like the config.json of well-known models, read as what these are.
+
+Their attributes were typed out, not downloaded: what their authors publish, as far as we know it.
+The factors of Phi-3's long positions, 48 each, are invented where a test needs them.
+"""
 
 import json
 from pathlib import Path
@@ -37,7 +41,7 @@ PARAMETERS = {
 def attributes_of(name):
     attributes = json.loads(json.dumps(CONFIGS[name]))
     if name == "microsoft/Phi-3-mini-128k-instruct":
-        scaling = attributes["rope_scaling"]
+        scaling = attributes["rope_scaling"]  # its factors are invented
         scaling["short_factor"] = [1.0 + 0.05 * i for i in range(48)]
         scaling["long_factor"] = [1.0 + i for i in range(48)]
     return attributes

@@ -1,5 +1,7 @@
 """What a checkpoint's configuration asks for and this library does not compute is refused."""
 
+import math
+
 import pytest
 
 from kis_jax.models.families import FAMILIES
@@ -172,22 +174,58 @@ JUNK = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_junk_is_read_or_refused_and_never_breaks_the_reader(family):
-    read_config, base = FAMILIES[family].read_config, BASES[family]
-    names = [*base, "rope_scaling", "rope_theta", "sliding_window_pattern", "rotary_pct"]
+# Where null, or no entry at all, stands for a rule of the family, and where zero is a number.
+NULLABLE = {
+    "n_inner", "num_key_value_heads", "head_dim", "sliding_window", "layer_types",
+    "final_logit_softcapping", "attn_logit_softcapping", "rope_parameters",
+    "factor", "attention_factor",
+}  # fmt: skip
+FROM_ZERO = {"pad_token_id", "max_window_layers"}
+
+
+def may_be_read(name, value, instead_of):
+    """Whether a value may change what is read: those of another type may not."""
+    if value is None or value == {}:
+        return name in NULLABLE
+    if isinstance(value, bool) or isinstance(instead_of, bool):
+        return isinstance(value, bool) and isinstance(instead_of, bool)
+    if not isinstance(value, (int, float)) or not isinstance(instead_of, (int, float, type(None))):
+        return False
+    return 0 < value < math.inf or (value == 0 and name in FROM_ZERO)
+
+
+def assert_junk_is_refused_or_changes_nothing(read, base, names):
+    """Of each name in turn, read with each piece of junk in place of what `base` holds."""
+    before = read(base)
     for name in names:
         for value in JUNK:
             try:
-                config = read_config(base | {name: value})
+                config = read(base | {name: value})
             except ValueError as error:
                 assert str(error).startswith("config.json: ")
             else:
                 hash(config)
+                fine = config == before or may_be_read(name, value, base.get(name))
+                assert fine, f"{name}={value!r} is read as {config}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_junk_is_refused_or_changes_nothing(family):
+    names = ["rope_scaling", "rope_theta", "sliding_window_pattern", "rotary_pct", "unheard_of"]
+    base = BASES[family]
+    assert_junk_is_refused_or_changes_nothing(FAMILIES[family].read_config, base, [*base, *names])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_unheard_of_attribute_is_refused_if_it_is_on(family):
+    for value in JUNK:
+        if value:
+            with pytest.raises(ValueError, match="unheard_of="):
+                FAMILIES[family].read_config(BASES[family] | {"unheard_of": value})
 
 
 @pytest.mark.parametrize("kind", ["linear", "dynamic", "llama3", "longrope"])
-def test_junk_in_scaled_positions_is_read_or_refused(kind):
+def test_junk_in_scaled_positions_is_refused_or_changes_nothing(kind):
     scaling = {
         "rope_type": kind,
         "factor": 2.0,
@@ -205,11 +243,12 @@ def test_junk_in_scaled_positions_is_read_or_refused(kind):
         "longrope": scaling.keys() - {"low_freq_factor", "high_freq_factor"},
     }[kind]
     base = {key: value for key, value in scaling.items() if key in known} | {"rope_type": kind}
-    read_config = FAMILIES["llama"].read_config
-    assert read_config(BASES["llama"] | {"rope_scaling": base}).rotary.scaling is not None
-    for name in [*base, "rope_theta", "partial_rotary_factor"]:
-        for value in JUNK:
-            try:
-                hash(read_config(BASES["llama"] | {"rope_scaling": base | {name: value}}))
-            except ValueError as error:
-                assert str(error).startswith("config.json: ")
+
+    def reader(family, **attributes):
+        whole = BASES[family] | attributes
+        return lambda base: FAMILIES[family].read_config(whole | {"rope_scaling": base})
+
+    llama, neox = reader("llama"), reader("gpt_neox", rotary_pct=1.0)
+    assert llama(base).rotary.scaling is not None
+    assert_junk_is_refused_or_changes_nothing(llama, base, [*base, "rope_theta"])
+    assert_junk_is_refused_or_changes_nothing(neox, base, ["partial_rotary_factor"])
