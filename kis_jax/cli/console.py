@@ -84,7 +84,11 @@ def _inspection_rows(found: Inspection) -> Iterator[tuple[str, str]]:
     yield f"memory of a scan, {memory.dtype}", ""
     yield "  weights", _bytes(memory.weights)
     yield "  second moments", f"{_bytes(memory.second_moments)} (layers x d x d, float32)"
-    yield "  activations", f"{_bytes(memory.activations)} ({memory.token_budget:,} tokens at once)"
+    yield (
+        "  activations",
+        f"{_bytes(memory.activations)} ({memory.token_budget:,} tokens at once, texts cut at "
+        f"{memory.document_length:,})",
+    )
     yield "  sums on the host", f"{_bytes(memory.host_second_moments)} (float64)"
     yield (
         f"fits {found.device}?",
@@ -96,6 +100,8 @@ def _inspection_rows(found: Inspection) -> Iterator[tuple[str, str]]:
             else ""
         ),
     )
+    if memory.longest_text < shape.context_length:
+        yield "longest text that fits", f"{memory.longest_text:,} tokens"
     yield "", ""
     yield f"cost of C, {cost.tokens:,} tokens", ""
     yield "  forward pass", f"{cost.forward_per_token:.3g} FLOP a token"

@@ -17,8 +17,12 @@ def inspect(
         Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass of a scan.")
     ] = "float32",
     num_documents: Annotated[
-        int, typer.Option(help="Documents for C, each as long as the model's context.")
+        int, typer.Option(help="Documents for C, each as long as they may be.")
     ] = 100_000,
+    document_length: Annotated[
+        int | None,
+        typer.Option(help="Cut documents at so many tokens. [default: the context, at most 4096]"),
+    ] = None,
     tokens: Annotated[int | None, typer.Option(help="Tokens for C, in place of documents.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:
@@ -30,7 +34,13 @@ def inspect(
     from kis_jax.cli import console
     from kis_jax.scale.inspection import inspect_model
 
-    found = inspect_model(model, dtype=dtype, num_documents=num_documents, tokens=tokens)
+    found = inspect_model(
+        model,
+        dtype=dtype,
+        num_documents=num_documents,
+        document_length=document_length,
+        tokens=tokens,
+    )
     if json:
         console.print_json(found)
     else:

@@ -6,16 +6,15 @@ import dataclasses
 import math
 
 import jax
-import jax.numpy as jnp
 
 from kis_jax.checkpoints.adapter import MEMORY
 from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.mapped import Shape
 from kis_jax.checkpoints.opening import open_checkpoint, parameter_shapes, read_config
 from kis_jax.checkpoints.tensors import has_weights
-from kis_jax.data.batches import bytes_per_token, device_memory, host_memory, token_budget
 from kis_jax.models import ModelConfig
 from kis_jax.models.families import Family
+from kis_jax.scale.memory import ScanMemory, checked_length, scan_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,43 +64,13 @@ class StoredWeights:
 
 
 @dataclasses.dataclass(frozen=True)
-class ScanMemory:
-    """Bytes that a scan holds at once.
-
-    Attributes:
-      dtype: of the forward pass.
-      weights: the parameters in that dtype.
-      second_moments: sums of all layers in float32, `layers * d * d`.
-      token_budget: the most tokens run at once.
-      activations: of one layer for so many tokens.
-      host_second_moments: the float64 sums on the host.
-      device: what the device holds; on a CPU, which is its own host, all of the above.
-      host: what the host holds besides.
-      device_available: the device's memory.
-      host_available: the machine's memory.
-      fits: whether both are enough.
-    """
-
-    dtype: str
-    weights: int
-    second_moments: int
-    token_budget: int
-    activations: int
-    host_second_moments: int
-    device: int
-    host: int
-    device_available: int
-    host_available: int
-    fits: bool
-
-
-@dataclasses.dataclass(frozen=True)
 class ScanCost:
     """Floating-point operations of the pass that measures C at all layers.
 
     Attributes:
       tokens: how many are counted.
-      forward_per_token: of the forward pass, attention at full context; no logits are computed.
+      forward_per_token: of the forward pass, attention at the full length of a text; no logits
+        are computed.
       second_moment_per_token: of adding each token's keys to C, `2 * layers * d * d`; products
         that use the symmetry of C take down to half of that.
       total: of all tokens.
@@ -137,7 +106,12 @@ class Inspection:
 
 
 def inspect_model(
-    model: str, *, dtype: str = "float32", num_documents: int = 100_000, tokens: int | None = None
+    model: str,
+    *,
+    dtype: str = "float32",
+    num_documents: int = 100_000,
+    document_length: int | None = None,
+    tokens: int | None = None,
 ) -> Inspection:
     """Reads a model's configuration and the headers of its files; no weights are read.
 
@@ -146,7 +120,8 @@ def inspect_model(
     Args:
       model: a local directory, a hub name, or "factlm".
       dtype: of the forward pass, "float32" or "bfloat16".
-      num_documents: for C, each as long as the context: the most that a scan would read.
+      num_documents: for C, each of the most tokens that a scan would read of it.
+      document_length: tokens at which texts are cut; if None, what a scan takes without it.
       tokens: for C, in place of documents.
 
     Raises:
@@ -174,15 +149,16 @@ def inspect_model(
         files = len({tensor.path for tensor in checkpoint.tensors.values()})
         weights = StoredWeights(files, sum(dtypes.values()), dtypes)
     shapes = parameter_shapes(family, config)
-    num_tokens = num_documents * config.context_length if tokens is None else tokens
+    length = checked_length(document_length, config)
+    num_tokens = num_documents * length if tokens is None else tokens
     return Inspection(
         model=model,
         directory=str(directory),
         device=jax.local_devices()[0].device_kind,
         architecture=_architecture(family, config, shapes, names),
         weights=weights,
-        memory=_memory(config, shapes, dtype),
-        cost=_cost(config, shapes, num_tokens),
+        memory=scan_memory(config, shapes, dtype, length),
+        cost=_cost(config, shapes, num_tokens, length),
     )
 
 
@@ -211,36 +187,12 @@ def _memory_tensor(family: Family, stored: set[str] | None) -> str:
     return name.removeprefix(family.prefix)
 
 
-def _memory(config: ModelConfig, shapes: dict[str, Shape], dtype: str) -> ScanMemory:
-    weights = sum(map(math.prod, shapes.values())) * jnp.dtype(dtype).itemsize
-    squares = config.num_layers * config.mlp_width**2
-    budget = token_budget(config)
-    activations = budget * bytes_per_token(config)
-    device, host = weights + 4 * squares + activations, 8 * squares
-    available, host_available = device_memory(), host_memory()
-    if jax.local_devices()[0].platform == "cpu":
-        device, host = device + host, 0
-    return ScanMemory(
-        dtype=dtype,
-        weights=weights,
-        second_moments=4 * squares,
-        token_budget=budget,
-        activations=activations,
-        host_second_moments=8 * squares,
-        device=device,
-        host=host,
-        device_available=available,
-        host_available=host_available,
-        fits=device <= available and host <= host_available,
-    )
-
-
-def _cost(config: ModelConfig, shapes: dict[str, Shape], tokens: int) -> ScanCost:
+def _cost(config: ModelConfig, shapes: dict[str, Shape], tokens: int, length: int) -> ScanCost:
     matrices = sum(
         math.prod(shape)
         for name, shape in shapes.items()
         if name.startswith("blocks.") and len(shape) > 2
     )
-    attention = 4 * config.num_layers * config.context_length * config.num_heads * config.head_dim
+    attention = 4 * config.num_layers * length * config.num_heads * config.head_dim
     forward, gram = 2 * matrices + attention, 2 * config.num_layers * config.mlp_width**2
     return ScanCost(tokens, forward, gram, tokens * (forward + gram))

@@ -41,6 +41,7 @@ def measure_second_moments(
             inputs.corpus,
             store,
             token_budget=inputs.token_budget,
+            document_length=inputs.document_length,
             on_batch=on_batch,
         )
     tokens, d = int(moments.count[0]), inputs.config.mlp_width

@@ -10,7 +10,7 @@ from kis_jax.checkpoints import hub
 from kis_jax.checkpoints.loading import load_model, read_config
 from kis_jax.checkpoints.tensors import open_tensors
 from kis_jax.data import batches
-from kis_jax.scale import inspection
+from kis_jax.scale import memory
 from kis_jax.scale.inspection import inspect_model
 from tests import golden
 
@@ -38,10 +38,10 @@ def test_what_is_told_is_so(kis, name):
     assert (shape["key_dimension"], shape["width"]) == (d, m)
     assert found["weights"]["bytes"] == sum(t.array().nbytes for t in tensors.values())
     assert found["weights"]["dtypes"].keys() >= {"float32"}
-    memory = found["memory"]
-    assert memory["weights"] == sum(leaf.nbytes for leaf in jax.tree.leaves(model))
-    assert memory["second_moments"] == 4 * layers * d * d
-    assert memory["fits"] is True
+    held = found["memory"]
+    assert held["weights"] == sum(leaf.nbytes for leaf in jax.tree.leaves(model))
+    assert held["second_moments"] == 4 * layers * d * d
+    assert held["fits"] is True
     cost = found["cost"]
     assert cost["second_moment_per_token"] == 2 * layers * d * d
     per_token = cost["forward_per_token"] + cost["second_moment_per_token"]
@@ -100,12 +100,44 @@ def test_the_table_says_whether_a_scan_fits(kis, monkeypatch):
         assert words in out
     _, config = read_config(hub.locate("factlm"))
     needed = inspect_model("factlm").memory.device
-    monkeypatch.setattr(inspection, "token_budget", lambda config: 1)
+    monkeypatch.setattr(memory, "token_budget", lambda config: 1)
     least = inspect_model("factlm").memory.device
-    assert needed - least == 4095 * batches.bytes_per_token(config)
+    context = config.context_length
+    assert needed - least == (4096 - context) * batches.bytes_per_token(config, context)
     for available, fits in ((least, "yes:"), (least - 1, "no:")):
-        monkeypatch.setattr(inspection, "device_memory", lambda available=available: available)
+        monkeypatch.setattr(memory, "device_memory", lambda available=available: available)
         assert fits in kis("inspect")[1]
+
+
+def test_a_long_context_fits_as_far_as_its_texts_do(kis, monkeypatch, tmp_path):
+    """A text of 131,072 tokens of a Llama 3.2 1B would need terabytes, one of 4,096 does not."""
+    config = {
+        "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192,
+        "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "vocab_size": 128_256, "max_position_embeddings": 131_072, "tie_word_embeddings": True,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for module in (memory, batches):
+        monkeypatch.setattr(module, "device_memory", lambda: 30 * 2**30)
+        monkeypatch.setattr(module, "host_memory", lambda: 30 * 2**30)
+    usual = inspect(kis, tmp_path)["memory"]
+    assert usual["document_length"] == usual["token_budget"] == 4096 and usual["fits"]
+    longest = usual["longest_text"]
+    assert 4096 < longest < 131_072
+    fits, longer, full = (
+        inspect(kis, tmp_path, "--document-length", length)["memory"]
+        for length in (longest, longest + 1, 131_072)
+    )
+    assert fits["fits"] and not longer["fits"] and not full["fits"]
+    assert full["activations"] > 4 * 2**40
+    assert f"{longest:,} tokens" in kis("inspect", tmp_path)[1]
+    status, _, error = kis(
+        "scan", tmp_path, "--facts", "a", "--corpus", "b", "--document-length", longest + 1
+    )
+    assert status == 2 and f"pass --document-length {longest}, which cuts" in error
+    for length in (0, 131_073):
+        status, _, error = kis("inspect", tmp_path, "--document-length", length)
+        assert status == 2 and "document_length: expected 1 to 131072 tokens" in error
 
 
 def test_half_the_precision_takes_half_the_memory(kis):
