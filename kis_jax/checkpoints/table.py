@@ -124,9 +124,10 @@ def copies(family: Family, entries: Iterable[Entry], stored: Iterable[str]) -> d
     embedding is not known before it is read.
     """
     sources = {entry.target: entry.source for entry in entries}
-    if family.tied_head in sources.values() or family.tied_head not in stored:
+    head = family.tied_head
+    if head is None or head in sources.values() or head not in stored:
         return {}
-    return {family.tied_head: sources["embedding.embedding"]}
+    return {head: sources["embedding.embedding"]}
 
 
 def _stored_name(name: str, family: Family, stored: Mapping[str, Shape]) -> str:
