@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from kis_jax.checkpoints.companions import COMPANIONS
 from kis_jax.checkpoints.files import find, listed, write_directory_atomically
 from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.mapped import StoredTensor
@@ -25,16 +26,6 @@ from kis_jax.models import Model
 
 _MARK = "kis_jax"  # in the header of every file of weights that an export writes
 
-# What of a checkpoint is copied as it is: all that belongs to a model and is no weights.
-_COMPANIONS = frozenset(
-    """
-    LICENSE LICENSE.md LICENSE.txt NOTICE NOTICE.txt added_tokens.json chat_template.jinja
-    chat_template.json config.json generation_config.json merges.txt sentencepiece.bpe.model
-    special_tokens_map.json spiece.model tokenizer.json tokenizer.model tokenizer_config.json
-    vocab.json vocab.txt
-    """.split()
-)
-
 
 def export(
     model: Model,
@@ -47,8 +38,9 @@ def export(
     """Writes a model, edited or not, as a checkpoint that torch transformers loads.
 
     What was not changed keeps the bits of the checkpoint that the model came from: weights in
-    that checkpoint's dtype, whatever the model computes in, and every other file. A changed
-    number is rounded to the dtype of the tensor in which it stands. Memory holds the model and
+    that checkpoint's dtype, whatever the model computes in, and the files of configuration,
+    tokenizer and license that transformers has names for. A changed number is rounded to the
+    dtype of the tensor in which it stands. Memory holds the model and
     one tensor; nothing stands under the final name before all of it is written.
 
     Args:
@@ -89,7 +81,7 @@ def export(
     tensors = _tensors(model, checkpoint, changed)
     with write_directory_atomically(directory) as temporary:
         write_weights(temporary, tensors, metadata=metadata, max_shard_size=max_shard_size)
-        for name in sorted(_COMPANIONS):
+        for name in sorted(COMPANIONS):
             if (path := find(checkpoint.directory, name)) is not None:
                 shutil.copyfile(path, temporary / name)
     return sorted(changed)
@@ -118,7 +110,7 @@ def _check_replaceable(directory: Path, source: Path) -> None:
     if not names:
         return
     weights = {path.name for path in weight_files(directory)} if "config.json" in names else set()
-    foreign = sorted(names - weights - _COMPANIONS - {INDEX})
+    foreign = sorted(names - weights - COMPANIONS - {INDEX})
     if foreign or not weights or any(_MARK not in read_metadata(directory / w) for w in weights):
         raise ValueError(
             f"{directory}: expected an empty directory, or one that holds an earlier export and "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 
-def find(directory: Path, name: str) -> Path | None:
+def find(directory: Path, name: str, *, folder: Path | None = None) -> Path | None:
     """The path of a checkpoint's file, checked before it is opened; None if there is none.
 
     Symbolic links may stay within the directory. In the layout of HuggingFace's cache,
@@ -22,6 +22,7 @@ def find(directory: Path, name: str) -> Path | None:
     Args:
       directory: of the checkpoint.
       name: of a file in it, with no folder.
+      folder: of the file, if it lies deeper; links may go as far as those of `directory`.
 
     Raises:
       ValueError: if the name has a folder, the file lies outside, or it is no regular file (a
@@ -32,7 +33,7 @@ def find(directory: Path, name: str) -> Path | None:
             f"{directory}: expected the name of a file in this directory, found {name!r}, which "
             "points elsewhere; do not trust this checkpoint"
         )
-    path = directory / name
+    path = (folder or directory) / name
     try:
         target = path.resolve(strict=True)
     except FileNotFoundError:

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import kis_jax as kis
+from kis_jax import factlm
 from kis_jax.checkpoints import loading
 from kis_jax.checkpoints.loading import load_model
 from tests import golden
@@ -371,6 +372,32 @@ def test_a_tokenizer_must_not_be_linked_from_elsewhere(directory, name):
     (directory / name).symlink_to(f"../{name}")
     with pytest.raises(ValueError, match=f"{name}: expected a file within"):
         kis.load(directory)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.4.0.json", "additional_chat_templates/x.jinja"])
+def test_what_a_tokenizer_may_open_besides_must_not_be_linked_from_elsewhere(directory, name):
+    """Names that tokenizer_config.json gives, and a folder of templates."""
+    shutil.copy(factlm.model_directory() / "tokenizer.json", directory)
+    settings = {"fast_tokenizer_files": ["tokenizer.4.0.json"]}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    secret = directory.parent / "secret"
+    shutil.copy(directory / "tokenizer.json", secret)
+    (directory / name).parent.mkdir(exist_ok=True)
+    (directory / name).symlink_to(secret)
+    with pytest.raises(ValueError, match=f"{name}: expected a file within .*, found a link to"):
+        kis.load(directory)
+
+
+def test_a_folder_of_templates_in_the_hubs_cache_is_followed(directory):
+    home = directory.parent / "models--someone--gpt2"
+    snapshot = shutil.copytree(directory, home / "snapshots" / "0123abcd")
+    shutil.copy(factlm.model_directory() / "tokenizer.json", snapshot)
+    (home / "blobs").mkdir()
+    (home / "blobs" / "1").write_text("{{ messages }}")
+    (snapshot / "additional_chat_templates").mkdir()
+    (snapshot / "additional_chat_templates" / "x.jinja").symlink_to("../../../blobs/1")
+    _, tokenizer = kis.load(snapshot)
+    assert tokenizer is not None
 
 
 @pytest.mark.parametrize("name", ["", "\0", "x" * 5000, "..\\x", "a/b/c"])

@@ -78,7 +78,23 @@ def test_load_gives_no_tokenizer_where_there_is_none(directory):
         kis.load(directory, dtype=jnp.int8)
 
 
-def test_a_hub_name_is_fetched_without_pickles(directory, monkeypatch):
+TOP = {"config.json", "tokenizer.model", "spiece.model", "chat_template.jinja", "LICENSE"}
+SHARDS = {"model.safetensors.index.json", "model-00001-of-00002.safetensors"}
+LEFT = {
+    "onnx/model.onnx", "onnx/config.json", "original/model.safetensors", "consolidated.safetensors",
+    "pytorch_model.bin", "tf_model.h5", "model.fp16.safetensors", "training.json", "README.md",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("weights", "others"),
+    [
+        ({"model.safetensors"}, SHARDS | {"flax_model.msgpack"}),
+        (SHARDS, {"flax_model.msgpack"}),
+        ({"flax_model.msgpack"}, set()),
+    ],
+)
+def test_of_a_hub_name_one_set_of_weights_is_fetched(directory, monkeypatch, weights, others):
     asked = {}
 
     def snapshot_download(name, allow_patterns):
@@ -86,10 +102,30 @@ def test_a_hub_name_is_fetched_without_pickles(directory, monkeypatch):
         return str(directory)
 
     monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(hub, "list_repo_files", lambda name: [*TOP, *weights, *others, *LEFT])
     model, _ = kis.load("someone/gpt2-small")
     assert_same_models(model, load_model(SOURCE))
-    assert "*.safetensors" in asked["someone/gpt2-small"]
-    assert not any("bin" in pattern or "pt" in pattern for pattern in asked["someone/gpt2-small"])
+    assert set(asked["someone/gpt2-small"]) == TOP | weights
+
+
+def test_a_hub_name_with_pickles_alone_is_not_fetched(monkeypatch):
+    monkeypatch.setattr(hub, "list_repo_files", lambda name: [*TOP, *LEFT])
+    monkeypatch.setattr(hub, "snapshot_download", None)
+    with pytest.raises(ValueError, match="someone/old: .*if its weights are pickles"):
+        kis.load("someone/old")
+
+
+def test_without_a_network_a_hub_name_is_what_the_cache_has_of_it(directory, monkeypatch):
+    def refuse(name):
+        raise OSError("no network")
+
+    def snapshot_download(name, local_files_only):
+        assert local_files_only
+        return str(directory)
+
+    monkeypatch.setattr(hub, "list_repo_files", refuse)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
+    assert_same_models(kis.load("someone/gpt2-small")[0], load_model(SOURCE))
 
 
 def test_without_a_network_the_remedy_is_a_local_directory():
