@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +15,12 @@ from kis_jax.models.config import DecoderConfig
 from kis_jax.models.mlp import MLP
 from kis_jax.models.norms import LayerNorm, RMSNorm, make_norm
 from kis_jax.models.stack import (
-    Shift,
-    Tap,
-    check_tokens,
+    RunBlock,
+    Stacked,
     make_embedding,
     make_linear,
     positions_of,
     precision,
-    scan_layers,
-    stack,
 )
 
 
@@ -74,11 +70,8 @@ class Block(nnx.Module):
         return x + values + attended if self.parallel else x + values, keys
 
 
-class Decoder(nnx.Module):
-    """A decoder with its layers stacked along a leading axis of `blocks` and run by one scan.
-
-    Float32 parameters are multiplied at full float32 precision on every device; bfloat16 ones
-    with float32 sums where the hardware offers them, and float32 norms and softmax.
+class Decoder(Stacked[DecoderConfig]):
+    """A decoder, which gives logits of the next token, `(b, t, v)`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -103,56 +96,16 @@ class Decoder(nnx.Module):
           dtype: of parameters and computation, float32 or bfloat16.
           rngs: of the initial parameters.
         """
-        self.config = config
-        self.dtype = jnp.dtype(dtype)
-        embedding = make_embedding(dtype, rngs)
-        self.embedding = embedding(config.vocab_size, config.width)
+        super().__init__(config, Block, dtype=dtype, rngs=rngs)
         if config.rotary is None:
-            self.positions = embedding(config.context_length, config.width)
-        self.blocks = stack(
-            lambda rngs: Block(config, dtype, rngs=rngs), config.num_layers, rngs=rngs
-        )
+            self.positions = make_embedding(dtype, rngs)(config.context_length, config.width)
         self.final_norm = make_norm(config, dtype=dtype)
         if not config.tied_head:
             linear = make_linear(dtype, rngs)
             self.head = linear(config.width, config.vocab_size, use_bias=config.head_bias)
 
-    def __call__(
-        self,
-        tokens: Array,
-        mask: Array | None = None,
-        *,
-        tap: Tap | None = None,
-        shift: Shift | None = None,
-    ) -> Any:
-        """Logits of the next token; with a tap, also what it takes from every layer.
-
-        Args:
-          tokens: `(b, t)` int, t at most the context length.
-          mask: `(b, t)` bool or 0 and 1, False at padding, on either side; None if there is none.
-            Positions count the tokens that the mask admits.
-          tap: a function of one layer's MLP keys `(b, t, d)` and the mask, run inside the scan
-            over layers. Nothing of shape `(layers, b, t, d)` comes to be.
-          shift: added to one layer's MLP output.
-
-        Returns:
-          Logits `(b, t, v)` in float32. With a tap `(logits, tapped)`, where `tapped` holds the
-          tap's results stacked over layers. Under `jit`, logits that are not used cost nothing.
-
-        Raises:
-          ValueError: if `tokens` is not a matrix of integers, or longer than the context, or
-            `mask` has another shape.
-        """
-        tokens = jnp.asarray(tokens)
-        mask = jnp.ones(tokens.shape, bool) if mask is None else jnp.asarray(mask).astype(bool)
-        x = self.embed(tokens, mask)
-        x, tapped = self.run(x, mask, tap=tap, shift=shift)
-        logits = self.logits(x)
-        return logits if tap is None else (logits, tapped)
-
     def embed(self, tokens: Array, mask: Array) -> Array:
         """The residual stream before the first layer, `(b, t, width)`."""
-        check_tokens(tokens, mask, self.config)
         x = self.embedding(tokens)
         if self.config.embedding_scale != 1.0:
             x = x * jnp.asarray(self.config.embedding_scale, self.dtype)
@@ -160,15 +113,8 @@ class Decoder(nnx.Module):
             x = x + self.positions(positions_of(mask))
         return x
 
-    def run(
-        self,
-        x: Array,
-        mask: Array,
-        *,
-        tap: Tap | None = None,
-        shift: Shift | None = None,
-    ) -> tuple[Array, Any]:
-        """Runs all layers over a residual stream: the stream after them, and what was tapped."""
+    def layers(self, mask: Array) -> tuple[RunBlock, tuple[Array, Array] | None]:
+        """What runs a layer; each has its own window, and whether that is one, if any has."""
         tables = self._rotations(mask)
 
         def run_block(
@@ -183,12 +129,9 @@ class Decoder(nnx.Module):
                     )
             return block(x, mask, shift, window=window, rotation=rotation)
 
-        with precision(self.dtype):
-            return scan_layers(
-                run_block, self.blocks, x, mask, self._windows(), tap=tap, shift=shift
-            )
+        return run_block, self._windows()
 
-    def logits(self, x: Array) -> Array:
+    def finish(self, x: Array) -> Array:
         """Logits of the next token from the residual stream after the last layer."""
         x = self.final_norm(x)
         with precision(self.dtype):

@@ -97,6 +97,11 @@ def test_bad_tokens_are_named(case):
         model(jnp.zeros((1, 5)))
 
 
+def test_every_model_is_called_and_run_in_one_way():
+    for method in ("__call__", "run"):
+        assert not any(method in vars(kind) for kind in (Decoder, Encoder))
+
+
 _SIZES = {
     "family": "none",
     "vocab_size": 31,
