@@ -111,10 +111,23 @@ def match(
     if faults:
         raise ValueError(
             f"{where}: expected exactly the tensors of a {family.name} of the shape in "
-            f"config.json, found {listed(faults)}; check that weights and config.json belong "
-            "together and that the download is whole"
+            f"config.json, found {listed(faults)}; {_remedy(family, entries, stored)}"
         )
     return entries
+
+
+def _remedy(family: Family, entries: Iterable[Entry], stored: Mapping[str, Shape]) -> str:
+    """What to do about a checkpoint that does not match; one without a head alone is not torn."""
+    missing = [entry.target for entry in entries if entry.source not in stored]
+    if not missing or any(target.partition(".")[0] != "head" for target in missing):
+        return "check that weights and config.json belong together and that the download is whole"
+    ways = ["save the model again together with its head, as AutoModelForCausalLM loads it"]
+    if family.tied_head is not None:
+        ways.append(
+            "set tie_word_embeddings to true in a copy of config.json, which changes logits but "
+            "neither keys nor C"
+        )
+    return f"the model was saved without its head: {', or '.join(ways)}"
 
 
 def copies(family: Family, entries: Iterable[Entry], stored: Iterable[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Tensors that real checkpoints hold beside those of today's torch models, and older names."""
 
+import json
 import shutil
 
 import jax
@@ -9,7 +10,9 @@ from safetensors.numpy import load_file, save_file
 
 from kis_jax.checkpoints import pieces
 from kis_jax.checkpoints.loading import load_model
+from kis_jax.models.families import FAMILIES
 from tests import golden
+from tests.golden.cases import CASES
 
 LEFTOVERS = {
     "gpt2_tied": ["transformer.h.0.attn.bias", "transformer.h.1.attn.masked_bias"],
@@ -131,3 +134,38 @@ def test_a_tensor_that_would_change_the_result_is_refused(copy, name, tensor):
     directory = copy(name, lambda tensors: {**tensors, tensor: np.ones(16, np.float32)})
     with pytest.raises(ValueError, match=f"unknown {tensor}"):
         load_model(directory)
+
+
+def without_head(name):
+    head = FAMILIES[CASES[name].config.model_type].weights[-2].source.removesuffix("weight")
+    return lambda tensors: {k: v for k, v in tensors.items() if not k.startswith(head)}
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_neox_parallel", "gpt2_untied"])
+def test_a_model_saved_without_its_head_has_its_keys_where_the_head_is_tied(copy, name):
+    directory = copy(name, without_head(name))
+    message = "the model was saved without its head: save .*, or set tie_word_embeddings to true"
+    with pytest.raises(ValueError, match=message):
+        load_model(directory)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+
+    def keys(directory):
+        tokens = jax.numpy.arange(8)[None]
+        return load_model(directory)(tokens, tap=lambda keys, mask: keys)[1]
+
+    np.testing.assert_array_equal(keys(directory), keys(golden.DIRECTORY / name))
+
+
+def test_a_head_that_cannot_be_tied_must_be_saved(copy):
+    with pytest.raises(ValueError, match="without its head: save [^,]*, as [^,]*$"):
+        load_model(copy("gptj", without_head("gptj")))
+
+
+def test_more_than_a_head_missing_is_another_matter(copy):
+    def tear(tensors):
+        kept = without_head("llama")(tensors)
+        return {key: kept[key] for key in kept if key != "model.norm.weight"}
+
+    with pytest.raises(ValueError, match="missing .*model.norm.weight.* the download is whole"):
+        load_model(copy("llama", tear))
