@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,19 +128,46 @@ def write_directory_atomically(directory: Path) -> Iterator[Path]:
     is for the caller to know. On failure the temporary directory is removed.
     """
     directory = directory.resolve()
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
-    former = directory.with_name(f".{directory.name}.{os.getpid()}.former")
-    temporary.mkdir(parents=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own, so that what a killed process left behind is in nobody's way; the
+    # directories are made within it, as mkdtemp lets nobody else read its own.
+    place = tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.", suffix=".partial")
+    temporary, former = Path(place, "new"), Path(place, "former")
     try:
+        temporary.mkdir()
         yield temporary
-        if directory.exists():
-            directory.rename(former)
         try:
+            if directory.exists():
+                directory.rename(former)
             temporary.rename(directory)
-        except OSError:
-            if former.exists():
+        except BaseException:  # an interrupt between the two as well
+            if former.exists() and not directory.exists():
                 former.rename(directory)
             raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(former, ignore_errors=True)
+        if directory.exists() or not former.exists():  # else it is all that is left
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def check_replaceable(
+    directory: Path, *, kind: str, foreign: Callable[[Path], Collection[str]]
+) -> None:
+    """Checks that nothing is lost when a directory is replaced.
+
+    Args:
+      directory: that is about to be written; it need not exist.
+      kind: of what may be replaced, for messages.
+      foreign: names in a directory that is not empty and that are not of that kind.
+
+    Raises:
+      ValueError: if it holds anything foreign, or is a file.
+    """
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise ValueError(f"{directory}: expected the name of a directory, found a file")
+    if any(directory.iterdir()) and (found := foreign(directory)):
+        raise ValueError(
+            f"{directory}: expected an empty directory, or one that holds an earlier {kind} and "
+            f"nothing else, found {listed(sorted(found))}; name a new one"
+        )
