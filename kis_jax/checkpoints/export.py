@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,19 +11,16 @@ import jax
 import numpy as np
 
 from kis_jax.checkpoints.companions import COMPANIONS
-from kis_jax.checkpoints.files import find, listed, write_directory_atomically
+from kis_jax.checkpoints.files import check_replaceable, find, write_directory_atomically
 from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.mapped import StoredTensor
 from kis_jax.checkpoints.opening import Checkpoint, open_checkpoint
 from kis_jax.checkpoints.pieces import pieces
-from kis_jax.checkpoints.safetensors_header import read_metadata
 from kis_jax.checkpoints.saving import parameters_of, part_of
 from kis_jax.checkpoints.table import Entry
 from kis_jax.checkpoints.tensors import INDEX, weight_files
-from kis_jax.checkpoints.writing import Unwritten, write_weights
+from kis_jax.checkpoints.writing import Unwritten, is_marked, mark, write_weights
 from kis_jax.models import Model
-
-_MARK = "kis_jax"  # in the header of every file of weights that an export writes
 
 
 def export(
@@ -76,7 +72,9 @@ def export(
             f"found {checkpoint.config} in {checkpoint.directory}"
         )
     directory = Path(directory)
-    _check_replaceable(directory, checkpoint.directory)
+    if directory.exists() and directory.samefile(checkpoint.directory):
+        raise ValueError(f"{directory}: expected another directory than the source; name a new one")
+    check_replaceable(directory, kind="export", foreign=_foreign)
     changed: list[str] = []
     tensors = _tensors(model, checkpoint, changed)
     with write_directory_atomically(directory) as temporary:
@@ -88,7 +86,7 @@ def export(
 
 
 def _checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    reserved = {"format": "pt", _MARK: importlib.metadata.version("kis_jax")}
+    reserved = mark()
     for name, value in metadata.items():
         if not isinstance(name, str) or not isinstance(value, str) or name in reserved:
             raise ValueError(
@@ -98,24 +96,14 @@ def _checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     return reserved | dict(metadata)
 
 
-def _check_replaceable(directory: Path, source: Path) -> None:
-    """Nothing is lost that an export has not written."""
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise ValueError(f"{directory}: expected the name of a directory, found a file")
-    if directory.samefile(source):
-        raise ValueError(f"{directory}: expected another directory than the source; name a new one")
+def _foreign(directory: Path) -> set[str]:
+    """What an export has not written; everything, where there is no file of weights of one."""
     names = {path.name for path in directory.iterdir()}
-    if not names:
-        return
-    weights = {path.name for path in weight_files(directory)} if "config.json" in names else set()
-    foreign = sorted(names - weights - COMPANIONS - {INDEX})
-    if foreign or not weights or any(_MARK not in read_metadata(directory / w) for w in weights):
-        raise ValueError(
-            f"{directory}: expected an empty directory, or one that holds an earlier export and "
-            f"nothing else, found {listed(foreign or sorted(names))}; name a new one"
-        )
+    try:
+        weights = {path.name for path in weight_files(directory) if is_marked(path)}
+    except ValueError:  # none, or not all
+        weights = set()
+    return names - weights - COMPANIONS - {INDEX} if weights else names
 
 
 def _tensors(model: Model, checkpoint: Checkpoint, changed: list[str]) -> dict[str, Unwritten]:

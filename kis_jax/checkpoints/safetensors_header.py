@@ -43,6 +43,20 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
     Raises:
       ValueError: if the file is truncated or corrupt in a way that the header shows.
     """
+    return _opened(path)[1]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The free-form strings in the header of a file.
+
+    Raises:
+      ValueError: as `open_safetensors`.
+    """
+    return _opened(path)[0]
+
+
+def _opened(path: Path) -> tuple[dict[str, str], dict[str, StoredTensor]]:
+    """Metadata and tensors."""
     file = MappedFile(path)
     try:
         return _read_header(file)
@@ -53,14 +67,7 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
         ) from None
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The free-form strings in the header of a file that `open_safetensors` has accepted."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return header.get("__metadata__", {})
-
-
-def _read_header(file: MappedFile) -> dict[str, StoredTensor]:
+def _read_header(file: MappedFile) -> tuple[dict[str, str], dict[str, StoredTensor]]:
     length = int.from_bytes(file.bytes(0, 8), "little")
     body = 8 + length
     if len(file) < 8 or length > min(_LONGEST_HEADER, len(file) - 8):
@@ -83,7 +90,7 @@ def _read_header(file: MappedFile) -> dict[str, StoredTensor]:
         end = stop
     if body + end != len(file):
         raise ValueError(f"{body + end} bytes by its header, {len(file)} in fact")
-    return tensors
+    return metadata, tensors
 
 
 def _tensor(file: MappedFile, start: int, shape: tuple[int, ...], dtype: np.dtype) -> StoredTensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -12,10 +13,26 @@ import numpy as np
 
 from kis_jax.checkpoints.mapped import Shape
 from kis_jax.checkpoints.pieces import pieces
-from kis_jax.checkpoints.safetensors_header import DTYPES
+from kis_jax.checkpoints.safetensors_header import DTYPES, read_metadata
 from kis_jax.checkpoints.tensors import INDEX, SINGLE
 
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+_MARK = "kis_jax"  # in the header of every file of weights that may be replaced later
+
+
+def mark() -> dict[str, str]:
+    """Metadata for a file that a later run may replace, as `is_marked` tells."""
+    return {"format": "pt", _MARK: importlib.metadata.version("kis_jax")}
+
+
+def is_marked(path: Path) -> bool:
+    """Whether a file is one of safetensors that was written with `mark`."""
+    try:
+        return _MARK in read_metadata(path)
+    except ValueError:  # another format, or damaged
+        return False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -189,6 +189,25 @@ def test_a_directory_that_holds_something_else_is_left_alone(directory, tmp_path
     assert (out / "thesis.tex").exists() and (foreign / "outputs.npz").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("flax_model.msgpack", b"\x80"),
+        ("model.safetensors", b""),
+        ("model.safetensors", b"\xff" * 64),
+        ("model.safetensors", b"\x02" + bytes(7) + b"[]"),
+    ],
+)
+def test_weights_that_are_not_an_exports_are_left_alone(directory, tmp_path, name, content):
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copy(directory / "config.json", out)
+    (out / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"an earlier export and nothing else, found .*{name}"):
+        export(load_model(directory), out, source=directory)
+    assert (out / name).read_bytes() == content
+
+
 def test_a_full_disk_leaves_what_was_there(directory, tmp_path):
     """A limit on the size of files stands for the disk."""
     model = load_model(directory)
