@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from jax import Array
 
-from kis_jax.checkpoints.files import write_directory_atomically
+from kis_jax import factlm
+from kis_jax.checkpoints.files import check_replaceable, find, write_directory_atomically
 from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.opening import read_config
-from kis_jax.checkpoints.writing import Unwritten, write_safetensors
+from kis_jax.checkpoints.writing import Unwritten, is_marked, mark, write_safetensors
+from kis_jax.core.ledger import Edit
 from kis_jax.models import DecoderConfig, ModelConfig
 from kis_jax.models.families import Family, Weight
 from kis_jax.models.families.family import AsIs, Transposed
@@ -22,23 +22,7 @@ MEMORY = "blocks.mlp.output.kernel"  # the second matrix of the MLP, which edits
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-class LowRank(Protocol):
-    """What an adapter takes of an `Edit`: its update is `directions.T @ residuals`."""
-
-    @property
-    def directions(self) -> Array:
-        """`(n, d)`."""
-        ...
-
-    @property
-    def residuals(self) -> Array:
-        """`(n, m)`."""
-        ...
-
-
-def save_adapter(
-    edits: Mapping[int, LowRank], directory: str | Path, *, source: str | Path
-) -> None:
+def save_adapter(edits: Mapping[int, Edit], directory: str | Path, *, source: str | Path) -> None:
     """Writes edits as a LoRA adapter, which `peft` loads beside the model, or merges into it.
 
     An edit of n facts is an adapter of rank n: the directions are its `lora_A`, the residuals
@@ -48,7 +32,7 @@ def save_adapter(
 
     Args:
       edits: by the layer whose second MLP matrix they update.
-      directory: that is made; an earlier adapter in it is replaced.
+      directory: that is made; an earlier adapter of this function in it is replaced.
       source: the model that was edited; only its configuration is read.
 
     Raises:
@@ -58,8 +42,8 @@ def save_adapter(
     Example:
       >>> import tempfile
       >>> import jax.numpy as jnp
-      >>> from types import SimpleNamespace
-      >>> edit = SimpleNamespace(directions=jnp.ones((2, 512)), residuals=jnp.ones((2, 128)))
+      >>> from kis_jax.core.ledger import Edit
+      >>> edit = Edit(directions=jnp.ones((2, 512)), residuals=jnp.ones((2, 128)))
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     save_adapter({3: edit}, folder, source="factlm")
       ...     config = json.loads((Path(folder) / "adapter_config.json").read_text())
@@ -68,9 +52,10 @@ def save_adapter(
 
     Reference: Hu et al. 2021 (arXiv 2106.09685), LoRA.
     """
-    family, config = read_config(locate(source))
+    found = locate(source)
+    family, config = read_config(found)
     directory = Path(directory)
-    _check_replaceable(directory)
+    check_replaceable(directory, kind="adapter of save_adapter", foreign=_foreign)
     factors = {layer: _factors(edit, layer, config) for layer, edit in sorted(edits.items())}
     if not factors:
         raise ValueError("edits: expected an edit of one layer at least, found none")
@@ -79,7 +64,7 @@ def save_adapter(
     attributes = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM" if isinstance(config, DecoderConfig) else "FEATURE_EXTRACTION",
-        "base_model_name_or_path": str(source),
+        "base_model_name_or_path": str(found if source == factlm.NAME else source),
         "target_modules": list(modules.values()),
         "r": rank,
         "lora_alpha": rank,
@@ -101,7 +86,7 @@ def save_adapter(
     with write_directory_atomically(directory) as temporary:
         text = json.dumps(attributes, indent=2) + "\n"
         (temporary / _CONFIG).write_text(text, encoding="utf-8")
-        write_safetensors(temporary / _WEIGHTS, tensors, metadata={"format": "pt"})
+        write_safetensors(temporary / _WEIGHTS, tensors, metadata=mark())
 
 
 def memory_module(family: Family, config: ModelConfig, layer: int) -> str:
@@ -130,7 +115,7 @@ def _stored_as_is(family: Family) -> bool:
     return isinstance(layout, AsIs)
 
 
-def _factors(edit: LowRank, layer: int, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+def _factors(edit: Edit, layer: int, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
     """`lora_A` (r, d) and `lora_B` (m, r), with `lora_B @ lora_A` the transposed update."""
     if not 0 <= layer < config.num_layers:
         raise ValueError(
@@ -156,14 +141,11 @@ def _factors(edit: LowRank, layer: int, config: ModelConfig) -> tuple[np.ndarray
     return a, b
 
 
-def _check_replaceable(directory: Path) -> None:
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise ValueError(f"{directory}: expected the name of a directory, found a file")
+def _foreign(directory: Path) -> set[str]:
+    """What `save_adapter` has not written; everything, where the adapter is somebody else's."""
     names = {path.name for path in directory.iterdir()}
-    if not names <= {_CONFIG, _WEIGHTS}:
-        raise ValueError(
-            f"{directory}: expected an empty directory, or one that holds an earlier adapter and "
-            f"nothing else, found {min(names - {_CONFIG, _WEIGHTS})}; name a new one"
-        )
+    try:
+        ours = find(directory, _WEIGHTS) is not None and is_marked(directory / _WEIGHTS)
+    except ValueError:  # a link to elsewhere, or a pipe
+        ours = False
+    return names - {_CONFIG, _WEIGHTS} if ours else names

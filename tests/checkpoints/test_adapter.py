@@ -1,20 +1,24 @@
 import json
-from types import SimpleNamespace
+import shutil
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
+import kis_jax as kis
 from kis_jax.checkpoints import save_adapter
+from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.loading import load_model, read_config
+from kis_jax.core.ledger import Edit
 from kis_jax.models import DecoderConfig
 from tests import golden
 
 
 def edit_of(config, n, seed=0):
     rng = np.random.default_rng(seed)
-    return SimpleNamespace(
+    return Edit(
         directions=jnp.asarray(rng.standard_normal((n, config.mlp_width)), jnp.float32),
         residuals=jnp.asarray(rng.standard_normal((n, config.width)), jnp.float32),
     )
@@ -87,8 +91,8 @@ def test_faults_are_named(tmp_path):
     source = golden.DIRECTORY / "gpt2_tied"
     _, config = read_config(source)
     good = edit_of(config, 2)
-    bad = SimpleNamespace(directions=good.directions * jnp.inf, residuals=good.residuals)
-    turned = SimpleNamespace(directions=good.residuals, residuals=good.directions)
+    bad = Edit(directions=good.directions * jnp.inf, residuals=good.residuals)
+    turned = Edit(directions=good.residuals, residuals=good.directions)
     for edits, message in (
         ({}, "edits: expected an edit of one layer at least"),
         ({3: good}, "edits: expected layers of the model, 0 to 2, found 3"),
@@ -103,3 +107,43 @@ def test_faults_are_named(tmp_path):
     (tmp_path / "a" / "README.md").write_text("")
     with pytest.raises(ValueError, match="nothing else, found README.md"):
         save_adapter({0: good}, tmp_path / "a", source=source)
+
+
+def test_the_adapter_of_somebody_else_is_left_alone(tmp_path):
+    source, folder = golden.DIRECTORY / "gpt2_tied", tmp_path / "a"
+    _, config = read_config(source)
+    save_adapter({0: edit_of(config, 2)}, folder, source=source)
+    weights = folder / "adapter_model.safetensors"
+    save_file(load_file(weights), weights, metadata={"format": "pt"})
+    before = weights.read_bytes()
+    for content in (before, b"", b"\xff" * 64):
+        weights.write_bytes(content)
+        with pytest.raises(ValueError, match="expected an empty directory, or one .*earlier adap"):
+            save_adapter({0: edit_of(config, 2)}, folder, source=source)
+        assert weights.read_bytes() == content
+    shutil.rmtree(folder)
+    save_adapter({0: edit_of(config, 2)}, folder, source=source)
+
+
+def test_the_base_model_is_named_by_its_directory(tmp_path):
+    _, config = read_config(locate("factlm"))
+    save_adapter({0: edit_of(config, 1)}, tmp_path / "a", source="factlm")
+    attributes = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert read_config(Path(attributes["base_model_name_or_path"]))[1] == config
+
+
+def test_an_edit_of_many_facts_is_no_larger_than_its_matrix(tmp_path):
+    """More facts in turn than the matrix has rows: the adapter has the rank of the matrix."""
+    source = golden.DIRECTORY / "gpt2_tied"
+    model = load_model(source)
+    d, m, n = model.config.mlp_width, model.config.width, 150
+    rng = np.random.default_rng(0)
+    keys = jnp.asarray(rng.standard_normal((n, d)), jnp.float32)
+    values = jnp.asarray(rng.standard_normal((n, m)), jnp.float32)
+    kernel = model.blocks.mlp.output.kernel[...][1]
+    edit = kis.edit_sequential(kernel, keys, values, kis.whitener(jnp.eye(d)))
+    save_adapter({1: edit}, tmp_path / "a", source=source)
+    tensors = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    (a,), (b,) = ([v for k, v in tensors.items() if part in k] for part in ("lora_A", "lora_B"))
+    assert len(a) == min(d, m) < n
+    np.testing.assert_allclose(b.astype(np.float64) @ a, delta(edit).T, rtol=1e-4, atol=1e-4)
