@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
@@ -92,6 +93,19 @@ def read_json(directory: Path, name: str) -> dict[str, Any]:
         raise ValueError(f"{path}: expected JSON, found {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A map of pairs.
+
+    Raises:
+      ValueError: if a name comes twice: one of the two would be lost.
+    """
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        twice = collections.Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the name {twice!r} twice")
     return content
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from kis_jax.checkpoints.files import without_duplicates
 from kis_jax.checkpoints.mapped import MappedFile, StoredTensor
 
 _ARRAY = 1  # Flax's code for an array among msgpack's extensions
@@ -27,14 +28,15 @@ def open_msgpack(path: Path) -> dict[str, StoredTensor]:
     `embedding` are `weight`.
 
     Raises:
-      ValueError: if the file is truncated or corrupt, or holds anything but maps and arrays.
+      ValueError: if the file is truncated or corrupt, holds anything but maps and arrays, or
+        gives two arrays one name.
     """
     walker = _Walker(MappedFile(path))
     try:
         tree = walker.item()
         if not isinstance(tree, dict) or walker.place != len(walker.file):
             raise ValueError(f"no map, or bytes left over from byte {walker.place} on")
-        return dict(_flatten(tree, ()))
+        return without_duplicates(list(_flatten(tree, ())))
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: expected a whole Flax msgpack file, found it truncated or corrupt "

@@ -20,6 +20,16 @@ from kis_jax.models.families import FAMILIES, Family
 
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
 _MOST_LAYERS = 10_000
+_NO_HINT = "this family of models is not supported"
+_EXPERTS = "mixtures of experts are not supported, as they have several second MLP matrices a layer"
+# What is near a supported family, and may be taken for one.
+_HINTS = {
+    "gemma3": "of a Gemma 3 that sees images only the text part, gemma3_text, is supported",
+    "xlm-roberta": "it is a RoBERTa under another name: write roberta in its place",
+    "mixtral": _EXPERTS,
+    "qwen2_moe": _EXPERTS,
+    "qwen3_moe": _EXPERTS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +83,7 @@ def read_config(directory: Path) -> tuple[Family, ModelConfig]:
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ValueError(
             f"{directory / 'config.json'}: model_type: expected one of {', '.join(FAMILIES)}, "
-            f"found {model_type!r}; this family of models is not supported"
+            f"found {model_type!r}; {_HINTS.get(str(model_type), _NO_HINT)}"
         )
     for name in _LAYERS:
         # Before a family lists its layers: a damaged digit must not cost minutes.

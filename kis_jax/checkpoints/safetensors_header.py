@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 import jax.numpy as jnp
 import numpy as np
 
+from kis_jax.checkpoints.files import without_duplicates
 from kis_jax.checkpoints.mapped import MappedFile, StoredTensor
 
 DTYPES: dict[str, np.dtype] = {
@@ -35,6 +36,10 @@ DTYPES: dict[str, np.dtype] = {
     "C64": np.dtype("<c8"),
 }
 _LONGEST_HEADER = 100 * 2**20  # as the safetensors library has it
+
+
+class _UnknownDtypeError(ValueError):
+    """A dtype that may well be in order, in a format newer than this reader."""
 
 
 def open_safetensors(path: Path) -> dict[str, StoredTensor]:
@@ -60,6 +65,11 @@ def _opened(path: Path) -> tuple[dict[str, str], dict[str, StoredTensor]]:
     file = MappedFile(path)
     try:
         return _read_header(file)
+    except _UnknownDtypeError as error:
+        raise ValueError(
+            f"{path}: expected tensors of {', '.join(DTYPES)}, found {error}, which kis_jax does "
+            "not know; if the file is quantized, use the original checkpoint"
+        ) from None
     except ValueError as error:
         raise ValueError(
             f"{path}: expected a whole safetensors file, found it truncated or corrupt "
@@ -73,7 +83,7 @@ def _read_header(file: MappedFile) -> tuple[dict[str, str], dict[str, StoredTens
     if len(file) < 8 or length > min(_LONGEST_HEADER, len(file) - 8):
         raise ValueError(f"a header of {length} bytes in a file of {len(file)}")
     try:
-        header = json.loads(file.bytes(8, body), object_pairs_hook=_without_duplicates)
+        header = json.loads(file.bytes(8, body), object_pairs_hook=without_duplicates)
     except RecursionError:
         raise ValueError("a header nested too deeply") from None
     if not isinstance(header, dict):
@@ -112,7 +122,7 @@ def _checked(name: str, entry: dict[str, Any]) -> tuple[np.dtype, tuple[int, ...
     if not name.isprintable():
         raise ValueError(f"a tensor of the name {name!r}")
     if not isinstance(code, str) or code not in DTYPES:
-        raise ValueError(f"tensor {name}: dtype {code!r}, which kis_jax does not know")
+        raise _UnknownDtypeError(f"tensor {name}: dtype {str(code)[:80]!r}")
     if not _are_sizes(shape) or len(shape) > 32:
         raise ValueError(f"tensor {name}: shape {str(shape)[:80]}")
     size = math.prod(shape) * DTYPES[code].itemsize
@@ -128,12 +138,3 @@ def _are_sizes(values: Any) -> TypeGuard[list[int]]:
         isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
         for value in values
     )
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} twice")
-    return content

@@ -106,7 +106,7 @@ def _inspection_rows(found: Inspection) -> Iterator[tuple[str, str]]:
     yield f"cost of C, {cost.tokens:,} tokens", ""
     yield "  forward pass", f"{cost.forward_per_token:.3g} FLOP a token"
     yield "  second moments", f"{cost.second_moment_per_token:.3g} FLOP a token"
-    yield "  in all", f"{cost.total:.3g} FLOP: {cost.total / 3.6e15:,.3g} hours at 1 TFLOP/s"
+    yield "  in all", f"{cost.total:.3g} FLOP: {_duration(cost.total / 1e12)} at 1 TFLOP/s"
 
 
 def print_json(content: Any) -> None:
@@ -121,6 +121,14 @@ def print_done(page: Path) -> None:
 
 def _number(value: float | int | None) -> str:
     return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit of which there is one at least."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:,.3g} {unit}"
+    return f"{seconds:.3g} s"
 
 
 def _bytes(number: int) -> str:

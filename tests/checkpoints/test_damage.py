@@ -7,6 +7,7 @@ import shutil
 import ml_dtypes
 import numpy as np
 import pytest
+from flax.serialization import msgpack_restore, msgpack_serialize
 from safetensors.numpy import load_file, save_file
 
 import kis_jax as kis
@@ -93,6 +94,16 @@ def damage_index_not_json(directory):
 def damage_msgpack(directory):
     (directory / "model.safetensors").unlink()
     (directory / "flax_model.msgpack").write_bytes(b"\x81\xa1")
+
+
+def damage_msgpack_names(directory):
+    """Names that are different in Flax, and one in torch."""
+    to_msgpack(directory)
+    path = directory / "flax_model.msgpack"
+    tree = msgpack_restore(path.read_bytes())
+    norm = tree["transformer"]["ln_f"]
+    norm["weight"] = norm["scale"]
+    path.write_bytes(msgpack_serialize(tree))
 
 
 def damage_model_type(directory):
@@ -280,6 +291,7 @@ DAMAGES = {
     damage_index_disagrees: "index and shards to agree",
     damage_index_not_json: "expected JSON, found .* at line 2",
     damage_msgpack: "truncated or corrupt",
+    damage_msgpack_names: "the name 'transformer.ln_f.weight' twice",
     damage_model_type: "model_type: expected one of gpt2, .*found 'xlnet'",
     damage_attribute: "rope_theta=10000",
     damage_no_config: "config.json: no such file",
@@ -290,7 +302,7 @@ DAMAGES = {
     damage_twice_in_header: "truncated or corrupt .the name 'transformer.ln_f.bias' twice",
     damage_overlap: "tensor .* at byte .* where the one before ends at",
     damage_shape_in_header: "ln_f.bias: 48 bytes where F32.11. has 44",
-    damage_dtype_in_header: "ln_f.bias: dtype 'Q4', which kis_jax does not know",
+    damage_dtype_in_header: "expected tensors of BOOL.*ln_f.bias: dtype 'Q4', which .* quantized",
     damage_length_of_header: "truncated or corrupt .a header of .* bytes in a file of",
     damage_bit_of_name: "missing transformer.ln_f.weight; unknown transformer.ln_f.wehght",
     damage_quantized: "h.2.mlp.c_proj.weight: expected float32, .* found int8; quantized",
@@ -404,3 +416,13 @@ def test_a_folder_of_templates_in_the_hubs_cache_is_followed(directory):
 def test_names_that_are_none_are_refused(name):
     with pytest.raises(ValueError, match="no such directory|expected a directory"):
         kis.load(name)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "hint"),
+    [("gemma3", "gemma3_text, is supported"), ("mixtral", "mixtures of experts are not")],
+)
+def test_families_near_to_a_supported_one_are_told_apart(directory, model_type, hint):
+    (directory / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(ValueError, match=f"found '{model_type}'; .*{hint}"):
+        load_model(directory)

@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 from kis_jax.checkpoints import hub
 from kis_jax.checkpoints.loading import load_model, read_config
 from kis_jax.checkpoints.tensors import open_tensors
+from kis_jax.cli.console import _duration
 from kis_jax.data import batches
 from kis_jax.scale import memory
 from kis_jax.scale.inspection import inspect_model
@@ -138,6 +139,12 @@ def test_a_long_context_fits_as_far_as_its_texts_do(kis, monkeypatch, tmp_path):
     for length in (0, 131_073):
         status, _, error = kis("inspect", tmp_path, "--document-length", length)
         assert status == 2 and "document_length: expected 1 to 131072 tokens" in error
+
+
+def test_a_duration_is_told_in_a_unit_that_fits():
+    durations = {0.5: "0.5 s", 59: "59 s", 90: "1.5 min", 3600: "1 h"}
+    for seconds, told in (durations | {1e9: "1.16e+04 d"}).items():
+        assert _duration(seconds) == told
 
 
 def test_half_the_precision_takes_half_the_memory(kis):
