@@ -2,90 +2,123 @@
 
 They let the parity tests run where torch is not installed. Run with the `torch` extra:
 
-    python scripts/make_golden.py
+    python -m scripts.make_golden            # those that are missing
+    python -m scripts.make_golden gemma2     # these again
 """
 
 from __future__ import annotations
 
-import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
-GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
+from tests import golden
+from tests.golden.cases import CASES, Case
 
-# No two sizes are equal, so that a transposition shows.
-_SIZES = {
-    "vocab_size": 61,
-    "n_positions": 24,
-    "n_embd": 12,
-    "n_layer": 3,
-    "n_head": 3,
-    "n_inner": 20,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-}
-CONFIGS = {
-    "gpt2_tied": GPT2Config(**_SIZES),
-    "gpt2_untied": GPT2Config(
-        **_SIZES, tie_word_embeddings=False, activation_function="gelu", scale_attn_weights=False
-    ),
-}
+_ENCODERS = ("bert", "roberta", "distilbert")
+
+# What torch's modules call the second matrix of the MLP; written down here anew, so that a fault
+# in a family's table shows.
+_SECOND_MATRIX = re.compile(
+    r"\.mlp\.(c_proj|fc_out|dense_4h_to_h|down_proj)$|\.ffn\.lin2$|\.layer\.\d+\.output\.dense$"
+)
 
 
-def random_model(config: GPT2Config, seed: int = 0) -> PreTrainedModel:
+def random_model(case: Case, seed: int = 0) -> PreTrainedModel:
     """A torch model whose every parameter, norms and biases too, is away from its default."""
     torch.manual_seed(seed)
-    model = GPT2LMHeadModel(config).eval()
+    if case.bare:
+        auto = AutoModel
+    elif case.config.model_type in _ENCODERS:
+        auto = AutoModelForMaskedLM
+    else:
+        auto = AutoModelForCausalLM
+    model = auto.from_config(case.config, attn_implementation="eager").eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
     return model
 
 
-def random_tokens(config: GPT2Config, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens `(3, 15)` and their mask; the second text is padded on the right."""
+def random_batch(case: Case, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens `(4, 13)` and their mask: padded nowhere, on the right, on the left, on both sides."""
     rng = np.random.default_rng(seed)
-    tokens = rng.integers(0, config.vocab_size, (3, 15), dtype=np.int32)
-    mask = np.ones(tokens.shape, bool)
-    mask[1, 9:] = False
-    return tokens, mask
+    # Token 1 is for padding, which positions of RoBERTa leave out wherever it stands.
+    tokens = rng.integers(2, case.config.vocab_size, (4, 13), dtype=np.int32)
+    place = np.arange(13)
+    mask = np.stack([place >= 0, place < 7, place >= 2, (place >= 3) & (place < 12)])
+    return np.where(mask, tokens, 1).astype(np.int32), mask
 
 
 def torch_outputs(
     model: PreTrainedModel, tokens: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits, and the inputs of every layer's second MLP matrix, in float64."""
+    """What the model returns, and the inputs of every layer's second MLP matrix.
+
+    Each text runs alone, without padding, mask or positions, in float64: the definition, against
+    which whatever a batch does can be held.
+
+    Returns:
+      Logits of a decoder `(b, t, v)`, or hidden states `(b, t, width)` of an encoder or of a
+      model without a head; keys `(layers, b, t, d)`. Zero at padding.
+    """
     model = model.double()
-    keys: list[np.ndarray] = []
+    matrices = [module for name, module in model.named_modules() if _SECOND_MATRIX.search(name)]
+    keys: list[torch.Tensor] = []
     hooks = [
-        block.mlp.c_proj.register_forward_hook(
-            lambda module, inputs, output: keys.append(inputs[0].detach().numpy())
-        )
-        for block in model.transformer.h
+        matrix.register_forward_pre_hook(lambda module, inputs: keys.append(inputs[0][0]))
+        for matrix in matrices
     ]
+    headed = model.config.model_type not in _ENCODERS and hasattr(model, "lm_head")
+    headed = headed or hasattr(model, "embed_out")
+    outputs, all_keys = {}, {}
     with torch.no_grad():
-        logits = model(
-            torch.tensor(tokens), attention_mask=torch.tensor(mask, dtype=torch.long)
-        ).logits
+        # From the shortest on: torch's dynamic rotary positions remember the longest text so far.
+        for row in np.argsort(mask.sum(axis=1)):
+            keys.clear()
+            inputs = torch.tensor(tokens[row, mask[row]][None], dtype=torch.long)
+            found = model(inputs) if headed else model.base_model(inputs)
+            outputs[row] = _spread(found[0][0], mask[row])
+            all_keys[row] = np.stack([_spread(layer, mask[row]) for layer in keys])
     for hook in hooks:
         hook.remove()
-    return logits.numpy(), np.stack(keys)
+    rows = range(len(tokens))
+    return np.stack([outputs[row] for row in rows]), np.stack([all_keys[row] for row in rows], 1)
+
+
+def _spread(values: torch.Tensor, there: np.ndarray) -> np.ndarray:
+    """Values of a text's tokens at their places, zero elsewhere."""
+    spread = np.zeros((len(there), values.shape[-1]))
+    spread[there] = values.numpy()
+    return spread
+
+
+def write(name: str, directory: Path) -> None:
+    """Writes a case's model and what torch computes with it."""
+    model = random_model(CASES[name])
+    model.save_pretrained(directory)
+    (directory / "generation_config.json").unlink(missing_ok=True)
+    tokens, mask = random_batch(CASES[name])
+    outputs, keys = torch_outputs(model, tokens, mask)
+    np.savez_compressed(
+        directory / "outputs.npz",
+        tokens=tokens,
+        mask=mask,
+        outputs=outputs.astype(np.float32),
+        keys=keys.astype(np.float32),
+    )
 
 
 def main() -> None:
-    """Writes one directory for each configuration."""
-    for name, config in CONFIGS.items():
-        directory = GOLDEN / name
-        model = random_model(config)
-        model.save_pretrained(directory)
-        (directory / "generation_config.json").unlink(missing_ok=True)
-        tokens, mask = random_tokens(config)
-        logits, keys = torch_outputs(model, tokens, mask)
-        np.savez(directory / "outputs.npz", tokens=tokens, mask=mask, logits=logits, keys=keys)
-        print(json.dumps({"golden": name, "torch": torch.__version__}))
+    """Writes one directory for each golden case that is missing, or that is named."""
+    missing = [name for name, case in CASES.items() if case.golden and name not in golden.NAMES]
+    for name in sys.argv[1:] or missing:
+        write(name, golden.DIRECTORY / name)
+        print(name)
 
 
 if __name__ == "__main__":

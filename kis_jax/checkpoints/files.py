@@ -1,11 +1,123 @@
-"""Files that appear under their final name only once they are whole."""
+"""Files read only from where they belong, and written under their final name only once whole."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+
+def find(directory: Path, name: str, *, folder: Path | None = None) -> Path | None:
+    """The path of a checkpoint's file, checked before it is opened; None if there is none.
+
+    Symbolic links may stay within the directory. In the layout of HuggingFace's cache,
+    `models--*/snapshots/<revision>/`, they may stay within the `models--*` folder, where their
+    `blobs/` lie.
+
+    Args:
+      directory: of the checkpoint.
+      name: of a file in it, with no folder.
+      folder: of the file, if it lies deeper; links may go as far as those of `directory`.
+
+    Raises:
+      ValueError: if the name has a folder, the file lies outside, or it is no regular file (a
+        pipe would wait for ever, a device has no end).
+    """
+    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
+        raise ValueError(
+            f"{directory}: expected the name of a file in this directory, found {name!r}, which "
+            "points elsewhere; do not trust this checkpoint"
+        )
+    path = (folder or directory) / name
+    try:
+        target = path.resolve(strict=True)
+    except FileNotFoundError:
+        if not path.is_symlink():
+            return None
+        raise ValueError(
+            f"{path}: expected a file, found a link to {os.readlink(path)}, which is missing; "
+            "download it again"
+        ) from None
+    except (OSError, RuntimeError) as error:  # names too long, links in a circle
+        raise ValueError(
+            f"{path}: expected a file, found that it cannot be opened: {error}"
+        ) from None
+    home = _home(directory.resolve())
+    if not target.is_relative_to(home):
+        raise ValueError(
+            f"{path}: expected a file within {home}, found a link to {target}; if you trust it, "
+            "replace the link by a copy of that file"
+        )
+    if not stat.S_ISREG(target.stat().st_mode):
+        raise ValueError(f"{path}: expected a regular file, found another kind; remove it")
+    return path
+
+
+def _home(directory: Path) -> Path:
+    """The folder within which a checkpoint's links may point; its path is resolved."""
+    snapshots = directory.parent
+    if snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--"):
+        return snapshots.parent
+    return directory
+
+
+def read_json(directory: Path, name: str) -> dict[str, Any]:
+    """The object in a JSON file of a checkpoint.
+
+    Raises:
+      ValueError: if the file is missing or not to be opened (see `find`), or is not JSON, naming
+        the line; or holds no object.
+    """
+    path = find(directory, name)
+    if path is None:
+        raise ValueError(
+            f"{directory / name}: no such file; expected a directory in HuggingFace layout "
+            "(config.json, model.safetensors, tokenizer files)"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}: expected JSON, found {error.msg} at line {error.lineno} column {error.colno}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected UTF-8 text, found {error.reason}") from None
+    except (ValueError, RecursionError) as error:  # numbers too long, lists too deep
+        raise ValueError(f"{path}: expected JSON, found {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A map of pairs.
+
+    Raises:
+      ValueError: if a name comes twice: one of the two would be lost.
+    """
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        twice = collections.Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the name {twice!r} twice")
+    return content
+
+
+def listed(items: Sequence[str], *, most: int = 8) -> str:
+    """Items in one line of readable length: the first few, and how many more there are."""
+    more = f"; and {len(items) - most} more" if len(items) > most else ""
+    return "; ".join(items[:most]) + more
+
+
+def shortened(text: str, *, most: int = 800) -> str:
+    """A text of readable length: its beginning, and its end, where a message has its remedy."""
+    return text if len(text) <= most else f"{text[: most - 200]} ... {text[-200:]}"
 
 
 @contextlib.contextmanager
@@ -20,3 +132,56 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def write_directory_atomically(directory: Path) -> Iterator[Path]:
+    """Gives a temporary directory beside `directory`; on success it takes its place and name.
+
+    What stood under that name is kept until the new one is whole, then removed: whether it may be
+    is for the caller to know. On failure the temporary directory is removed.
+    """
+    directory = directory.resolve()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own, so that what a killed process left behind is in nobody's way; the
+    # directories are made within it, as mkdtemp lets nobody else read its own.
+    place = tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.", suffix=".partial")
+    temporary, former = Path(place, "new"), Path(place, "former")
+    try:
+        temporary.mkdir()
+        yield temporary
+        try:
+            if directory.exists():
+                directory.rename(former)
+            temporary.rename(directory)
+        except BaseException:  # an interrupt between the two as well
+            if former.exists() and not directory.exists():
+                former.rename(directory)
+            raise
+    finally:
+        if directory.exists() or not former.exists():  # else it is all that is left
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def check_replaceable(
+    directory: Path, *, kind: str, foreign: Callable[[Path], Collection[str]]
+) -> None:
+    """Checks that nothing is lost when a directory is replaced.
+
+    Args:
+      directory: that is about to be written; it need not exist.
+      kind: of what may be replaced, for messages.
+      foreign: names in a directory that is not empty and that are not of that kind.
+
+    Raises:
+      ValueError: if it holds anything foreign, or is a file.
+    """
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise ValueError(f"{directory}: expected the name of a directory, found a file")
+    if any(directory.iterdir()) and (found := foreign(directory)):
+        raise ValueError(
+            f"{directory}: expected an empty directory, or one that holds an earlier {kind} and "
+            f"nothing else, found {listed(sorted(found))}; name a new one"
+        )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import collections
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -12,20 +15,27 @@ from jax.typing import DTypeLike
 from transformers import PreTrainedTokenizerFast
 
 from kis_jax.checkpoints.hub import locate
-from kis_jax.checkpoints.table import Entry, match
-from kis_jax.checkpoints.tensors import StoredTensor, open_tensors, read_json
+from kis_jax.checkpoints.opening import (
+    Checkpoint,
+    abstract_model,
+    open_checkpoint,
+    path_name,
+)
+from kis_jax.checkpoints.opening import read_config as read_config
+from kis_jax.checkpoints.pieces import empty, equal, read_into
+from kis_jax.checkpoints.table import Entry
 from kis_jax.checkpoints.tokenizers import load_tokenizer
-from kis_jax.models import Decoder, DecoderConfig
-from kis_jax.models.families import FAMILIES, Family
+from kis_jax.models import Model
 
 
 def load(
     name_or_path: str | Path, *, dtype: DTypeLike = jnp.float32
-) -> tuple[Decoder, PreTrainedTokenizerFast | None]:
+) -> tuple[Model, PreTrainedTokenizerFast | None]:
     """Loads a model and its tokenizer.
 
-    Names and shapes are checked against the family's table before a tensor is read; then
-    tensors are read one by one, straight into the stacked parameters.
+    Names, shapes and dtypes are checked against the family's table before a tensor is read; then
+    tensors are read piece by piece, straight into the stacked parameters: memory holds the model
+    in its new dtype, and little more.
 
     Args:
       name_or_path: a local directory in HuggingFace layout, a name on the hub, or "factlm", the
@@ -47,59 +57,46 @@ def load(
     return load_model(directory, dtype=dtype), load_tokenizer(directory)
 
 
-def load_model(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Decoder:
+def load_model(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Model:
     """The model of a local directory; see `load`."""
     if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"dtype: expected float32 or bfloat16, found {jnp.dtype(dtype).name}")
-    family, config = read_config(directory)
-    graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(config, dtype=dtype, rngs=nnx.Rngs(0))))
-    parameters = dict(nnx.to_flat_state(state))
-    shapes = {path_name(path): leaf.shape for path, leaf in parameters.items()}
-    tensors = open_tensors(directory)
-    stored = {name: tensor.shape for name, tensor in tensors.items()}
-    entries: dict[str, list[Entry]] = {target: [] for target in shapes}
-    for entry in match(family, shapes, stored, directory):
-        entries[entry.target].append(entry)
-    filled = []
-    for path, leaf in parameters.items():
-        values = _assemble(entries[path_name(path)], tensors, leaf.shape, leaf.dtype)
-        filled.append((path, leaf.replace(jnp.asarray(values))))
-    return nnx.merge(graph, nnx.from_flat_state(filled))
+    checkpoint = open_checkpoint(directory)
+    _check_copies(checkpoint)
+    graph, parameters = abstract_model(checkpoint.family, checkpoint.config, dtype)
+    leaves = {path_name(path): leaf for path, leaf in parameters.items()}
+    missing = collections.Counter(entry.target for entry in checkpoint.entries)
+    values: dict[str, np.ndarray] = {}
+    filled: dict[str, jax.Array] = {}
+    for entry in _by_source(checkpoint.entries):
+        name = entry.target
+        if name not in values:
+            values[name] = empty(leaves[name].shape, leaves[name].dtype)
+        part = values[name] if entry.layer is None else values[name][entry.layer]
+        read_into(part, entry.source, checkpoint.tensors[entry.source], entry.layout)
+        missing[name] -= 1
+        if not missing[name]:
+            # On a CPU jax takes the memory over; elsewhere wait, so that the host can free it.
+            filled[name] = jax.block_until_ready(jax.device_put(values.pop(name)))
+    state = [(path, leaf.replace(filled[path_name(path)])) for path, leaf in parameters.items()]
+    return nnx.merge(graph, nnx.from_flat_state(state))
 
 
-def read_config(directory: Path) -> tuple[Family, DecoderConfig]:
-    """The family of a checkpoint, and its configuration in this library's words."""
-    path = directory / "config.json"
-    attributes = read_json(path)
-    model_type = attributes.get("model_type")
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise ValueError(
-            f"{path}: model_type: expected one of {', '.join(FAMILIES)}, found {model_type!r}; "
-            "this family of models is not supported"
-        )
-    family = FAMILIES[model_type]
-    try:
-        return family, family.read_config(attributes)
-    except ValueError as error:
-        raise ValueError(f"{directory}: {error}") from None
-
-
-def path_name(path: Iterable[object]) -> str:
-    """The dotted path of a parameter, as in a family's table."""
-    return ".".join(map(str, path))
-
-
-def _assemble(
-    entries: list[Entry], tensors: Mapping[str, StoredTensor], shape: tuple[int, ...], dtype
-) -> np.ndarray:
-    values = np.empty(shape, dtype)
-    for entry in entries:
-        place = ... if entry.layer is None else entry.layer
-        tensor = tensors[entry.source].read()
-        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+def _check_copies(checkpoint: Checkpoint) -> None:
+    """A tied head that is stored all the same is the embedding: torch would use it if it is not."""
+    tensors = checkpoint.tensors
+    for copy, original in checkpoint.copies.items():
+        if not equal(tensors[copy], tensors[original]):
             raise ValueError(
-                f"{entry.source}: expected float32, float16 or bfloat16, found {tensor.dtype}; "
-                "quantized checkpoints are not supported, use the original"
+                f"{tensors[copy].path}: {copy}: expected the numbers of {original}, to which "
+                "config.json ties it, found others; if the head was trained apart, set "
+                "tie_word_embeddings to false in config.json, and if not, remove this tensor"
             )
-        values[place] = entry.layout.view(tensor)
-    return values
+
+
+def _by_source(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Entries in their order, but those of one tensor together, so that it is read once."""
+    sources: dict[str, list[Entry]] = {}
+    for entry in entries:
+        sources.setdefault(entry.source, []).append(entry)
+    return itertools.chain.from_iterable(sources.values())

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
-from safetensors.numpy import save_file
 
 from kis_jax.checkpoints.files import write_atomically
-from kis_jax.checkpoints.loading import path_name
-from kis_jax.checkpoints.table import expand
-from kis_jax.models import Decoder
+from kis_jax.checkpoints.opening import path_name
+from kis_jax.checkpoints.table import Entry, expand
+from kis_jax.checkpoints.tensors import SINGLE
+from kis_jax.checkpoints.writing import Unwritten, write_safetensors
+from kis_jax.models import Model
 from kis_jax.models.families import FAMILIES
 
 
-def save(model: Decoder, directory: str | Path, config: Mapping[str, Any]) -> None:
+def save(model: Model, directory: str | Path, config: Mapping[str, Any]) -> None:
     """Writes `model.safetensors` and `config.json`, which torch transformers loads as well.
+
+    For a model that was made here. One that came from a checkpoint is better written by `export`,
+    which keeps that checkpoint's dtype, its bits and its other files.
 
     Args:
       model: to be written, in the dtype of its parameters.
@@ -29,27 +34,61 @@ def save(model: Decoder, directory: str | Path, config: Mapping[str, Any]) -> No
 
     Raises:
       ValueError: if `config` describes another model.
+
+    Example:
+      >>> import tempfile
+      >>> from kis_jax import load
+      >>> config = dict(vocab_size=50, n_positions=16, n_embd=8, n_layer=3, n_head=2)
+      >>> from kis_jax.models import Decoder
+      >>> from kis_jax.models.families import gpt2
+      >>> model = Decoder(gpt2.read_config(config), rngs=nnx.Rngs(0))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save(model, folder, config)
+      ...     load(folder)[0].config == model.config
+      True
     """
-    family = FAMILIES[model.config.family]
+    family = FAMILIES[model.config.family].bound(model.config)
     if (described := family.read_config(config)) != model.config:
         raise ValueError(
             f"config: expected the attributes of this model, {model.config}, found {described}"
         )
-    parameters = {
-        path_name(path): np.asarray(leaf[...])
-        for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))
-    }
-    tensors: dict[str, np.ndarray] = {}
+    parameters = parameters_of(model)
+    entries: dict[str, list[Entry]] = {}
     for entry in expand(family, {name: array.shape for name, array in parameters.items()}):
-        values = parameters[entry.target]
-        tensor = tensors.setdefault(entry.source, np.empty(entry.shape, values.dtype))
-        entry.layout.view(tensor)[...] = values if entry.layer is None else values[entry.layer]
+        entries.setdefault(entry.source, []).append(entry)
+    tensors = {
+        name: Unwritten(
+            parts[0].shape,
+            parameters[parts[0].target].dtype,
+            functools.partial(_assemble, parts, parameters),
+        )
+        for name, parts in entries.items()
+    }
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     attributes = {"model_type": family.name, **config}
     with write_atomically(directory / "config.json") as path:
         path.write_text(json.dumps(attributes, indent=2) + "\n", encoding="utf-8")
-    with write_atomically(directory / "model.safetensors") as path:
-        save_file(tensors, path, metadata={"format": "pt"})
-        # safetensors makes files that only their owner can read, whatever the umask says.
-        shutil.copymode(directory / "config.json", path)
+    with write_atomically(directory / SINGLE) as path:
+        write_safetensors(path, tensors, metadata={"format": "pt"})
+
+
+def parameters_of(model: Model) -> dict[str, jax.Array]:
+    """The parameters of a model by their paths."""
+    return {
+        path_name(path): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))
+    }
+
+
+def part_of(parameters: Mapping[str, jax.Array], entry: Entry) -> np.ndarray:
+    """What of a parameter lies in one tensor, on the host."""
+    values = parameters[entry.target]
+    return np.asarray(values if entry.layer is None else values[entry.layer])
+
+
+def _assemble(entries: list[Entry], parameters: Mapping[str, jax.Array]) -> np.ndarray:
+    tensor = np.empty(entries[0].shape, parameters[entries[0].target].dtype)
+    for entry in entries:
+        view = entry.layout.view(tensor)
+        view[...] = part_of(parameters, entry).reshape(view.shape)
+    return tensor

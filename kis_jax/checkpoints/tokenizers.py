@@ -6,7 +6,11 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+from kis_jax.checkpoints.companions import TOKENIZERS
+from kis_jax.checkpoints.files import find
+
+_READ = (".json", ".txt", ".model", ".jinja")  # what files of tokenizers end in
+_TEMPLATES = "additional_chat_templates"
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast | None:
@@ -16,10 +20,18 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast | None:
       ValueError: if its files cannot be read, or give no fast tokenizer: the subject's token is
         found by character offsets, which only a fast one knows.
     """
-    if not any((directory / name).exists() for name in _FILES):
+    # Transformers follows links wherever they lead, and tokenizer_config.json may name files to
+    # it: all that it could open are looked at before it opens any.
+    for folder in (directory, directory / _TEMPLATES):
+        for path in sorted(folder.glob("*")):
+            if path.suffix in _READ and (path.is_symlink() or not path.is_dir()):
+                find(directory, path.name, folder=folder)
+    if all(find(directory, name) is None for name in TOKENIZERS):
         return None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # tokenizers raises bare Exceptions, transformers many kinds
         reason = str(error).strip().splitlines()[:1]
         raise ValueError(

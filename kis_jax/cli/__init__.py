@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 import typer.exceptions
 
+from kis_jax.cli import inspect as _inspect
 from kis_jax.cli import scan as _scan
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(name="scan")(_scan.scan)
+app.command(name="inspect")(_inspect.inspect)
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from kis_jax.data.batches import Batch
+    from kis_jax.scale.inspection import Inspection
 
 
 @contextlib.contextmanager
@@ -49,6 +52,68 @@ def print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
     Console().print(table)
 
 
+def print_inspection(found: Inspection) -> None:
+    """The table of a model: what it is, what its files hold, what a scan of it takes."""
+    table = Table(title=found.model, show_header=False)
+    for name, value in _inspection_rows(found):
+        table.add_section() if not name else table.add_row(name, value)
+    Console().print(table)
+
+
+def _inspection_rows(found: Inspection) -> Iterator[tuple[str, str]]:
+    """Names and values; a pair of empty ones stands for a line between sections."""
+    shape, memory, cost, weights = found.architecture, found.memory, found.cost, found.weights
+    yield "family", shape.family
+    yield "layers", str(shape.num_layers)
+    yield "width of values, m", f"{shape.width:,}"
+    yield "width of keys, d", f"{shape.key_dimension:,}"
+    yield (
+        "heads",
+        f"{shape.num_heads} of {shape.head_dim}, {shape.num_kv_heads} for keys and values",
+    )
+    yield "vocabulary", f"{shape.vocab_size:,}"
+    yield "context", f"{shape.context_length:,} tokens"
+    yield "parameters", f"{shape.num_parameters:,}"
+    yield "second MLP matrix", shape.memory_tensor
+    if weights is None:
+        yield "weights on disk", "none here: all figures follow from config.json"
+    else:
+        dtypes = ", ".join(f"{name} {_bytes(size)}" for name, size in weights.dtypes.items())
+        yield "weights on disk", f"{dtypes}, in {weights.files} file(s)"
+    yield "", ""
+    yield f"memory of a scan, {memory.dtype}", ""
+    yield "  weights", _bytes(memory.weights)
+    yield "  second moments", f"{_bytes(memory.second_moments)} (layers x d x d, float32)"
+    yield (
+        "  activations",
+        f"{_bytes(memory.activations)} ({memory.token_budget:,} tokens at once, texts cut at "
+        f"{memory.document_length:,})",
+    )
+    yield "  sums on the host", f"{_bytes(memory.host_second_moments)} (float64)"
+    yield (
+        f"fits {found.device}?",
+        f"{'yes' if memory.fits else 'no'}: {_bytes(memory.device)} of "
+        f"{_bytes(memory.device_available)}"
+        + (
+            f", and {_bytes(memory.host)} of the host's {_bytes(memory.host_available)}"
+            if memory.host
+            else ""
+        ),
+    )
+    if memory.longest_text < shape.context_length:
+        yield "longest text that fits", f"{memory.longest_text:,} tokens"
+    yield "", ""
+    yield f"cost of C, {cost.tokens:,} tokens", ""
+    yield "  forward pass", f"{cost.forward_per_token:.3g} FLOP a token"
+    yield "  second moments", f"{cost.second_moment_per_token:.3g} FLOP a token"
+    yield "  in all", f"{cost.total:.3g} FLOP: {_duration(cost.total / 1e12)} at 1 TFLOP/s"
+
+
+def print_json(content: Any) -> None:
+    """A dataclass as JSON on standard output."""
+    print(json.dumps(dataclasses.asdict(content), indent=2))
+
+
 def print_done(page: Path) -> None:
     """The path of the report, on a line of its own."""
     print(f"report: {page}")
@@ -56,3 +121,21 @@ def print_done(page: Path) -> None:
 
 def _number(value: float | int | None) -> str:
     return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit of which there is one at least."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:,.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def _bytes(number: int) -> str:
+    """A number of bytes in the unit that gives it one to three digits before the point."""
+    size = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:,.3g} TiB"

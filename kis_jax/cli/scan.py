@@ -30,6 +30,10 @@ def scan(
     num_documents: Annotated[
         int, typer.Option(help="Take at most so many documents, from the start.")
     ] = 100_000,
+    document_length: Annotated[
+        int | None,
+        typer.Option(help="Cut documents at so many tokens. [default: the context, at most 4096]"),
+    ] = None,
     layers: Annotated[str, typer.Option(help="Layers to report: all, 0,3 or 0:4.")] = "all",
     position: Annotated[
         Literal["subject_last", "subject_first", "last"],
@@ -63,7 +67,18 @@ def scan(
             "--facts counterfact --corpus wikipedia"
         )
     inputs = open_inputs(
-        ScanRequest(model, facts, corpus, num_facts, num_documents, layers, position, ridge, dtype)
+        ScanRequest(
+            model,
+            facts,
+            corpus,
+            num_facts=num_facts,
+            num_documents=num_documents,
+            layers=layers,
+            position=position,
+            ridge=ridge,
+            dtype=dtype,
+            document_length=document_length,
+        )
     )
     report.check_directory(out, inputs.identity)
     loaded = load_model(inputs.directory, dtype=dtype)

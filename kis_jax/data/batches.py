@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
 
-from kis_jax.models import DecoderConfig
+from kis_jax.models import ModelConfig
 
 # More tokens at once gain nothing: products are long past the size at which they are fast, and the
 # attention weights past that of any cache.
 _MOST_TOKENS = 4096
 _SHARE_OF_MEMORY = 0.125
+# The length up to which a budget holds to the letter; of longer texts fewer tokens are taken.
+_PRICED_LENGTH = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Batch:
 
 
 def fill_batches(
-    texts: Iterable[list[int]], config: DecoderConfig, *, token_budget: int
+    texts: Iterable[list[int]], config: ModelConfig, *, token_budget: int
 ) -> Iterator[Batch]:
     """Batches texts of about one length, a fixed number of tokens at a time.
 
@@ -45,11 +48,13 @@ def fill_batches(
     Args:
       texts: token ids of each, at least one and at most as many as the model's context.
       config: of the model that is to run them.
-      token_budget: the most tokens in a batch, padding included; at least one text is taken.
+      token_budget: the most tokens in a batch, padding included; at least one text is taken. Of
+        texts beyond 1,024 tokens fewer, as attention holds a square of each: so many that a batch
+        holds no more than a full one of 1,024 does.
 
     Yields:
-      Batches of shape `(max(1, token_budget // t), t)`; the last ones may have fewer rows, a
-      power of two of them, some empty. Every text comes in exactly one.
+      Batches of shape `(b, t)`, b no more than `max(1, token_budget // t)`; the last ones may
+      have fewer rows, a power of two of them, some empty. Every text comes in exactly one.
 
     Raises:
       ValueError: if a text is empty, longer than the context, or has a token that the model does
@@ -70,7 +75,7 @@ def fill_batches(
         length = _rounded(len(text), context_length)
         queue = waiting.setdefault(length, [])
         queue.append((place, text))
-        if len(queue) == _batch_size(length, token_budget):
+        if len(queue) == _batch_size(config, length, token_budget):
             yield _pad(queue, length, len(queue))
             queue.clear()
     # What is left over goes out from the longest to the shortest, short texts filling up the
@@ -78,32 +83,59 @@ def fill_batches(
     rest = sorted((item for queue in waiting.values() for item in queue), key=_longest_first)
     while rest:
         length = _rounded(len(rest[0][1]), context_length)
-        size = min(_batch_size(length, token_budget), 1 << (len(rest) - 1).bit_length())
+        size = min(_batch_size(config, length, token_budget), 1 << (len(rest) - 1).bit_length())
         yield _pad(rest[:size], length, size)
         rest = rest[size:]
 
 
-def token_budget(config: DecoderConfig, *, memory: int | None = None) -> int:
+def token_budget(config: ModelConfig, *, memory: int | None = None) -> int:
     """How many tokens to run at once: as many as fit an eighth of the memory, at most 4,096.
-
-    Counts what one layer holds for each token: attention weights for every head and position of
-    a whole context, twice; the MLP's hidden layer, three times; the residual stream and its
-    projections, ten times; four bytes each.
 
     Args:
       config: of the model.
       memory: bytes; that of the first device (of the machine, if it is a CPU) if None.
     """
-    floats = 2 * config.num_heads * config.context_length + 3 * config.mlp_width + 10 * config.width
-    available = _device_memory() if memory is None else memory
-    return int(min(_MOST_TOKENS, max(1, _SHARE_OF_MEMORY * available / (4 * floats))))
+    available = device_memory() if memory is None else memory
+    share = _SHARE_OF_MEMORY * available / bytes_per_token(config, _priced_length(config))
+    return int(min(_MOST_TOKENS, max(1, share)))
 
 
-def _device_memory() -> int:
+def bytes_per_token(config: ModelConfig, length: int) -> int:
+    """What one layer holds for each token of texts of one length.
+
+    Attention weights for every head and position of the text, twice; the MLP's hidden layer,
+    three times; the residual stream and its projections, ten times; four bytes each.
+    """
+    return 4 * (2 * config.num_heads * length + 3 * config.mlp_width + 10 * config.width)
+
+
+def batch_bytes(config: ModelConfig, *, token_budget: int, longest: int) -> int:
+    """The most that one layer holds for any batch of texts of no more than some length."""
+    full = token_budget * bytes_per_token(config, min(longest, _priced_length(config)))
+    return max(full, longest * bytes_per_token(config, longest))
+
+
+def longest_text(config: ModelConfig, memory: int) -> int:
+    """The most tokens of one text whose activations fit so many bytes; 0 if none does.
+
+    The inverse of `length * bytes_per_token(config, length)`, a parabola.
+    """
+    square, linear = 8 * config.num_heads, bytes_per_token(config, 0)
+    root = math.isqrt(linear**2 + 4 * square * max(0, memory))
+    return min(config.context_length, (root - linear) // (2 * square))
+
+
+def device_memory() -> int:
+    """Bytes of the first device; of the machine, if it is a CPU."""
     device = jax.local_devices()[0]
     if device.platform == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return host_memory()
     return (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
+
+
+def host_memory() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _rounded(length: int, most: int) -> int:
@@ -112,8 +144,14 @@ def _rounded(length: int, most: int) -> int:
     return min(most, max(8, -(-length // step) * step))
 
 
-def _batch_size(length: int, token_budget: int) -> int:
-    return max(1, token_budget // length)
+def _priced_length(config: ModelConfig) -> int:
+    return min(_PRICED_LENGTH, config.context_length)
+
+
+def _batch_size(config: ModelConfig, length: int, token_budget: int) -> int:
+    held = token_budget * bytes_per_token(config, _priced_length(config))
+    allowed = held // bytes_per_token(config, length)
+    return max(1, min(token_budget, allowed) // length)
 
 
 def _longest_first(item: tuple[int, list[int]]) -> tuple[int, int]:

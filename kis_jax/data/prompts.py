@@ -12,6 +12,9 @@ from kis_jax.data.facts import Fact
 
 Position = Literal["subject_last", "subject_first", "last"]
 POSITIONS: tuple[Position, ...] = get_args(Position)
+_BLANKS = (
+    " \u2581\u0120"  # as SentencePiece and byte-level BPE write it: a lower block, a G with dot
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,36 +53,51 @@ def tokenize_facts(
     """
     if position not in POSITIONS:
         raise ValueError(f"position: expected one of {', '.join(POSITIONS)}, found {position!r}")
-    encoded = tokenizer([fact.text for fact in facts], return_offsets_mapping=True)
+    encoded = tokenizer(
+        [fact.text for fact in facts], return_offsets_mapping=True, return_special_tokens_mask=True
+    )
     prompts = []
-    for fact, tokens, offsets in zip(
-        facts, encoded["input_ids"], encoded["offset_mapping"], strict=True
-    ):
+    for row, fact in enumerate(facts):
+        tokens = encoded["input_ids"][row]
         if len(tokens) > context_length:
             raise ValueError(
                 f"fact {fact.case_id}: expected a prompt of at most {context_length} tokens, the "
                 f"model's context, found {len(tokens)}; shorten it or leave the fact out"
             )
-        prompts.append(Prompt(tokens, _index(fact, offsets, position)))
+        places = [i for i, special in enumerate(encoded["special_tokens_mask"][row]) if not special]
+        inside = _inside(fact, encoded["offset_mapping"][row], places)
+        if position == "last":
+            index = places[-1]
+        elif position == "subject_last":
+            index = inside[-1]
+        else:
+            index = _first(inside, tokenizer.convert_ids_to_tokens(tokens))
+        prompts.append(Prompt(tokens, index))
     return prompts
 
 
-def _index(fact: Fact, offsets: Sequence[tuple[int, int]], position: Position) -> int:
+def _inside(fact: Fact, offsets: Sequence[tuple[int, int]], places: Sequence[int]) -> list[int]:
+    """The places of the tokens that cover a character of the subject."""
     start, end = fact.subject_span
     text = fact.text
     # A token's span may take in the blank before it, which does not make it part of the subject
-    # that ends there; special tokens have empty spans.
+    # that ends there.
     inside = [
         place
-        for place, (first, last) in enumerate(offsets)
-        if text[max(first, start) : min(last, end)].strip()
+        for place in places
+        if text[max(offsets[place][0], start) : min(offsets[place][1], end)].strip()
     ]
     if not inside:
         raise ValueError(
             f"fact {fact.case_id}: expected a subject of at least one token, found that "
             f"{fact.subject!r} tokenizes to nothing; check its characters"
         )
-    if position == "last":
-        spanned = [place for place, (first, last) in enumerate(offsets) if last > first]
-        return spanned[-1]
-    return inside[-1] if position == "subject_last" else inside[0]
+    return inside
+
+
+def _first(inside: Sequence[int], tokens: Sequence[str]) -> int:
+    """The first of the subject's tokens that is more than a blank.
+
+    A tokenizer that puts a blank before the text gives it the span of the first character.
+    """
+    return next((place for place in inside if tokens[place].strip(_BLANKS)), inside[0])

@@ -11,10 +11,10 @@ from jax import Array
 
 from kis_jax.data.batches import fill_batches
 from kis_jax.data.prompts import Prompt
-from kis_jax.models import Decoder
+from kis_jax.models import Model
 
 
-def fact_keys(model: Decoder, prompts: Sequence[Prompt], *, token_budget: int) -> np.ndarray:
+def fact_keys(model: Model, prompts: Sequence[Prompt], *, token_budget: int) -> np.ndarray:
     """The MLP keys at each fact's token, for every layer.
 
     Args:
@@ -42,7 +42,7 @@ def fact_keys(model: Decoder, prompts: Sequence[Prompt], *, token_budget: int) -
 
 
 @jax.jit
-def _keys_at(model: Decoder, tokens: Array, mask: Array, index: Array) -> Array:
+def _keys_at(model: Model, tokens: Array, mask: Array, index: Array) -> Array:
     rows = jnp.arange(tokens.shape[0])
     _, found = model(tokens, mask, tap=lambda keys, _: keys[rows, index])
     return found.astype(jnp.float32)

@@ -13,7 +13,7 @@ from jax import Array
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch
 from kis_jax.measure.keys import check_finite
-from kis_jax.models import Decoder
+from kis_jax.models import Model
 
 # Batches summed on the device in float32 before they are added to the float64 sum on the host:
 # so few that rounding stays at some 1e-7, so many that the transfer costs nothing.
@@ -38,7 +38,7 @@ class SecondMomentPass:
       True
     """
 
-    def __init__(self, model: Decoder, start: SecondMoment | None = None) -> None:
+    def __init__(self, model: Model, start: SecondMoment | None = None) -> None:
         """Starts from nothing, or from the result of an earlier part of the pass."""
         layers, d = model.config.num_layers, model.config.mlp_width
         self.model = model
@@ -87,7 +87,7 @@ class SecondMomentPass:
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _add(running: SecondMoment, model: Decoder, tokens: Array, mask: Array) -> SecondMoment:
+def _add(running: SecondMoment, model: Model, tokens: Array, mask: Array) -> SecondMoment:
     empty = SecondMoment.zeros(model.config.mlp_width)
     _, batch = model(tokens, mask, tap=empty.update)
     return running.merge(batch)

@@ -9,13 +9,14 @@ from transformers import PreTrainedTokenizerFast
 
 from kis_jax.checkpoints import fingerprint
 from kis_jax.checkpoints.hub import locate
-from kis_jax.checkpoints.loading import read_config
+from kis_jax.checkpoints.opening import parameter_shapes, read_config
 from kis_jax.checkpoints.tokenizers import load_tokenizer
 from kis_jax.data.batches import token_budget
 from kis_jax.data.corpora import Corpus, open_corpus
 from kis_jax.data.facts import Fact, facts_fingerprint, read_facts
 from kis_jax.data.prompts import Position, Prompt, tokenize_facts
-from kis_jax.models import DecoderConfig
+from kis_jax.models import ModelConfig
+from kis_jax.scale.memory import ScanMemory, checked_length, scan_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ScanRequest:
       corpus: files or a hub name.
       num_facts: take the first so many facts.
       num_documents: take at most so many documents.
+      document_length: tokens at which they are cut; if None, the context, 4,096 at most.
       layers: "all", "0,3" or "0:4".
       position: the token whose key stands for a fact.
       ridge: added to the diagonal of every second moment.
@@ -43,6 +45,7 @@ class ScanRequest:
     position: Position = "subject_last"
     ridge: float = 0.0
     dtype: str = "float32"
+    document_length: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,18 +61,20 @@ class ScanInputs:
       prompts: their tokens.
       corpus: for the second moments.
       layers: indices of the layers asked for.
+      document_length: the most tokens of a document.
       token_budget: the most tokens run at once.
       fingerprints: of model, tokenizer, corpus and facts.
     """
 
     request: ScanRequest
     directory: Path
-    config: DecoderConfig
+    config: ModelConfig
     tokenizer: PreTrainedTokenizerFast
     facts: list[Fact]
     prompts: list[Prompt]
     corpus: Corpus
     layers: list[int]
+    document_length: int
     token_budget: int
     fingerprints: dict[str, str]
 
@@ -80,6 +85,7 @@ class ScanInputs:
             **dataclasses.asdict(self.request),
             "layers": self.layers,
             "context_length": self.config.context_length,
+            "document_length": self.document_length,
             "token_budget": self.token_budget,
         }
 
@@ -88,7 +94,7 @@ class ScanInputs:
         """What the second moments depend on, and nothing else."""
         return {
             **{name: self.fingerprints[name] for name in ("model", "tokenizer", "corpus")},
-            **{name: self.settings[name] for name in ("dtype", "context_length")},
+            **{name: self.settings[name] for name in ("dtype", "document_length")},
         }
 
     @property
@@ -110,7 +116,9 @@ def open_inputs(request: ScanRequest) -> ScanInputs:
     if not 0 <= request.ridge < float("inf"):
         raise ValueError(f"ridge: expected a finite number, 0 or more, found {request.ridge}")
     directory = locate(request.model)
-    _, config = read_config(directory)
+    family, config = read_config(directory)
+    length = checked_length(request.document_length, config)
+    _check_fits(scan_memory(config, parameter_shapes(family, config), request.dtype, length))
     layers = parse_layers(request.layers, config.num_layers)
     tokenizer = load_tokenizer(directory)
     if tokenizer is None:
@@ -139,9 +147,24 @@ def open_inputs(request: ScanRequest) -> ScanInputs:
         prompts,
         corpus,
         layers,
+        length,
         token_budget(config),
         fingerprints,
     )
+
+
+def _check_fits(memory: ScanMemory) -> None:
+    """Before the weights are read, not at the first long document of a corpus.
+
+    Where not even a short text would fit, the figures are left to `kis inspect`: some systems
+    find room on disk.
+    """
+    if 0 < memory.longest_text < memory.document_length:
+        raise ValueError(
+            f"document_length: expected at most {memory.longest_text} tokens, whose attention fits "
+            f"this device beside the weights, found {memory.document_length}; pass "
+            f"--document-length {memory.longest_text}, which cuts longer documents"
+        )
 
 
 def parse_layers(text: str, num_layers: int) -> list[int]:

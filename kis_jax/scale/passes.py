@@ -12,19 +12,20 @@ from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, fill_batches
 from kis_jax.data.corpora import Corpus, tokenize_corpus
 from kis_jax.measure.second_moments import SecondMomentPass
-from kis_jax.models import Decoder
+from kis_jax.models import Model
 from kis_jax.scale.store import Saved, SecondMomentStore
 
 _SECONDS_BETWEEN_SAVES = 300.0
 
 
 def resumable_second_moments(
-    model: Decoder,
+    model: Model,
     tokenizer: PreTrainedTokenizerFast,
     corpus: Corpus,
     store: SecondMomentStore,
     *,
     token_budget: int,
+    document_length: int | None = None,
     on_batch: Callable[[Batch], None] = lambda batch: None,
 ) -> SecondMoment:
     """Second moments of all layers over a corpus, from the store as far as it holds them.
@@ -38,6 +39,7 @@ def resumable_second_moments(
       corpus: read from its start.
       store: opened with the identity of this very run.
       token_budget: the most tokens run at once; a pass that is taken up keeps its first one.
+      document_length: tokens at which documents are cut; the model's context if None.
       on_batch: called after each batch, the skipped ones included.
 
     Returns:
@@ -53,8 +55,8 @@ def resumable_second_moments(
     if saved is not None:
         done, start, token_budget = saved.batches, saved.moments, saved.token_budget
     running = SecondMomentPass(model, start)
-    context = model.config.context_length
-    texts = tokenize_corpus(corpus.documents(), tokenizer, context_length=context)
+    length = document_length or model.config.context_length
+    texts = tokenize_corpus(corpus.documents(), tokenizer, context_length=length)
     batches = fill_batches(texts, model.config, token_budget=token_budget)
     for batch in itertools.islice(batches, done):
         on_batch(batch)

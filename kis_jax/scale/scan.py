@@ -15,7 +15,7 @@ from kis_jax.data.batches import Batch
 from kis_jax.data.facts import first_of_subject
 from kis_jax.measure.keys import fact_keys
 from kis_jax.measure.layers import LayerScan, scan_layer
-from kis_jax.models import Decoder
+from kis_jax.models import Model
 from kis_jax.scale.inputs import ScanInputs
 from kis_jax.scale.passes import resumable_second_moments
 from kis_jax.scale.store import SecondMomentStore
@@ -23,7 +23,7 @@ from kis_jax.scale.store import SecondMomentStore
 
 def measure_second_moments(
     inputs: ScanInputs,
-    model: Decoder,
+    model: Model,
     directory: Path,
     *,
     on_batch: Callable[[Batch], None] = lambda batch: None,
@@ -41,6 +41,7 @@ def measure_second_moments(
             inputs.corpus,
             store,
             token_budget=inputs.token_budget,
+            document_length=inputs.document_length,
             on_batch=on_batch,
         )
     tokens, d = int(moments.count[0]), inputs.config.mlp_width
@@ -56,7 +57,7 @@ def measure_second_moments(
     return moments
 
 
-def scan_layers(inputs: ScanInputs, model: Decoder, moments: SecondMoment) -> Iterator[LayerScan]:
+def scan_layers(inputs: ScanInputs, model: Model, moments: SecondMoment) -> Iterator[LayerScan]:
     """Superposition at each layer asked for, in their order.
 
     Raises:
@@ -76,7 +77,7 @@ def scan_layers(inputs: ScanInputs, model: Decoder, moments: SecondMoment) -> It
 
 def scan_record(
     inputs: ScanInputs,
-    model: Decoder,
+    model: Model,
     moments: SecondMoment,
     statistics: Sequence[Mapping[str, object]],
 ) -> dict[str, Any]:

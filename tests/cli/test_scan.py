@@ -205,7 +205,7 @@ def test_an_index_that_points_outside(checkpoint, scan_error):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "mamba"}, "model_type: expected one of gpt2, found 'mamba'"),
+        ({"model_type": "mamba"}, "model_type: expected one of gpt2, "),
         ({"rotary_dim": 3}, "rotary_dim=3"),
         ({"n_layer": 7}, "missing transformer.h.6.attn.c_attn.bias"),
         ({"n_layer": 5}, "unknown transformer.h.5.attn.c_attn.bias"),

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kis_jax.data.batches import fill_batches, token_budget
+from kis_jax.data.batches import bytes_per_token, fill_batches, longest_text, token_budget
 from kis_jax.models.families import gpt2
 
 
@@ -57,6 +57,30 @@ def test_the_budget_follows_memory_and_never_only_the_context():
     tight = token_budget(small, memory=2**30)
     assert 256 < tight < 4096
     assert token_budget(small, memory=2**29) == pytest.approx(tight / 2, abs=1)
+
+
+def test_a_batch_is_priced_by_its_own_length():
+    """A long context costs nothing as long as texts are short; long texts run fewer at once."""
+    memory = 23 * 2**30
+    long = config(131_072)
+    budget = token_budget(long, memory=memory)
+    assert budget == token_budget(config(1024), memory=memory) == 4096
+    for length in (100, 1024, 1500, 2048, 4096, 40_000):
+        (first, *_) = fill_batches([[1] * length] * 40, long, token_budget=budget)
+        b, t = first.tokens.shape
+        assert b == 1 or b * t <= budget
+        assert b == 1 or b * t * bytes_per_token(long, t) <= 4096 * bytes_per_token(long, 1024)
+        assert b == 4096 // t if t <= 1024 else b <= max(1, 4096 // t)
+    assert len(first.rows) == 1
+
+
+@pytest.mark.parametrize("length", [1, 7, 1000, 99_999])
+def test_the_longest_text_is_the_last_that_fits(length):
+    long = config(100_000)
+    memory = length * bytes_per_token(long, length)
+    assert longest_text(long, memory) == length
+    assert longest_text(long, memory - 1) == length - 1
+    assert longest_text(long, 10**15) == 100_000 and longest_text(long, -5) == 0
 
 
 @pytest.mark.parametrize("length", [0, 11])

@@ -7,7 +7,8 @@ from kis_jax.factlm.training import SIZES, Size, fit
 from kis_jax.models import Decoder
 from kis_jax.models.families import gpt2
 
-SMALL = Size(width=8, num_layers=2, num_heads=2, learning_rate=1e-2, epochs=5)
+# So many epochs that the loss is well below that of guessing from wherever the weights start.
+SMALL = Size(width=8, num_layers=2, num_heads=2, learning_rate=1e-2, epochs=20)
 TEXTS = [[1, 2, 3, 4, 5], [2, 3, 4, 5, 6, 7], [3, 4, 5]] * 4
 
 
@@ -30,7 +31,7 @@ def first():
 
 
 def test_loss_falls(first):
-    assert first[1] < 0.9 * np.log(8)
+    assert first[1] < 0.8 * np.log(8)
 
 
 def test_the_same_seed_gives_the_same_weights(first):

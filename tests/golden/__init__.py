@@ -3,4 +3,4 @@
 from pathlib import Path
 
 DIRECTORY = Path(__file__).parent
-NAMES = ("gpt2_tied", "gpt2_untied")
+NAMES = tuple(sorted(path.parent.name for path in DIRECTORY.glob("*/outputs.npz")))

@@ -113,3 +113,14 @@ def test_an_empty_stream_of_documents_gives_no_tokens(embedded, tmp_path):
     nothing = Corpus("nothing", lambda: iter(()), 0, "0")
     result = run(embedded, nothing, tmp_path)
     assert result.count.tolist() == 6 * [0]
+
+
+def test_documents_are_cut_at_the_length_asked_for(embedded, corpus, tmp_path):
+    model, tokenizer = embedded
+    lengths = [len(tokenizer(text)["input_ids"]) for text in corpus.documents()]
+    with SecondMomentStore(tmp_path, IDENTITY) as store:
+        result = resumable_second_moments(
+            model, tokenizer, corpus, store, token_budget=256, document_length=9
+        )
+    cut = sum(min(length, 9) for length in lengths)
+    assert cut < sum(lengths) and result.count.tolist() == 6 * [cut]

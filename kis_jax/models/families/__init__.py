@@ -1,7 +1,27 @@
 """One file a family: how its configuration is read, and where its weights stand in a file."""
 
-from kis_jax.models.families import gpt2
+from kis_jax.models.families import (
+    bert,
+    distilbert,
+    gemma2,
+    gemma3,
+    gpt2,
+    gpt_neox,
+    gptj,
+    llama,
+    mistral,
+    olmo2,
+    phi3,
+    qwen2,
+    qwen3,
+    roberta,
+)
 from kis_jax.models.families.family import Family as Family
 from kis_jax.models.families.family import Weight as Weight
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (gpt2.FAMILY,)}
+_MODULES = (
+    *(gpt2, gptj, gpt_neox, llama, mistral, qwen2, qwen3, gemma2, gemma3, olmo2, phi3),
+    *(bert, roberta, distilbert),
+)
+
+FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}

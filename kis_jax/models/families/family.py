@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kis_jax.models.decoder import DecoderConfig
+from kis_jax.models import Model, ModelConfig
 
 
 class Layout(Protocol):
@@ -19,7 +19,11 @@ class Layout(Protocol):
         ...
 
     def view(self, tensor: np.ndarray) -> np.ndarray:
-        """The parameter as a view of the tensor: read from it to load, write to it to save."""
+        """The parameter as a view of the tensor: read from it to load, write to it to save.
+
+        It has the parameter's elements in the parameter's order, but may have more axes, where
+        no view has its shape: reshape what is read, and reshape a value to it before writing.
+        """
         ...
 
 
@@ -65,18 +69,90 @@ class Columns:
 
 
 @dataclasses.dataclass(frozen=True)
+class TransposedRows:
+    """The parameter is the transpose of some rows of a larger tensor, or some entries of a vector.
+
+    Attributes:
+      start: the first row.
+      size: how many rows.
+      total: how many the tensor has.
+    """
+
+    start: int
+    size: int
+    total: int
+
+    def shape(self, target: tuple[int, ...]) -> tuple[int, ...]:
+        """All rows together."""
+        return (self.total, *target[:-1])
+
+    def view(self, tensor: np.ndarray) -> np.ndarray:
+        """These rows, as columns."""
+        return tensor[self.start : self.start + self.size].T
+
+
+@dataclasses.dataclass(frozen=True)
+class TransposedHeads:
+    """The parameter is one of several parts whose rows alternate head by head in the tensor.
+
+    Attributes:
+      index: of the part.
+      parts: how many there are.
+      heads: how many heads.
+    """
+
+    index: int
+    parts: int
+    heads: int
+
+    def shape(self, target: tuple[int, ...]) -> tuple[int, ...]:
+        """All parts together."""
+        return (self.parts * target[-1], *target[:-1])
+
+    def view(self, tensor: np.ndarray) -> np.ndarray:
+        """This part, as columns, those of each head apart: `(..., heads, head_dim)`."""
+        apart = tensor.reshape(self.heads, self.parts, -1, *tensor.shape[1:])[:, self.index]
+        return np.moveaxis(apart, (0, 1), (-2, -1))
+
+
+@dataclasses.dataclass(frozen=True)
 class Weight:
     """One row of a family's table.
 
     Attributes:
       target: path of the parameter in the model, such as `blocks.mlp.output.kernel`.
       source: name of the checkpoint's tensor; `{layer}` runs over the parameter's leading axis.
-      layout: how the parameter lies in the tensor.
+      layout: how the parameter lies in the tensor; a function of the model's configuration where
+        its sizes decide that.
     """
 
     target: str
     source: str
-    layout: Layout = AsIs()
+    layout: Layout | Callable[[ModelConfig], Layout] = AsIs()
+
+
+_AS_IS, _TRANSPOSED = AsIs(), Transposed()
+
+
+def linear(
+    target: str,
+    source: str,
+    layout: Layout | Callable[[ModelConfig], Layout] = _TRANSPOSED,
+    bias_layout: Layout | Callable[[ModelConfig], Layout] = _AS_IS,
+) -> tuple[Weight, Weight]:
+    """The rows of a linear layer; that of its bias is not used where a model has none."""
+    return (
+        Weight(f"{target}.kernel", f"{source}.weight", layout),
+        Weight(f"{target}.bias", f"{source}.bias", bias_layout),
+    )
+
+
+def norm(target: str, source: str) -> tuple[Weight, Weight]:
+    """The rows of a norm; that of its bias is not used where it has none."""
+    return (
+        Weight(f"{target}.scale", f"{source}.weight"),
+        Weight(f"{target}.bias", f"{source}.bias"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,83 +161,32 @@ class Family:
 
     Attributes:
       name: `model_type` in `config.json`.
+      model: the class of its models, built as `model(config, dtype=..., rngs=...)`.
       read_config: from the attributes of `config.json` to this library's configuration; raises
         `ValueError` for what this library does not compute.
-      weights: the table, complete: each parameter of the model stands in one row.
+      weights: the table, complete: each parameter of the model stands in one row. Rows of
+        parameters that a model does not have are not used.
       prefix: a prefix of the sources that checkpoints of the bare model leave out.
-      ignored: tensors that a file may hold and no model needs, such as causal masks; `{layer}`
-        stands for any layer.
+      ignored: tensors that a file may hold and that are left alone where no parameter needs
+        them, such as causal masks; `{layer}` stands for any layer, `*` for anything.
+      tied_head: the tensor that a file of a model with a tied head may hold as a copy of the
+        embedding; None if the family's heads are never tied.
+      old_endings: what names of sources end in, and what they ended in in older checkpoints.
     """
 
     name: str
-    read_config: Callable[[Mapping[str, Any]], DecoderConfig]
+    model: Callable[..., Model]
+    read_config: Callable[[Mapping[str, Any]], ModelConfig]
     weights: tuple[Weight, ...]
     prefix: str
     ignored: tuple[str, ...] = ()
+    tied_head: str | None = None
+    old_endings: tuple[tuple[str, str], ...] = ()
 
-
-# Attributes that every family's config.json may hold and that change nothing we compute: names
-# and versions, what training or generation does, which outputs a torch program returns.
-_IMMATERIAL = frozenset(
-    """
-    _attn_implementation _attn_implementation_autoset _name_or_path _num_labels architectures
-    attn_pdrop bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
-    decoder_start_token_id diversity_penalty do_sample dtype early_stopping embd_pdrop
-    encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty
-    finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing id2label
-    initializer_range label2id length_penalty max_length
-    min_length model_type no_repeat_ngram_size num_beam_groups num_beams
-    num_return_sequences output_attentions output_hidden_states output_past output_scores
-    pad_token_id predict_special_tokens prefix problem_type
-    remove_invalid_values repetition_penalty resid_pdrop return_dict return_dict_in_generate
-    sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder
-    tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
-    use_bfloat16 use_cache
-    """.split()
-)
-
-
-def read_attributes(
-    config: Mapping[str, Any], defaults: Mapping[str, Any], *, ignored: frozenset[str] = frozenset()
-) -> dict[str, Any]:
-    """The attributes that a family understands, filled up with its defaults; others are refused.
-
-    Args:
-      config: the content of a `config.json`.
-      defaults: each attribute that the family's reader understands, with the value it has where
-        the file does not name it.
-      ignored: further attributes without bearing on what this library computes.
-
-    Returns:
-      A value for each name in `defaults`.
-
-    Raises:
-      ValueError: naming every attribute that is set and not understood (one that is None, False
-        or empty switches nothing on, and passes), or one of the wrong type.
-    """
-    known = defaults.keys() | ignored | _IMMATERIAL
-    unknown = {name: config[name] for name in config if name not in known and config[name]}
-    if unknown:
-        found = ", ".join(f"{name}={value!r}" for name, value in sorted(unknown.items()))
-        raise ValueError(
-            f"config.json: expected only attributes that kis_jax computes with, found {found}; "
-            "if they do not change the forward pass, remove them from a copy of the file"
+    def bound(self, config: ModelConfig) -> Family:
+        """The family with every layout settled for models of one configuration."""
+        rows = (
+            dataclasses.replace(row, layout=row.layout(config)) if callable(row.layout) else row
+            for row in self.weights
         )
-    values = {name: config.get(name, default) for name, default in defaults.items()}
-    for name, default in defaults.items():
-        _check_type(name, values[name], default)
-    return values
-
-
-def _check_type(name: str, value: Any, default: Any) -> None:
-    if value == default:
-        return
-    kind = int if default is None else type(default)  # None stands for a size that follows
-    accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
-        raise ValueError(
-            f"config.json: {name}: expected {kind.__name__}, found {value!r}; "
-            "was the file edited by hand?"
-        )
-    if not isinstance(value, (bool, str)) and value <= 0:
-        raise ValueError(f"config.json: {name}: expected a positive number, found {value!r}")
+        return dataclasses.replace(self, weights=tuple(rows))

@@ -1,0 +1,111 @@
+"""Self-attention: which tokens see which, and what they take from one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from kis_jax.models.config import ModelConfig
+from kis_jax.models.norms import LayerNorm, RMSNorm
+from kis_jax.models.rotary import rotate
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention; several heads may share one head of keys and values."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        linear: Callable[..., nnx.Linear],
+        norm: Callable[..., LayerNorm | RMSNorm],
+    ):
+        """Makes the four projections, and norms of queries and keys where the model has them."""
+        heads, shared = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        self.head_dim = config.head_dim
+        self.scale = config.attention_scale
+        self.cap = config.attention_cap
+        self.causal = config.causal
+        self.interleaved = config.rotary is not None and config.rotary.interleaved
+        self.query = linear(config.width, heads, use_bias=config.qkv_bias)
+        self.key = linear(config.width, shared, use_bias=config.qkv_bias)
+        self.value = linear(config.width, shared, use_bias=config.qkv_bias)
+        self.output = linear(heads, config.width, use_bias=config.output_bias)
+        self.norm_over = config.query_key_norm
+        if self.norm_over is not None:
+            by_head = self.norm_over == "head"
+            self.query_norm = norm(width=config.head_dim if by_head else heads)
+            self.key_norm = norm(width=config.head_dim if by_head else shared)
+
+    def __call__(
+        self,
+        x: Array,
+        mask: Array,
+        *,
+        window: Array | None = None,
+        rotation: tuple[Array, Array] | None = None,
+    ) -> Array:
+        """What each token takes from those that it sees, `(b, t, width)`.
+
+        Args:
+          x: `(b, t, width)`.
+          mask: `(b, t)` bool, False at padding, which no token sees.
+          window: `()` int: tokens further back than this, the token itself counted, are not seen.
+          rotation: cosines and sines that turn queries and keys; see `Rotary.tables`.
+        """
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        if self.norm_over == "projection":
+            query, key = self.query_norm(query), self.key_norm(key)
+        query, key, value = map(self._split, (query, key, value))
+        if self.norm_over == "head":
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotation is not None:
+            query = rotate(query, *rotation, interleaved=self.interleaved)
+            key = rotate(key, *rotation, interleaved=self.interleaved)
+        seen = mask[:, None, None, :]
+        if window is not None:
+            place = jnp.arange(mask.shape[1])
+            seen = seen & (place[:, None] - place < window)
+        if self.cap is None:
+            # It makes float32 logits of bfloat16 by itself, which a user may have forbidden.
+            with jax.numpy_dtype_promotion("standard"):
+                mixed = jax.nn.dot_product_attention(
+                    query, key, value, mask=seen, scale=self.scale, is_causal=self.causal
+                )
+        else:
+            if self.causal:
+                seen = seen & jnp.tri(mask.shape[1], dtype=bool)
+            mixed = capped_attention(query, key, value, seen, scale=self.scale, cap=self.cap)
+        return self.output(mixed.reshape(*x.shape[:-1], -1))
+
+    def _split(self, x: Array) -> Array:
+        """Features as heads, `(b, t, heads, head_dim)`."""
+        return x.reshape(*x.shape[:-1], -1, self.head_dim)
+
+
+def capped_attention(
+    query: Array, key: Array, value: Array, mask: Array, *, scale: float, cap: float
+) -> Array:
+    """Attention whose logits a tanh keeps within `-cap` to `cap`.
+
+    Otherwise as `jax.nn.dot_product_attention`, which knows no such bound.
+
+    Args:
+      query: `(b, t, heads, head_dim)`.
+      key: `(b, t, kv_heads, head_dim)`; each head is shared by `heads / kv_heads` in a row.
+      value: likewise.
+      mask: bool, broadcast to `(b, heads, t, t)`: which tokens (last axis) each token sees.
+      scale: factor on the products, before the bound.
+      cap: the bound.
+    """
+    grouped = query.reshape(*query.shape[:2], key.shape[2], -1, query.shape[3])
+    logits = jnp.einsum("btkgd,bskd->bkgts", grouped, key, preferred_element_type=jnp.float32)
+    logits = cap * jnp.tanh(logits * (scale / cap))
+    lowest = jnp.finfo(logits.dtype).min
+    weights = jax.nn.softmax(jnp.where(mask[:, :, None], logits, lowest), axis=-1)
+    mixed = jnp.einsum("bkgts,bskd->btkgd", weights.astype(value.dtype), value)
+    return mixed.reshape(query.shape)

@@ -1,0 +1,106 @@
+"""The shapes of models in this library's words; `models.families` reads them from others'."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from kis_jax.models.rotary import Rotary
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What decoders and encoders have in common.
+
+    Attributes:
+      family: `model_type` of its HuggingFace checkpoint.
+      vocab_size: number of tokens.
+      context_length: the most tokens of a text.
+      width: of the residual stream; also of values, m.
+      num_layers: number of blocks.
+      num_heads: attention heads.
+      num_kv_heads: heads of attention's keys and values, each shared by
+        `num_heads / num_kv_heads` heads.
+      head_dim: width of a head.
+      attention_scale: factor on the products of queries and keys.
+      attention_cap: bound on these scaled products, through a tanh.
+      causal: whether tokens see only themselves and those before them.
+      rotary: positions as rotations of queries and keys; None for learned positions.
+      query_key_norm: a norm on queries and keys, over each `"head"` or the whole `"projection"`.
+      mlp_width: of the hidden layer of the MLP; also of keys, d.
+      activation: a name in `mlp.ACTIVATIONS`.
+      gated: whether the activation multiplies a second projection, as in SwiGLU.
+      norm: of layers: `"layer"`, mean and variance; `"rms"`, root mean square; `"rms_offset"`,
+        the same with scales stored as their distance from one.
+      norm_epsilon: added to the variance, or to the mean square.
+      qkv_bias: whether the projections to queries, keys and values have biases.
+      output_bias: whether attention's output projection has one.
+      mlp_bias: whether the matrices of the MLP have biases.
+    """
+
+    family: str
+    vocab_size: int
+    context_length: int
+    width: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    attention_scale: float
+    attention_cap: float | None = None
+    causal: bool = True
+    rotary: Rotary | None = None
+    query_key_norm: Literal["head", "projection"] | None = None
+    mlp_width: int
+    activation: str
+    gated: bool = False
+    norm: Literal["layer", "rms", "rms_offset"] = "layer"
+    norm_epsilon: float
+    qkv_bias: bool = True
+    output_bias: bool = True
+    mlp_bias: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoderConfig(ModelConfig):
+    """The shape of a decoder; the defaults are GPT-2's.
+
+    Attributes:
+      windows: for each layer, how many tokens back from a token, itself included, attention
+        reaches; None for all of them. Empty if no layer has a window.
+      local_rotary: in place of `rotary` in layers with a window, where they have their own.
+      parallel: whether the MLP reads what attention reads, rather than what it leaves.
+      shared_norm: whether both read it through one norm.
+      norms_before: whether attention and MLP read through norms.
+      norms_after: whether they write through norms.
+      embedding_scale: factor on the embeddings of tokens.
+      tied_head: whether logits are products with the token embedding.
+      head_bias: whether a head that is not tied has a bias.
+      logit_cap: bound on logits, through a tanh.
+    """
+
+    windows: tuple[int | None, ...] = ()
+    local_rotary: Rotary | None = None
+    parallel: bool = False
+    shared_norm: bool = False
+    norms_before: bool = True
+    norms_after: bool = False
+    embedding_scale: float = 1.0
+    tied_head: bool = True
+    head_bias: bool = False
+    logit_cap: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderConfig(ModelConfig):
+    """The shape of an encoder of BERT's kind.
+
+    Attributes:
+      token_types: rows of the embedding of token types, of which the first is used; 0 if there
+        is none.
+      position_offset: rows at the head of the table of positions that no token uses.
+    """
+
+    causal: bool = False
+    token_types: int = 0
+    position_offset: int = 0

@@ -1,0 +1,78 @@
+"""BERT (Devlin et al. 2019), without its heads and pooler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kis_jax.models import Encoder, EncoderConfig
+from kis_jax.models.families.attributes import SIZES, OneOf, read_attributes, read_sizes
+from kis_jax.models.families.family import Family, Weight, linear, norm
+from kis_jax.models.mlp import ACTIVATIONS
+
+_DEFAULTS = {
+    **SIZES,
+    "hidden_act": OneOf("gelu", ACTIVATIONS),
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+}
+_FIXED = {"position_embedding_type": "absolute", "is_causal": False}
+
+_IGNORED = frozenset({"directionality", "tie_word_embeddings"})
+
+
+def read_config(config: Mapping[str, Any]) -> EncoderConfig:
+    """The configuration of a BERT from the attributes of its `config.json`."""
+    return read_bert("bert", config)
+
+
+def read_bert(family: str, config: Mapping[str, Any], *, position_offset: int = 0) -> EncoderConfig:
+    """What BERT and RoBERTa have in common."""
+    attributes = read_attributes(config, _DEFAULTS, ignored=_IGNORED, fixed=_FIXED)
+    context = attributes["max_position_embeddings"] - position_offset
+    if context < 1:
+        raise ValueError(
+            f"config.json: max_position_embeddings: expected more than {position_offset}, "
+            f"found {attributes['max_position_embeddings']}"
+        )
+    return EncoderConfig(
+        family=family,
+        **read_sizes(attributes),
+        context_length=context,
+        activation=attributes["hidden_act"],
+        norm_epsilon=attributes["layer_norm_eps"],
+        token_types=attributes["type_vocab_size"],
+        position_offset=position_offset,
+    )
+
+
+def bert_family(
+    name: str, read_config: Callable[[Mapping[str, Any]], EncoderConfig], *, heads: tuple[str, ...]
+) -> Family:
+    """A family whose tensors are named as BERT's, under its own name; `heads` are left alone."""
+    layer = name + ".encoder.layer.{layer}."
+    return Family(
+        name=name,
+        model=Encoder,
+        read_config=read_config,
+        weights=(
+            Weight("embedding.embedding", f"{name}.embeddings.word_embeddings.weight"),
+            Weight("positions.embedding", f"{name}.embeddings.position_embeddings.weight"),
+            Weight("token_types.embedding", f"{name}.embeddings.token_type_embeddings.weight"),
+            *norm("embedding_norm", f"{name}.embeddings.LayerNorm"),
+            *linear("blocks.attention.query", layer + "attention.self.query"),
+            *linear("blocks.attention.key", layer + "attention.self.key"),
+            *linear("blocks.attention.value", layer + "attention.self.value"),
+            *linear("blocks.attention.output", layer + "attention.output.dense"),
+            *norm("blocks.attention_norm", layer + "attention.output.LayerNorm"),
+            *linear("blocks.mlp.input", layer + "intermediate.dense"),
+            *linear("blocks.mlp.output", layer + "output.dense"),
+            *norm("blocks.mlp_norm", layer + "output.LayerNorm"),
+        ),
+        prefix=f"{name}.",
+        ignored=(f"{name}.pooler.*", f"{name}.embeddings.position_ids", "classifier.*", *heads),
+        old_endings=(("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")),
+    )
+
+
+FAMILY = bert_family("bert", read_config, heads=("cls.*", "qa_outputs.*"))

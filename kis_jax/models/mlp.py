@@ -1,0 +1,44 @@
+"""The MLP of a layer, whose second matrix is the memory that edits write."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+from jax import Array
+
+from kis_jax.models.config import ModelConfig
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_fast": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+}
+
+
+class MLP(nnx.Module):
+    """Two matrices with a non-linearity between, which a third one may feed as a gate."""
+
+    def __init__(self, config: ModelConfig, *, linear: Callable[..., nnx.Linear]):
+        """Makes the projections."""
+        self.activation = config.activation
+        self.gated = config.gated
+        self.input = linear(config.width, config.mlp_width, use_bias=config.mlp_bias)
+        if config.gated:
+            self.gate = linear(config.width, config.mlp_width, use_bias=config.mlp_bias)
+        self.output = linear(config.mlp_width, config.width, use_bias=config.mlp_bias)
+
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """Values `(b, t, width)`, and the keys they were read with, `(b, t, mlp_width)`."""
+        activation = ACTIVATIONS[self.activation]
+        if self.gated:
+            keys = activation(self.gate(x)) * self.input(x)
+        else:
+            keys = activation(self.input(x))
+        return self.output(keys), keys

@@ -1,0 +1,203 @@
+"""Small models of every family, no two of their sizes equal, so that a transposition shows.
+
+Each is made at random by torch, and what torch computes with it is compared with what we do.
+Those that are `golden` are stored beside this file, so that the comparison needs no torch.
+"""
+
+import dataclasses
+
+from transformers import (
+    BertConfig,
+    DistilBertConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTJConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+    RobertaConfig,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model.
+
+    Attributes:
+      config: its configuration, as torch transformers writes it.
+      golden: whether it is stored.
+      bare: whether it is saved without a head.
+    """
+
+    config: PreTrainedConfig
+    golden: bool = True
+    bare: bool = False
+
+
+_SPECIAL = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+_GPT2 = {
+    "vocab_size": 61,
+    "n_positions": 24,
+    "n_embd": 12,
+    "n_layer": 3,
+    "n_head": 3,
+    "n_inner": 20,
+    **_SPECIAL,
+}
+_SIZES = {
+    "vocab_size": 41,
+    "hidden_size": 16,
+    "intermediate_size": 22,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 24,
+    **_SPECIAL,
+}
+_GQA = {**_SIZES, "num_key_value_heads": 2, "head_dim": 6}
+_MQA = {**_SIZES, "num_key_value_heads": 1, "head_dim": 6}
+_BERT = {**_SIZES, "hidden_size": 15, "num_attention_heads": 3, "num_hidden_layers": 3}
+
+
+def _scaled(kind: str, **values: object) -> dict:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 100.0, **values}}
+
+
+_LLAMA3 = _scaled(
+    "llama3",
+    factor=4.0,
+    low_freq_factor=1.0,
+    high_freq_factor=2.0,
+    original_max_position_embeddings=8,
+)
+_LONGROPE = _scaled("longrope", short_factor=[1.0, 1.5], long_factor=[1.2, 3.0])
+
+CASES = {
+    "gpt2_tied": Case(GPT2Config(**_GPT2)),
+    "gpt2_untied": Case(
+        GPT2Config(
+            **_GPT2, tie_word_embeddings=False, activation_function="gelu", scale_attn_weights=False
+        )
+    ),
+    "gpt2_bare": Case(GPT2Config(**_GPT2), golden=False, bare=True),
+    "gptj": Case(GPTJConfig(**{**_GPT2, "vocab_size": 41, "n_embd": 15}, rotary_dim=4)),
+    "gpt_neox_parallel": Case(
+        GPTNeoXConfig(**{**_SIZES, "hidden_size": 18, "num_attention_heads": 2}, rotary_pct=0.5)
+    ),
+    "gpt_neox_in_turn": Case(
+        GPTNeoXConfig(
+            **{**_SIZES, "hidden_size": 18, "num_attention_heads": 3},
+            rotary_pct=1.0,
+            use_parallel_residual=False,
+            attention_bias=False,
+            tie_word_embeddings=True,
+        )
+    ),
+    "llama": Case(LlamaConfig(**_SIZES)),
+    "llama_llama3": Case(LlamaConfig(**_GQA, **_LLAMA3, tie_word_embeddings=True)),
+    "llama_linear": Case(
+        LlamaConfig(**_MQA, **_scaled("linear", factor=2.5), attention_bias=True, mlp_bias=True)
+    ),
+    "llama_dynamic": Case(
+        LlamaConfig(
+            **{**_SIZES, "hidden_size": 18, "num_attention_heads": 3, "max_position_embeddings": 8},
+            **_scaled("dynamic", factor=2.0),
+        )
+    ),
+    "mistral": Case(MistralConfig(**_GQA, sliding_window=4)),
+    "mistral_no_window": Case(MistralConfig(**_MQA, sliding_window=None), golden=False),
+    "qwen2": Case(Qwen2Config(**{**_SIZES, "num_key_value_heads": 1}, tie_word_embeddings=True)),
+    "qwen2_windows": Case(
+        Qwen2Config(
+            **{**_SIZES, "num_key_value_heads": 2, "num_hidden_layers": 3},
+            use_sliding_window=True,
+            sliding_window=3,
+            max_window_layers=1,
+        ),
+        golden=False,
+    ),
+    "qwen3": Case(Qwen3Config(**_GQA)),
+    "qwen3_windows": Case(
+        Qwen3Config(
+            **_MQA,
+            attention_bias=True,
+            use_sliding_window=True,
+            sliding_window=5,
+            layer_types=["sliding_attention", "full_attention"],
+        ),
+        golden=False,
+    ),
+    "gemma2": Case(
+        Gemma2Config(
+            **{**_GQA, "num_hidden_layers": 3},
+            sliding_window=4,
+            query_pre_attn_scalar=5,
+            attn_logit_softcapping=1.5,
+            final_logit_softcapping=2.0,
+        )
+    ),
+    "gemma2_uncapped": Case(
+        Gemma2Config(
+            **_MQA,
+            attention_bias=True,
+            layer_types=["full_attention", "sliding_attention"],
+            sliding_window=3,
+            attn_logit_softcapping=None,
+            final_logit_softcapping=None,
+        ),
+        golden=False,
+    ),
+    "gemma3": Case(
+        Gemma3TextConfig(
+            **{**_MQA, "num_hidden_layers": 3},
+            sliding_window=4,
+            sliding_window_pattern=2,
+            rope_theta=1000.0,
+            rope_local_base_freq=10.0,
+        )
+    ),
+    "gemma3_linear": Case(
+        Gemma3TextConfig(
+            **_GQA,
+            layer_types=["full_attention", "sliding_attention"],
+            sliding_window=4,
+            rope_scaling={"rope_type": "linear", "factor": 2.0},
+            final_logit_softcapping=2.0,
+        ),
+        golden=False,
+    ),
+    "olmo2": Case(Olmo2Config(**{**_SIZES, "num_key_value_heads": 2})),
+    "olmo2_biases": Case(
+        Olmo2Config(**{**_SIZES, "num_key_value_heads": 1}, attention_bias=True), golden=False
+    ),
+    "phi3": Case(Phi3Config(**{**_SIZES, "num_key_value_heads": 2}, sliding_window=5)),
+    "phi3_longrope": Case(
+        Phi3Config(
+            **{**_SIZES, "num_key_value_heads": 1},
+            **_LONGROPE,
+            original_max_position_embeddings=8,
+        )
+    ),
+    "phi3_partial": Case(
+        Phi3Config(**{**_SIZES, "hidden_size": 24}, partial_rotary_factor=0.7), golden=False
+    ),
+    "bert": Case(BertConfig(**_BERT)),
+    "bert_bare": Case(BertConfig(**_BERT, hidden_act="relu"), golden=False, bare=True),
+    "roberta": Case(RobertaConfig(**_BERT)),
+    "distilbert": Case(
+        DistilBertConfig(
+            vocab_size=41,
+            dim=15,
+            n_layers=3,
+            n_heads=3,
+            hidden_dim=22,
+            max_position_embeddings=24,
+            pad_token_id=1,
+        )
+    ),
+}
