@@ -1,4 +1,6 @@
+from .checkpoints import export as export
 from .checkpoints import load as load
+from .checkpoints import save_adapter as save_adapter
 from .core.bootstrap import Interval as Interval
 from .core.bootstrap import kurtosis_interval as kurtosis_interval
 from .core.conjugate_gradients import solve_iteratively as solve_iteratively
