@@ -5,11 +5,10 @@
 Random kernels, keys and values, and a random triangular factor of C, which is given to everybody.
 The baseline of `edit_sequential` is a loop in torch as one would write it with care: all
 directions by one solve beforehand, the kernel updated in place; the field's, the same with a
-product by the inverse of C and a new kernel for each edit. Loops are extrapolated from 50
-edits, and from a solve for 1,000 directions, so that for a few edits they look better than they
-are.
-The field's `edit_batch` is MEMIT's float64 solve of d equations; its baseline, the n x n identity
-in torch. Needed operations are the fewest known: of the two ways to account for earlier edits,
+product by the inverse of C and a new kernel for each edit. Loops are extrapolated from 50 edits,
+and from a solve for 1,000 directions, so that for a few edits they look better than they are. The
+field's `edit_batch` is MEMIT's float64 solve of d equations; its baseline, the n x n identity in
+torch. Needed operations are the fewest known: of the two ways to account for earlier edits,
 through P or through what they have written, the cheaper one.
 """
 
