@@ -68,7 +68,8 @@ def test_every_public_name_is_documented_with_an_example(name):
     if inspect.isfunction(thing) or name in ("SecondMoment",):
         assert ">>>" in text, f"{name} has no example"
     if inspect.isfunction(thing) and name != "angles":
-        assert "Returns:" in text and "Raises:" in text and "Args:" in text
+        assert "Raises:" in text and "Args:" in text
+        assert "Returns:" in text or inspect.signature(thing).return_annotation == "None"
 
 
 def in_fresh_process(code):
