@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kis_jax.core.moments import from_power_sums, moments
+from kis_jax.core.products import matmul
 
 _BATCH = 256  # resamples at once
 
@@ -92,10 +93,7 @@ def _resampled(p: Array, rng: Array, resamples: int) -> Array:
 
     def kurtosis(rng: Array) -> Array:
         weights = draw_counts(rng, n).astype(scaled.dtype)
-        count, *sums = (
-            jnp.matmul(weights, power, precision=jax.lax.Precision.HIGHEST) @ weights
-            for power in powers
-        )
+        count, *sums = (matmul(weights, power) @ weights for power in powers)
         return from_power_sums(count, sums).kurtosis
 
     return jax.lax.map(kurtosis, jax.random.split(rng, resamples), batch_size=_BATCH)

@@ -10,7 +10,7 @@ from jax import Array
 from jax.core import Tracer
 
 from kis_jax.core.extended import Pair, pair, product, two_sum
-from kis_jax.core.products import matmul, solve_rows
+from kis_jax.core.products import matmul, solve_columns, solve_rows
 
 
 class Cholesky(NamedTuple):
@@ -76,9 +76,9 @@ def refined(c: Pair, ridge: Array) -> Refined:
     c = Pair(high, rest + c.low * both)
     shifted = c.high + d * jnp.finfo(jnp.float32).eps * identity
     factor = jnp.linalg.cholesky(shifted, symmetrize_input=False)
-    vectors = jax.lax.linalg.triangular_solve(factor, identity, left_side=True, lower=True)
+    vectors = solve_columns(factor, identity)
     factor = jnp.linalg.cholesky(_second_moment(c, vectors).high)
-    vectors = jax.lax.linalg.triangular_solve(factor, vectors, left_side=True, lower=True)
+    vectors = solve_columns(factor, vectors)
     found = _second_moment(c, vectors)
     excess = (found.high - identity) + found.low
     definite = jnp.linalg.norm(excess) < 0.2

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from kis_jax.core.products import matmul
+from kis_jax.core.products import matmul, solve_columns
 
 
 def orthonormal(rows: Array, tolerance: ArrayLike) -> tuple[Array, Array]:
@@ -28,7 +28,7 @@ def orthonormal(rows: Array, tolerance: ArrayLike) -> tuple[Array, Array]:
     _, (columns, squares) = jax.lax.scan(step, matmul(rows, rows.T), index)
     kept = squares > tolerance
     factor = columns.T + jnp.diag(jnp.where(kept, 0, jnp.ones((), rows.dtype)))
-    solved = jax.lax.linalg.triangular_solve(factor, rows, left_side=True, lower=True)
+    solved = solve_columns(factor, rows)
     return jnp.where(kept[:, None], solved, 0), squares
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kis_jax.core.moments import Moments, from_power_sums
+from kis_jax.core.products import inner
 
 _SLICES = 8
 
@@ -77,7 +78,7 @@ class Tile(NamedTuple):
 def make_tile(row: Block, column: Block, diagonal: Array, num_facts: int) -> Tile:
     """The tile of two blocks; on the diagonal, each pair counts once; padding never does."""
     limits = jnp.where(diagonal, column.facts, num_facts)
-    products = jnp.matmul(row.white, column.white.T, precision=jax.lax.Precision.HIGHEST)
+    products = inner(row.white, column.white)
     return Tile(products, row, column, jnp.where(column.facts < num_facts, limits, 0))
 
 
