@@ -59,14 +59,30 @@ def residuals_met(
         return _few_residuals_met(directions, keys, requested, extended)
     if n * (r + m) <= 4 * r * m:
         return _by_shares(directions, keys, requested, extended)
-    product = functools.partial(inner, extended=extended)
-    written, residuals = jnp.zeros_like(directions[:1].T * requested[:1]), []
-    for start in range(0, n, _FEW):
-        block = slice(start, start + _FEW)
-        left = requested[block] - product(keys[block], written.T)
-        residuals.append(_few_residuals_met(directions[block], keys[block], left, extended))
-        written = written + product(directions[block].T, residuals[-1].T)
-    return jnp.concatenate(residuals)
+    return _by_update(directions, keys, requested, extended)
+
+
+def _by_update(directions: Array, keys: Array, requested: Array, extended: bool) -> Array:
+    """Block by block, each on what those before it have written into the kernel."""
+    n, product = len(keys), functools.partial(inner, extended=extended)
+
+    def block(written: Array, start: Array | int, size: int = _FEW) -> tuple[Array, Array]:
+        along, here, left = (
+            jax.lax.dynamic_slice_in_dim(rows, start, size)
+            for rows in (directions, keys, requested)
+        )
+        left = left - product(here, written.T)
+        residuals = _few_residuals_met(along, here, left, extended)
+        return written + product(along.T, residuals.T), residuals
+
+    written = jnp.zeros_like(directions[:1].T * requested[:1])
+    whole, rest = divmod(n, _FEW)
+    written, residuals = jax.lax.scan(block, written, _FEW * jnp.arange(whole))
+    residuals = residuals.reshape(n - rest, -1)
+    if not rest:
+        return residuals
+    _, last = block(written, n - rest, rest)
+    return jnp.concatenate([residuals, last])
 
 
 def _by_shares(directions: Array, keys: Array, requested: Array, extended: bool) -> Array:
@@ -93,7 +109,11 @@ def _few_residuals_met(directions: Array, keys: Array, requested: Array, extende
 
 
 def triangular_residuals(shares: Array, requested: Array) -> Array:
-    """The same from the shares `(n, n)`, row i landing on column j: triu(shares).T @ x = r."""
+    """The same from the shares `(n, n)`, row i landing on column j: x.T @ triu(shares) = r.T.
+
+    Asked for in this form, LAPACK finds the right-hand sides by columns, as it wants them, where
+    they lie; solved from the left, each would be copied to another layout and back.
+    """
     return jax.lax.linalg.triangular_solve(
-        shares, requested, left_side=True, lower=False, transpose_a=True, unit_diagonal=True
-    )
+        shares, requested.T, left_side=False, lower=False, unit_diagonal=True
+    ).T
