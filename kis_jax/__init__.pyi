@@ -34,5 +34,6 @@ from .core.superposition import superposition as superposition
 from .core.tail import tail_index as tail_index
 from .core.whitening import Whitener as Whitener
 from .core.whitening import whitener as whitener
+from .models.memory import edited as edited
 
 __version__: str
