@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 from typing import get_args
 
@@ -13,7 +12,7 @@ from jax.typing import ArrayLike
 
 from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.ledger import Edit, Rule
-from kis_jax.core.orthonormal import own_share
+from kis_jax.core.orthonormal import greedy_factor, own_share
 from kis_jax.core.products import inner, solve_columns
 from kis_jax.core.successive import residuals_met
 
@@ -102,10 +101,11 @@ def replay(
         least = own_share(gram.dtype, tolerance)
         directions, own = _without_earlier(gram, asked.solved)
         if not holds_or_traced(jnp.all(own > least)):
+            row = int(jnp.argmin(independent(asked, tolerance)))
             raise ValueError(
-                "asked: expected linearly independent keys, found that row "
-                f"{_first_dependent(gram, least)} has less than {float(least):.1e} of its squared "
-                "length to itself, the rest in the span of those before it; leave it out"
+                f"asked: expected linearly independent keys, found that row {row} has less than "
+                f"{float(least):.1e} of its squared length to itself, the rest in the span of those "
+                "before it; leave it out"
             )
         return _in_order(asked, directions, rule)
     shifted = gram + jnp.asarray(weight, gram.dtype) * jnp.eye(len(gram), dtype=gram.dtype)
@@ -118,6 +118,21 @@ def replay(
     return Edit(directions, residuals, asked.requested, rule)
 
 
+def independent(asked: Asked, tolerance: float | Array | None = None) -> Array:
+    """Whether each key has enough of its own, beside the earlier ones of which that holds, `(n,)`.
+
+    Those of which it holds can be edited by "constrained"; the others repeat what came before.
+
+    Args:
+      asked: n facts.
+      tolerance: the least share of a whitened key's squared length that earlier keys must leave
+        to it. None: the root of the machine epsilon.
+    """
+    cosines = _cosines(inner(asked.keys, asked.solved))[0]
+    least = own_share(cosines.dtype, tolerance)
+    return greedy_factor(cosines, least)[1] > least
+
+
 def _in_order(asked: Asked, directions: Array, rule: Rule) -> Edit:
     residuals = residuals_met(directions, asked.keys, asked.requested)
     return Edit(directions, residuals, asked.requested, rule)
@@ -125,23 +140,17 @@ def _in_order(asked: Asked, directions: Array, rule: Rule) -> Edit:
 
 def _without_earlier(gram: Array, solved: Array) -> tuple[Array, Array]:
     """Directions of no share in earlier keys, one in their own; and what keys have of their own."""
-    sizes = jnp.sqrt(jnp.diagonal(gram))
-    factor = jnp.linalg.cholesky(gram / (sizes[:, None] * sizes))
+    cosines, sizes = _cosines(gram)
+    factor = jnp.linalg.cholesky(cosines)
     own = jnp.diagonal(factor)
     directions = solve_columns(factor, solved / sizes[:, None])
     return directions / (own * sizes)[:, None], own**2
 
 
-def _first_dependent(gram: Array, least: Array) -> int:
-    """The first row that those before it speak for, by halving: one factor fails as a whole."""
+def _cosines(gram: Array) -> tuple[Array, Array]:
+    """A Gram matrix scaled to unit diagonal, and the roots of the diagonal that it had."""
     sizes = jnp.sqrt(jnp.diagonal(gram))
-    cosines = gram / (sizes[:, None] * sizes)
-
-    def depends(row: int) -> bool:
-        factor = jnp.linalg.cholesky(cosines[: row + 1, : row + 1])
-        return not jnp.all(jnp.diagonal(factor) ** 2 > least)
-
-    return bisect.bisect_left(range(len(gram)), True, key=depends)
+    return gram / (sizes[:, None] * sizes), sizes
 
 
 def _check(asked: Asked, rule: Rule, weight: float | Array | None) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kis_jax as kis
-from kis_jax.core.replay import Asked, replay
+from kis_jax.core.replay import Asked, independent, replay
 from tests import references
 from tests.references import TOLERANCE
 
@@ -102,6 +102,19 @@ def test_under_jit(problem):
         np.testing.assert_allclose(
             compiled(asked).delta, replay(asked, rule, weight=weight).delta, rtol=1e-9, atol=1e-12
         )
+
+
+def test_independent_finds_the_keys_that_repeat_others(problem):
+    asked = problem[-1]
+    doubled = asked.take(np.array([0, 1, 0, 2, 3, 3, 4]))
+    mixed = doubled.keys.copy()
+    mixed[6] = mixed[0] - 2 * mixed[3]
+    c = problem[3]
+    asked = Asked(mixed, np.linalg.solve(c, mixed.T).T, doubled.requested)
+    expected = [True, True, False, True, True, False, False]
+    np.testing.assert_array_equal(independent(asked), expected)
+    kept = replay(asked.take(np.flatnonzero(expected)), "constrained")
+    assert np.isfinite(kept.delta).all()
 
 
 def test_what_cannot_be_replayed(problem):
