@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from kis_jax.data.conflicts import Conflict, conflicts
-from kis_jax.data.facts import Fact
 from kis_jax.measure.collisions import clusters, colliding_pairs, gentle_order
 
 
@@ -54,28 +52,3 @@ def test_the_gentle_order_has_the_least_harm_of_all(seed):
 
     least = min(map(total, itertools.permutations(range(5))))
     np.testing.assert_allclose(total(gentle_order(np.diag(gram), lengths)), least, rtol=1e-12)
-
-
-def fact(subject, target, relation="", prompt="{} speaks"):
-    return Fact(0, prompt, subject, target_new=target, relation=relation)
-
-
-def test_one_question_with_two_answers_is_a_contradiction():
-    told = [
-        fact("Vera Holm", "Orvish", "P103"),
-        fact("Vera Holm", "Hexby", "P19"),  # another question
-        fact("vera  holm ", "Aldric", "P103", "The tongue of {} is"),
-        fact("Vera Holm", "Orvish", "P103"),
-        fact("Nils Elstad", "Aldric", "P103"),
-    ]
-    assert conflicts(told) == [Conflict(0, 2, True), Conflict(0, 3, False)]
-
-
-def test_without_relations_the_prompt_is_the_question():
-    told = [fact("A", "x"), fact("A", "y", prompt="{} eats"), fact("A", "z")]
-    assert conflicts(told) == [Conflict(0, 2, True)]
-
-
-def test_a_third_answer_that_only_repeats_a_contradiction_is_one_all_the_same():
-    told = [fact("A", "x"), fact("A", "y"), fact("A", "y")]
-    assert conflicts(told) == [Conflict(0, 1, True), Conflict(0, 2, True)]
