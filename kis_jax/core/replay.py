@@ -104,8 +104,8 @@ def replay(
             row = int(jnp.argmin(independent(asked, tolerance)))
             raise ValueError(
                 f"asked: expected linearly independent keys, found that row {row} has less than "
-                f"{float(least):.1e} of its squared length to itself, the rest in the span of those "
-                "before it; leave it out"
+                f"{float(least):.1e} of its squared length to itself, the rest in the span of "
+                "those before it; leave it out"
             )
         return _in_order(asked, directions, rule)
     shifted = gram + jnp.asarray(weight, gram.dtype) * jnp.eye(len(gram), dtype=gram.dtype)
