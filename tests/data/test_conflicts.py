@@ -11,7 +11,7 @@ def fact(subject, target, relation="", prompt="{} speaks"):
 def test_one_question_with_two_answers_is_a_contradiction():
     told = [
         fact("Vera Holm", "Orvish", "P103"),
-        fact("Vera Holm", "Hexby", "P19"),  # another question
+        fact("Vera Holm", "Hexby", "P19", "{} was born in"),  # another question
         fact("vera  holm ", "Aldric", "P103", "The tongue of {} is"),
         fact("Vera Holm", "Orvish", "P103"),
         fact("Nils Elstad", "Aldric", "P103"),
