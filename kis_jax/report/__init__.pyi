@@ -1,3 +1,4 @@
+from .lifelong_page import write_lifelong_report as write_lifelong_report
 from .page import write_report as write_report
 from .scan_record import check_directory as check_directory
 from .scan_record import clear_leftovers as clear_leftovers
