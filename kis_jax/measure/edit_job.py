@@ -1,0 +1,135 @@
+"""What every method of editing works from, and what it gives back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from kis_jax.checkpoints.ledger import LayerLedger
+from kis_jax.core.second_moment import SecondMoment
+from kis_jax.data.facts import Fact
+from kis_jax.measure.closed_forms import Method, Solver, layer_solver
+from kis_jax.models import Decoder
+
+if TYPE_CHECKING:
+    from kis_jax.measure.edit_settings import EditSettings
+    from kis_jax.measure.target_values import TargetSettings, TargetValues
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Facts to be edited into a model, all of it checked.
+
+    Attributes:
+      model: to be edited.
+      tokenizer: of the model.
+      facts: in the order of the edits.
+      second_moments: stacked over the layers of the model.
+      method: of editing.
+      layers: whose memory is written, in ascending order.
+      settings: of the methods.
+      prefixes: put before the prompts.
+      original_keys: whether residuals and denominators of "rome" take keys without a prefix.
+      ridge: added to the diagonal of the second moment.
+      token_budget: the most tokens run at once; None for what fits.
+    """
+
+    model: Decoder
+    tokenizer: PreTrainedTokenizerFast
+    facts: Sequence[Fact]
+    second_moments: SecondMoment
+    method: Method
+    layers: Sequence[int]
+    settings: EditSettings
+    prefixes: tuple[str, ...]
+    original_keys: bool
+    ridge: float
+    token_budget: int | None
+
+    @property
+    def weight(self) -> float | None:
+        """Of "batch", or the ridge of "null-space"; the other methods have none."""
+        weights = {"batch": self.settings.batch_weight, "null-space": self.settings.null_ridge}
+        return weights.get(self.method)
+
+    @property
+    def target_settings(self) -> TargetSettings:
+        """Of the search for target values."""
+        together = self.method in ("batch", "null-space")
+        return self.settings.batch_target if together else self.settings.target
+
+    def solver(self, layer: int) -> Solver:
+        """The second moment of a layer, factored.
+
+        Raises:
+          ValueError: if it has no inverse, or leaves no direction free, naming the layer.
+        """
+        moments, threshold = self.second_moments, self.settings.null_threshold
+        c = np.asarray(moments.total[layer], np.float64) / int(moments.count[layer])
+        try:
+            return layer_solver(c, self.method, ridge=self.ridge, threshold=threshold)
+        except ValueError as error:
+            raise ValueError(f"layer {layer}: {error}") from error
+
+    def target_values(self, model: Decoder, facts: Sequence[Fact]) -> TargetValues:
+        """Target values of facts at the last of the layers, found on a model."""
+        from kis_jax.measure.target_values import target_values
+
+        return target_values(
+            model,
+            self.tokenizer,
+            facts,
+            layer=self.layers[-1],
+            settings=self.target_settings,
+            prefixes=self.prefixes,
+            token_budget=self.token_budget,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """How the search for a fact's target value ended.
+
+    Attributes:
+      loss: by then; NaN if there was no search.
+      probability: of the target by then, likewise.
+      steps: that were taken.
+    """
+
+    loss: float = float("nan")
+    probability: float = float("nan")
+    steps: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What a method made of a job.
+
+    Attributes:
+      layers: what was done to each layer.
+      reasons: for each fact why it was left out; None if it was edited.
+      searches: for each fact, how its target value was found.
+    """
+
+    layers: Mapping[int, LayerLedger]
+    reasons: Sequence[str | None]
+    searches: Sequence[Search]
+
+
+def searches(targets: TargetValues) -> list[Search]:
+    """How each search of a batch ended."""
+    rows = zip(targets.losses, targets.probabilities, targets.steps, strict=True)
+    return [Search(float(loss), float(share), int(steps)) for loss, share, steps in rows]
+
+
+def failures(targets: TargetValues) -> list[str | None]:
+    """For each fact why its target value cannot be used; None if it can."""
+    finite = np.isfinite(targets.values).all(axis=1) & np.isfinite(targets.keys).all(axis=1)
+    return [
+        reason or (None if sound else "its key or its target value is not finite")
+        for reason, sound in zip(targets.failures, finite, strict=True)
+    ]
