@@ -7,45 +7,46 @@ from typing import Any
 
 DEFINITION = (
     "the first checkpoint from which on, to the last one, some sign holds: efficacy over all "
-    "edits so far under 0.75, half of its way from 1 to chance; neighborhood under half of its "
-    "way to chance (0.5) from where it was on the same facts before any edit; perplexity on "
-    "held-out text at least twice that of the unedited model, or not finite"
+    "edits so far has fallen below half of its way to chance (0.5) from the best of the "
+    "checkpoints before; neighborhood below half of its way to chance from where it was on the "
+    "same facts before any edit; perplexity on held-out text is at least twice that of the "
+    "unedited model, or not finite"
 )
 _CHANCE = 0.5
 _GROWTH = 2.0
 
 
 def signs_of_collapse(
-    metrics: Mapping[str, float | None],
-    unedited: Mapping[str, float | None],
+    found: Mapping[str, float | None], start: Mapping[str, float | None]
 ) -> list[dict[str, Any]]:
     """The signs of collapse at one checkpoint.
 
     Args:
-      metrics: `efficacy` and `neighborhood`, shares of success over the edits so far (None where
+      found: `efficacy` and `neighborhood`, shares of success over the edits so far (None where
         no prompt tells), and `perplexity` (None where it is not finite).
-      unedited: the same of the model before any edit, on the same facts.
+      start: from where each has come: the best efficacy of the checkpoints before (None if there
+        are none), and the others of the model before any edit.
 
     Returns:
-      Of each sign its `metric`, the `value` found, and the `limit` that it passed.
+      Of each sign its `metric`, the `value` found, and the `limit` that it passed. A share that
+      has come from chance or below has no limit: an edit that never took is no collapse.
 
     Example:
-      >>> before = {"efficacy": 0.0, "neighborhood": 0.9, "perplexity": 5.0}
-      >>> after = {"efficacy": 1.0, "neighborhood": 0.6, "perplexity": 9.9}
-      >>> signs_of_collapse(after, before)
+      >>> start = {"efficacy": 1.0, "neighborhood": 0.9, "perplexity": 5.0}
+      >>> found = {"efficacy": 0.8, "neighborhood": 0.6, "perplexity": 9.9}
+      >>> signs_of_collapse(found, start)
       [{'metric': 'neighborhood', 'value': 0.6, 'limit': 0.7}]
     """
-    limits = {"efficacy": (1 + _CHANCE) / 2}
-    if (start := unedited["neighborhood"]) is not None and start > _CHANCE:
-        limits["neighborhood"] = (start + _CHANCE) / 2
-    signs: list[dict[str, Any]] = [
-        {"metric": name, "value": value, "limit": limit}
-        for name, limit in limits.items()
-        if (value := metrics[name]) is not None and value < limit
-    ]
-    value, start = metrics["perplexity"], unedited["perplexity"]
-    if start is not None and (value is None or value >= _GROWTH * start):
-        signs.append({"metric": "perplexity", "value": value, "limit": _GROWTH * start})
+    signs: list[dict[str, Any]] = []
+    for name in ("efficacy", "neighborhood"):
+        value, origin = found[name], start[name]
+        if value is None or origin is None or origin <= _CHANCE:
+            continue
+        if value < (limit := (origin + _CHANCE) / 2):
+            signs.append({"metric": name, "value": value, "limit": limit})
+    value, origin = found["perplexity"], start["perplexity"]
+    if origin is not None and (value is None or value >= _GROWTH * origin):
+        signs.append({"metric": "perplexity", "value": value, "limit": _GROWTH * origin})
     return signs
 
 

@@ -7,18 +7,18 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
+from kis_jax.data.conflicts import conflicts
 from kis_jax.data.corpora import open_corpus, tokenize_corpus
 from kis_jax.data.facts import Fact
 from kis_jax.data.prompts import Prompt
+from kis_jax.measure.closed_forms import METHODS, Method
 from kis_jax.measure.edit_settings import EditSettings, edit_settings
 from kis_jax.scale.inputs import ScanInputs, ScanRequest, open_inputs
 
-LifelongMethod = Literal["sequential", "constrained", "batch", "null-space", "rome", "finetune"]
-METHODS: tuple[LifelongMethod, ...] = get_args(LifelongMethod)
 Targets = Literal["fixed", "recomputed"]
 
 DEFAULT_STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -55,7 +55,7 @@ class LifelongRequest:
     corpus: str
     layer: int | None = None
     steps: tuple[int, ...] = DEFAULT_STEPS
-    methods: tuple[LifelongMethod, ...] = ("sequential", "constrained")
+    methods: tuple[Method, ...] = ("sequential", "constrained")
     targets: Targets = "fixed"
     num_others: int = 200
     num_documents: int | None = None
@@ -96,6 +96,20 @@ class LifelongInputs:
         texts = tokenize_corpus(self.text, self.scan.tokenizer, context_length=length)
         rng = np.random.default_rng(0)
         return [Prompt(tokens, int(rng.integers(len(tokens)))) for tokens in texts]
+
+    @property
+    def plain_settings(self) -> dict[str, object]:
+        """The request as it was understood, plain JSON values, by the names of its options."""
+        asked = dataclasses.asdict(self.request)
+        steps, methods = asked.pop("steps"), asked.pop("methods")
+        derived = {
+            "layer": self.layer,
+            "num_documents": self.scan.request.num_documents,
+            "document_length": self.scan.document_length,
+            "steps": list(steps),
+            "method": list(methods),
+        }
+        return {**asked, **derived}
 
     @property
     def identity(self) -> dict[str, object]:
@@ -143,6 +157,7 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
         )
     settings = edit_settings(scan.config)
     facts = scan.facts[:num_edits]
+    _check_conflicts(facts)
     subjects = {fact.subject.strip() for fact in facts}
     rest = zip(scan.facts[num_edits:], scan.prompts[num_edits:], strict=True)
     others = [prompt for fact, prompt in rest if fact.subject.strip() not in subjects]
@@ -168,7 +183,7 @@ def parse_steps(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def parse_methods(text: str) -> tuple[LifelongMethod, ...]:
+def parse_methods(text: str) -> tuple[Method, ...]:
     """Methods from "sequential,constrained", or "all".
 
     Raises:
@@ -176,7 +191,7 @@ def parse_methods(text: str) -> tuple[LifelongMethod, ...]:
     """
     if text == "all":
         return METHODS
-    known: dict[str, LifelongMethod] = {method: method for method in METHODS}
+    known: dict[str, Method] = {method: method for method in METHODS}
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in known:
@@ -203,6 +218,17 @@ def _check_numbers(request: LifelongRequest) -> None:
             raise ValueError(f"{name}: expected a number of at least {smallest}, found {number}")
     if not request.methods:
         raise ValueError(f"methods: expected some of {', '.join(METHODS)}, found none")
+
+
+def _check_conflicts(facts: Sequence[Fact]) -> None:
+    for conflict in conflicts(facts):
+        if conflict.contradiction:
+            first, second = facts[conflict.first], facts[conflict.second]
+            raise ValueError(
+                f"facts: expected one object for each subject and relation, found two for "
+                f"{first.subject!r}: fact {first.case_id} asks for {first.target_new!r}, fact "
+                f"{second.case_id} for {second.target_new!r}; leave one out"
+            )
 
 
 def _split_corpus(request: LifelongRequest) -> tuple[int, list[str]]:
