@@ -88,7 +88,8 @@ def _predicting(batch: Batch, starts: Sequence[int]) -> tuple[np.ndarray, np.nda
     first = np.array([starts[row] - 1 for row in batch.rows])
     # The last token of a text predicts what is not there.
     held = batch.mask[: len(batch.rows), 1:]
-    return np.nonzero(held & (np.arange(held.shape[1]) >= first[:, None]))
+    rows, columns = np.nonzero(held & (np.arange(held.shape[1]) >= first[:, None]))
+    return rows, columns
 
 
 def _padded(*indices: np.ndarray) -> list[np.ndarray]:
