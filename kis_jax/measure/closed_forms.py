@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -67,10 +67,10 @@ def ask(
       solve: of the layer; see `layer_solver`.
       written_along: `(n, d)`, other keys for the directions, as the original ROME has them.
     """
-    keys = np.asarray(keys, np.float64)
-    found = keys @ np.asarray(kernel, np.float64)
-    solved = solve(keys if written_along is None else written_along)
-    return Asked(keys, solved, np.asarray(values, np.float64) - found)
+    wide: Any = np.asarray(keys, np.float64)
+    requested = np.asarray(values, np.float64) - wide @ np.asarray(kernel, np.float64)
+    solved: Any = solve(wide if written_along is None else written_along)
+    return Asked(wide, solved, requested)
 
 
 def editable(asked: Asked, method: Method) -> list[str | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -13,11 +12,9 @@ from kis_jax.checkpoints.ledger import LayerLedger
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.facts import Fact
 from kis_jax.measure.closed_forms import Method, Solver, layer_solver
-from kis_jax.models import Decoder
-
-if TYPE_CHECKING:
-    from kis_jax.measure.edit_settings import EditSettings
-    from kis_jax.measure.target_values import TargetSettings, TargetValues
+from kis_jax.measure.edit_settings import EditSettings, TargetSettings
+from kis_jax.measure.target_values import TargetValues, target_values
+from kis_jax.models import Decoder, Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +53,6 @@ class Job:
         weights = {"batch": self.settings.batch_weight, "null-space": self.settings.null_ridge}
         return weights.get(self.method)
 
-    @property
-    def target_settings(self) -> TargetSettings:
-        """Of the search for target values."""
-        together = self.method in ("batch", "null-space")
-        return self.settings.batch_target if together else self.settings.target
-
     def solver(self, layer: int) -> Solver:
         """The second moment of a layer, factored.
 
@@ -75,16 +66,14 @@ class Job:
         except ValueError as error:
             raise ValueError(f"layer {layer}: {error}") from error
 
-    def target_values(self, model: Decoder, facts: Sequence[Fact]) -> TargetValues:
+    def target_values(self, model: Model, facts: Sequence[Fact]) -> TargetValues:
         """Target values of facts at the last of the layers, found on a model."""
-        from kis_jax.measure.target_values import target_values
-
         return target_values(
             model,
             self.tokenizer,
             facts,
             layer=self.layers[-1],
-            settings=self.target_settings,
+            settings=target_settings(self.settings, self.method),
             prefixes=self.prefixes,
             token_budget=self.token_budget,
         )
@@ -120,6 +109,12 @@ class Written:
     searches: Sequence[Search]
 
 
+def target_settings(settings: EditSettings, method: Method) -> TargetSettings:
+    """Of the search for target values: those of MEMIT, where facts are solved for together."""
+    together = method in ("batch", "null-space")
+    return settings.batch_target if together else settings.target
+
+
 def searches(targets: TargetValues) -> list[Search]:
     """How each search of a batch ended."""
     rows = zip(targets.losses, targets.probabilities, targets.steps, strict=True)
@@ -128,8 +123,8 @@ def searches(targets: TargetValues) -> list[Search]:
 
 def failures(targets: TargetValues) -> list[str | None]:
     """For each fact why its target value cannot be used; None if it can."""
-    finite = np.isfinite(targets.values).all(axis=1) & np.isfinite(targets.keys).all(axis=1)
+    sound = np.isfinite(np.concatenate([targets.keys, targets.values], axis=1)).all(axis=1)
     return [
-        reason or (None if sound else "its key or its target value is not finite")
-        for reason, sound in zip(targets.failures, finite, strict=True)
+        reason or (None if sound[row] else "its key or its target value is not finite")
+        for row, reason in enumerate(targets.failures)
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -12,10 +11,8 @@ from kis_jax.checkpoints.ledger import LayerLedger, replayed
 from kis_jax.core.replay import Asked
 from kis_jax.measure.closed_forms import Solver, ask, editable
 from kis_jax.measure.edit_job import Job, Search, Written, failures, searches
+from kis_jax.measure.target_values import TargetValues
 from kis_jax.models.memory import memory_kernel, with_memory
-
-if TYPE_CHECKING:
-    from kis_jax.measure.target_values import TargetValues
 
 
 def write_layer(job: Job, targets: TargetValues) -> Written:

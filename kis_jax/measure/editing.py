@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
@@ -13,14 +13,15 @@ from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.conflicts import conflicts
 from kis_jax.data.facts import Fact
 from kis_jax.measure.closed_forms import METHODS, Method
-from kis_jax.measure.edit_job import Job, Search, Written
+from kis_jax.measure.context_prefixes import context_prefixes
+from kis_jax.measure.edit_job import Job, Search, Written, target_settings
 from kis_jax.measure.edit_layer import write_in_turn, write_layer
+from kis_jax.measure.edit_settings import EditSettings, edit_settings
+from kis_jax.measure.edit_tuned import write_tuned
+from kis_jax.measure.finetune import FinetuneSettings
+from kis_jax.measure.target_values import TargetValues
 from kis_jax.models import Decoder, Model
 from kis_jax.models.memory import check_layers, edited
-
-if TYPE_CHECKING:
-    from kis_jax.measure.edit_settings import EditSettings
-    from kis_jax.measure.target_values import TargetValues
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,10 +115,7 @@ def make_edits(
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
     check_facts(facts)
-    if settings is None:
-        from kis_jax.measure.edit_settings import edit_settings
-
-        settings = edit_settings(model.config)
+    settings = edit_settings(model.config) if settings is None else settings
     if layers is None:
         layers = settings.layers if method == "batch" else [settings.layer]
     layers = sorted(set(layers))
@@ -126,14 +124,17 @@ def make_edits(
         raise ValueError(f"layers: expected one for {method}, found {layers}; pass one of them")
     if original_keys and method != "rome":
         raise ValueError(f"original_keys: expected method rome, found {method}; leave it out")
-    if targets is not None and len(targets.keys) != len(facts):
+    if targets is not None and (method == "finetune" or len(targets.keys) != len(facts)):
         raise ValueError(
-            f"targets: expected one for each of {len(facts)} facts, found {len(targets.keys)}"
+            f"targets: expected one for each of {len(facts)} facts, and a method other than "
+            f"finetune, found {len(targets.keys)} for {method}"
         )
-    if prefixes is None and targets is None:
-        from kis_jax.measure.context_prefixes import context_prefixes
-
-        convention = "memit" if method in ("batch", "null-space") else "rome"
+    if targets is not None:
+        prefixes = targets.prefixes
+    elif method == "finetune":
+        prefixes = [""]
+    elif prefixes is None:
+        convention = target_settings(settings, method).convention
         prefixes = context_prefixes(model, tokenizer, convention=convention)
     job = Job(
         model,
@@ -143,7 +144,7 @@ def make_edits(
         method,
         tuple(layers),
         settings,
-        tuple(prefixes or ("",)),
+        tuple(prefixes),
         original_keys,
         ridge,
         token_budget,
@@ -172,6 +173,8 @@ def check_facts(facts: Sequence[Fact]) -> None:
 
 
 def _write(job: Job, targets: TargetValues | None, on_fact: Callable[[int], None]) -> Written:
+    if job.method == "finetune":
+        return write_tuned(job)
     if job.method == "rome" and targets is None:
         return write_in_turn(job, on_fact)
     if targets is None:
@@ -194,7 +197,10 @@ def _finished(job: Job, found: Written) -> Edited:
 
 def _settings(job: Job) -> dict[str, Any]:
     """What the numbers depend on beside model, facts and prefixes, as plain JSON values."""
-    told = {"target": dataclasses.asdict(job.target_settings), "ridge": job.ridge}
+    if job.method == "finetune":
+        return dataclasses.asdict(FinetuneSettings())
+    searched = dataclasses.asdict(target_settings(job.settings, job.method))
+    told: dict[str, Any] = {"target": searched, "ridge": job.ridge}
     if job.method == "rome":
         told["original_keys"] = job.original_keys
     if job.method == "null-space":

@@ -22,6 +22,7 @@ class Search:
     """Settings of a search that is not made."""
 
     steps: int = 3
+    convention: str = "rome"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Targets:
     prompt_keys: np.ndarray
     values: np.ndarray
     failures: tuple
+    prefixes: tuple = ("",)
 
     @property
     def losses(self):
@@ -225,7 +227,8 @@ def test_constrained_leaves_repeated_keys_out(model, moments, targets):
         ({"method": "magic"}, "method: expected one of rome, sequential"),
         ({"original_keys": True}, "original_keys: expected method rome"),
         ({"facts": []}, "facts: expected one at least"),
-        ({"facts": FACTS[:2]}, "targets: expected one for each of 2 facts, found 6"),
+        ({"method": "finetune"}, "a method other than finetune"),
+        ({"facts": FACTS[:2]}, "targets: expected one for each of 2 facts.* found 6"),
         ({"facts": [Fact(9, "{} speaks", "A")]}, "fact 9: expected a `target_new`"),
         (
             {"facts": [FACTS[0], Fact(7, "{} speaks", "Subject 0", target_new="Latin")]},
