@@ -70,10 +70,6 @@ class Ledger:
       prefixes: put before the prompts for keys and target values; "" is none.
       settings: plain JSON values: all else that the numbers depend on.
       base: the model that was edited; None for edits that were made in memory alone.
-
-    Example:
-      >>> import kis_jax as kis
-      >>> model, tokenizer = kis.load("factlm")
     """
 
     method: str
@@ -97,6 +93,19 @@ class Ledger:
         edited, what the later ones met depends on what the earlier ones had done.
         """
         return len(self.layers) == 1 and self.method != "finetune"
+
+    def shares(self, layer: int, row: int) -> tuple[float, np.ndarray] | None:
+        """What one edit was asked to write in a layer, and where it lands.
+
+        Returns:
+          The length of what its value lacked, and `(n,)`, p: the share of the edit that lands on
+          each of the facts. None for "finetune".
+        """
+        asked = self.layers[layer].asked
+        if asked is None:
+            return None
+        landed = np.asarray(asked.keys) @ np.asarray(asked.solved[row])
+        return float(np.linalg.norm(asked.requested[row])), landed / landed[row]
 
     def take(self, order: Sequence[int]) -> Ledger:
         """The ledger of some of the facts, or of all in another order: `ledger.take([2, 0])`.
