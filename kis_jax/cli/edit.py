@@ -75,7 +75,7 @@ def edit(
     takes back), adapter/ (the same edit for peft) and edit.json (metrics before and after). It
     appears at once; the same command again replaces it.
     """
-    from kis_jax.checkpoints.edited_directory import check_writable
+    from kis_jax.checkpoints.edited_directory import check_other, check_writable
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console, edit_console
     from kis_jax.scale.edit import edit_model
@@ -105,10 +105,13 @@ def edit(
             original_keys=original_keys,
         )
     )
+    check_other(out, inputs.directory)
     loaded = load_model(inputs.directory)
-    documents = inputs.corpus.num_documents if inputs.corpus else None
-    with console.corpus_progress(documents or num_documents) as on_batch:
-        moments, identity = edit_moments(inputs, loaded, on_batch=on_batch)
+    if inputs.corpus is None:
+        moments, identity = edit_moments(inputs, loaded)
+    else:
+        with console.corpus_progress(inputs.corpus.num_documents or num_documents) as on_batch:
+            moments, identity = edit_moments(inputs, loaded, on_batch=on_batch)
     with edit_console.fact_progress(len(inputs.facts)) as on_fact:
         record = edit_model(inputs, loaded, moments, identity, out, on_fact=on_fact)
     edit_console.print_edit(record, out)

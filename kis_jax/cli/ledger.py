@@ -46,10 +46,13 @@ def merge(
     base: _Base = None,
 ) -> None:
     """Makes a model with the edits of both, as if all had been asked for at once."""
+    from kis_jax.checkpoints.edited_directory import check_other
     from kis_jax.checkpoints.ledger_file import load_ledger
     from kis_jax.cli import edit_console
     from kis_jax.scale.undo import open_base, rewrite
 
+    check_other(out, first)
+    check_other(out, second)
     merged = load_ledger(first).merge(load_ledger(second))
     rewrite(merged, open_base(merged, base), out)
     edit_console.print_rewritten(merged, len(merged.facts), out)
@@ -63,10 +66,12 @@ def reorder(
     base: _Base = None,
 ) -> None:
     """Makes a model with the same edits, made in another order."""
+    from kis_jax.checkpoints.edited_directory import check_other
     from kis_jax.checkpoints.ledger_file import load_ledger
     from kis_jax.cli import edit_console
     from kis_jax.scale.undo import open_base, rewrite
 
+    check_other(out, directory)
     ledger = load_ledger(directory)
     rows = edit_console.parse_rows("order", order)
     if sorted(rows) != list(range(len(ledger.facts))):

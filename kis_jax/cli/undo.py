@@ -28,7 +28,7 @@ def undo(
     What is left is what editing these facts alone, with the target values they had, would have
     made: neither other edits nor rounding add up. The edited model itself stays as it is.
     """
-    from kis_jax.checkpoints.edited_directory import check_writable
+    from kis_jax.checkpoints.edited_directory import check_other, check_writable
     from kis_jax.checkpoints.ledger_file import load_ledger
     from kis_jax.cli import edit_console
     from kis_jax.scale.undo import open_base, remaining, restore, rewrite
@@ -36,7 +36,8 @@ def undo(
     if (keep is not None) + (remove is not None) + everything != 1:
         raise ValueError("--keep, --remove, --all: expected one of the three; see kis undo --help")
     ledger = load_ledger(directory)
-    check_writable(out)
+    check_other(out, directory)
+    check_writable(out, ledger.base.fingerprint if ledger.base else None)
     rows = [] if everything else remaining(
         ledger, keep=keep, remove=edit_console.parse_rows("remove", remove) if remove else []
     )  # fmt: skip

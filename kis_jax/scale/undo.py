@@ -7,8 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kis_jax.checkpoints import fingerprint
-from kis_jax.checkpoints.edited_directory import edited_directory, write_edited, write_record
-from kis_jax.checkpoints.export import export
+from kis_jax.checkpoints.edited_directory import (
+    check_other,
+    copy_base,
+    edited_directory,
+    write_edited,
+    write_record,
+)
 from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.ledger import Ledger
 from kis_jax.checkpoints.loading import load_model
@@ -57,6 +62,7 @@ def rewrite(ledger: Ledger, base: str, out: Path) -> None:
     Raises:
       ValueError: if `out` holds something foreign.
     """
+    check_other(out, locate(base))
     given = ledger.base
     if given is not None:
         ledger = dataclasses.replace(
@@ -69,12 +75,15 @@ def rewrite(ledger: Ledger, base: str, out: Path) -> None:
 
 
 def restore(base: str, out: Path) -> None:
-    """Writes the base itself: every tensor bit for bit, and the files that go with it.
+    """Writes the base itself, byte for byte: its weights, and the files that go with them.
 
     Raises:
-      ValueError: if `out` holds something foreign.
+      ValueError: if `out` holds something foreign, or is the base.
     """
-    export(load_model(locate(base)), out, source=base)
+    directory = locate(base)
+    check_other(out, directory)
+    with edited_directory(out, fingerprint.of_model(directory)) as folder:
+        copy_base(directory, folder)
 
 
 def remaining(ledger: Ledger, *, keep: int | None, remove: Sequence[int]) -> list[int]:
