@@ -13,7 +13,6 @@ from kis_jax.data.conflicts import conflicts
 from kis_jax.data.corpora import tokenize_corpus
 from kis_jax.measure.closed_forms import Method
 from kis_jax.measure.collisions import clusters, colliding_pairs
-from kis_jax.measure.context_prefixes import context_prefixes
 from kis_jax.measure.planning import LayerForecast, Outlook, forecast_layer
 from kis_jax.measure.probes import Probe, probe_layers
 from kis_jax.measure.target_values import target_values
@@ -24,6 +23,9 @@ from kis_jax.scale.plan_inputs import PlanInputs
 _PAIRS = 100  # colliding pairs listed for a layer
 # Keys of which this share, or more, is common: an edit of one is an edit of the other.
 _NEAR = 0.95
+# Of target values and keys: the prompt alone. With the twenty prefixes of an edit, a plan of all
+# layers would take twenty times as long, and layers rank without them.
+_PREFIXES = ("",)
 
 
 def make_plan(
@@ -47,9 +49,6 @@ def make_plan(
     Raises:
       ValueError: if a second moment has no inverse, naming the layer, or numbers go wrong.
     """
-    prefixes = context_prefixes(
-        model, inputs.scan.tokenizer, convention=inputs.settings.target.convention
-    )
     texts = tokenize_corpus(
         inputs.others, inputs.scan.tokenizer, context_length=inputs.scan.config.context_length
     )
@@ -57,9 +56,9 @@ def make_plan(
     layers = []
     for layer, probe in enumerate(probe_layers(model, list(texts), token_budget=budget)):
         if layer in inputs.scan.layers:
-            forecast = _forecast(inputs, model, moments, probe, layer, prefixes, on_layer)
+            forecast = _forecast(inputs, model, moments, probe, layer, on_layer)
             layers.append(_plan_layer(inputs, forecast, layer))
-    return _record(inputs, prefixes, layers, int(moments.count[0]))
+    return _record(inputs, layers, int(moments.count[0]))
 
 
 def _forecast(
@@ -68,7 +67,6 @@ def _forecast(
     moments: SecondMoment,
     probe: Probe,
     layer: int,
-    prefixes: Sequence[str],
     on_layer: Callable[[int, int], None],
 ) -> LayerForecast:
     targets = target_values(
@@ -77,7 +75,7 @@ def _forecast(
         inputs.facts,
         layer=layer,
         settings=inputs.settings.target,
-        prefixes=prefixes,
+        prefixes=_PREFIXES,
         on_progress=lambda done, _: on_layer(layer, done),
     )
     try:
@@ -167,9 +165,7 @@ def recommend(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"layer": layer["layer"], **chosen}
 
 
-def _record(
-    inputs: PlanInputs, prefixes: Sequence[str], layers: list[dict[str, Any]], tokens: int
-) -> dict[str, Any]:
+def _record(inputs: PlanInputs, layers: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
     told = conflicts(inputs.facts)
     return {
         "format": 1,
@@ -179,7 +175,7 @@ def _record(
         "fingerprints": inputs.fingerprints,
         "settings": inputs.plain_settings,
         "edit_settings": {"layer": inputs.settings.layer, "origin": inputs.settings.origin},
-        "prefixes": list(prefixes),
+        "prefixes": list(_PREFIXES),
         "token_count": tokens,
         "num_others": len(inputs.others),
         "facts": [

@@ -1,4 +1,4 @@
-"""What a plan starts from: model, facts, texts to be left alone, corpus; checked before any work."""
+"""What a plan starts from: model, facts, texts to be left alone, corpus; checked before work."""
 
 from __future__ import annotations
 
