@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,11 @@ from kis_jax.scale.lifelong_courses import ClosedFormCourse, Course
 from kis_jax.scale.lifelong_inputs import LifelongInputs
 from kis_jax.scale.lifelong_layer import EditedLayer
 from kis_jax.scale.lifelong_store import Saved
+
+# Facts about whom text is generated at a checkpoint, the first ones; generating is slow.
+_MOST_GENERATED = 50
+
+Measured = TypeVar("Measured")
 
 Probe = Callable[[Model], Mapping[str, float]]
 """Of a model: numbers of any kind, by their names."""
@@ -40,9 +45,13 @@ class Checks:
     def unedited(self) -> Saved:
         """What the unedited model makes of all facts that any checkpoint asks of, and of text."""
         rows = np.unique(np.concatenate([self._rows(step) for step in self._inputs.request.steps]))
-        return Saved(
-            {"rows": rows, **self._measures(self._model, rows)}, self._of_text(self._model)
-        )
+        model = self._model
+        about = {
+            "perplexity": self._perplexity(model),
+            "fluency": self._fluency(model),
+            "probes": self._probes(model),
+        }
+        return Saved({"rows": rows, **self._measures(model, rows)}, about)
 
     def compare_with(self, unedited: Saved) -> None:
         """Takes what `unedited` gave as what edited models are compared with."""
@@ -59,13 +68,13 @@ class Checks:
           block: of facts.
           earlier: what this gave at the checkpoints before.
         """
-        model = with_memory(self._model, {self._inputs.layer: course.kernel})
+        with np.errstate(over="ignore"):  # what float32 cannot hold is told as such
+            model = with_memory(self._model, {self._inputs.layer: course.kernel})
         rows = self._rows(block.stop)
-        try:
-            found = self._measures(model, rows)
-        except ValueError:
-            # All of this was asked of the unedited model before: only numbers can be wrong.
-            found = {name: np.full(len(rows), np.nan) for name in self._measure_names}
+        found = _unless_broken(
+            lambda: self._measures(model, rows),
+            {name: np.full(len(rows), np.nan) for name in self._measure_names},
+        )
         metrics = mean_intervals(found, combined=KINDS)
         for name, part in (("retention", rows < block.start), ("latest", rows >= block.start)):
             metrics |= mean_intervals({name: found["efficacy"][part]})
@@ -73,7 +82,7 @@ class Checks:
         same = np.isin(before["rows"], rows)
         unedited = mean_intervals({kind: before[kind][same] for kind in KINDS})
         compared = {name: entry["mean"] for name, entry in unedited.items()}
-        of_text = self._of_text(model)
+        unknown = _unless_broken(lambda: self._perplexity(model), None)
         told = {name: metrics[name]["mean"] for name in ("efficacy", "neighborhood")}
         best = (point["metrics"]["efficacy"]["mean"] for point in earlier)
         start = {
@@ -86,10 +95,11 @@ class Checks:
             "made": block.stop - len(course.left_out),
             "metrics": metrics,
             "unedited": compared,
-            **of_text,
-            "update": self._update(model),
-            "interference": self._interference(method, course, model),
-            "signs": signs_of_collapse({**told, "perplexity": of_text["perplexity"]}, start),
+            "perplexity": unknown,
+            "fluency": _unless_broken(lambda: self._fluency(model), None),
+            "probes": self._probes(model),
+            **self._moved(method, course, model),
+            "signs": signs_of_collapse({**told, "perplexity": unknown}, start),
         }
 
     @property
@@ -108,32 +118,37 @@ class Checks:
         scan = self._inputs.scan
         return evaluate(model, scan.tokenizer, facts, token_budget=scan.token_budget).measures()
 
-    def _of_text(self, model: Model) -> dict[str, Any]:
-        """Perplexity on held-out text, fluency of generations if asked for, and the probes."""
-        scan = self._inputs.scan
-        fluent = None
-        if self._inputs.request.fluency:
-            rows = self._rows(self._inputs.request.steps[-1])[:_MOST_GENERATED]
-            fluent = fluency(model, scan.tokenizer, [self._inputs.facts[row] for row in rows])
+    def _perplexity(self, model: Model) -> float | None:
+        scan, text = self._inputs.scan, self._inputs.text
+        return _plain(perplexity(model, scan.tokenizer, text, token_budget=scan.token_budget))
+
+    def _fluency(self, model: Model) -> float | None:
+        """Of what is written about the first subjects; None if that was not asked for."""
+        if not self._inputs.request.fluency:
+            return None
+        facts = self._inputs.facts[:_MOST_GENERATED]
+        found = fluency(model, self._inputs.scan.tokenizer, facts)
+        found = found[np.isfinite(found)]
+        return _plain(found.mean()) if len(found) else None
+
+    def _probes(self, model: Model) -> dict[str, float | None]:
+        return {name: _plain(value) for name, value in self._probe(model).items()}
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def _moved(self, method: Method, course: Course, model: Model) -> dict[str, Any]:
+        """What was added to the kernel, as the model has it, and what that moved."""
+        before, after = self._layer.kernel, self._kernel(model)
+        norm = np.linalg.norm(after - before)
         return {
-            "perplexity": _plain(
-                perplexity(model, scan.tokenizer, self._inputs.text, token_budget=scan.token_budget)
-            ),
-            "fluency": fluent,
-            "probes": {name: _plain(value) for name, value in self._probe(model).items()},
+            "update": {"norm": _plain(norm), "relative": _plain(norm / np.linalg.norm(before))},
+            "interference": self._interference(method, course, after),
         }
 
-    def _update(self, model: Model) -> dict[str, float | None]:
-        """Norm of what was added to the kernel, as the model has it."""
-        before = self._layer.kernel
-        norm = np.linalg.norm(self._kernel(model) - before)
-        return {"norm": _plain(norm), "relative": _plain(norm / np.linalg.norm(before))}
-
     def _interference(
-        self, method: Method, course: Course, model: Model
+        self, method: Method, course: Course, after: np.ndarray
     ) -> dict[str, dict[str, float | int | None]]:
         """How far values moved, recomputed from the kernel of the edited model, and foreseen."""
-        before, after = self._layer.kernel, self._kernel(model)
+        before = self._layer.kernel
         told, foreseen = {}, [None] * len(self._layer.bystanders)
         if isinstance(course, ClosedFormCourse) and len(course.made):
             of_edited, *foreseen = self._layer.foreseen(method, course)
@@ -153,8 +168,15 @@ class Checks:
         return np.asarray(memory_kernel(model, self._inputs.layer), np.float64)
 
 
-# Facts about whom text is generated at a checkpoint; generating is slow.
-_MOST_GENERATED = 50
+def _unless_broken(measure: Callable[[], Measured], otherwise: Measured) -> Measured:
+    """What is measured; or something else, if the model's numbers are beyond float32.
+
+    All was asked of the unedited model before, so that nothing but numbers can be wrong.
+    """
+    try:
+        return measure()
+    except ValueError:
+        return otherwise
 
 
 def _plain(value: float | np.floating) -> float | None:

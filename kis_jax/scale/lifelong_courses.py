@@ -158,6 +158,7 @@ class GradientCourse(Course):
         """
         self._kernel = np.asarray(kernel, np.float64)
         self._tune = tune
+        self._left_out: dict[int, str] = {}
 
     @property
     def kernel(self) -> np.ndarray:
@@ -166,12 +167,15 @@ class GradientCourse(Course):
 
     @property
     def left_out(self) -> dict[int, str]:
-        """See `Course.left_out`: gradients leave nothing out."""
-        return {}
+        """See `Course.left_out`: the facts of a block in which the loss was not finite."""
+        return self._left_out
 
     def advance(self, facts: slice) -> None:
         """See `Course.advance`."""
-        self._kernel = np.asarray(self._tune(facts, self._kernel), np.float64)
+        try:
+            self._kernel = np.asarray(self._tune(facts, self._kernel), np.float64)
+        except ValueError as error:
+            self._left_out |= dict.fromkeys(range(facts.start, facts.stop), str(error))
 
     def state(self) -> dict[str, np.ndarray]:
         """See `Course.state`."""
@@ -179,7 +183,7 @@ class GradientCourse(Course):
 
     def restore(self, state: Mapping[str, np.ndarray], left_out: Mapping[int, str]) -> None:
         """See `Course.restore`."""
-        self._kernel = state["kernel"]
+        self._kernel, self._left_out = state["kernel"], dict(left_out)
 
 
 def joined(parts: Sequence[Wanted]) -> Wanted:

@@ -17,6 +17,7 @@ from kis_jax.data.facts import Fact
 from kis_jax.data.prompts import Prompt
 from kis_jax.measure.closed_forms import METHODS, Method
 from kis_jax.measure.edit_settings import EditSettings, edit_settings
+from kis_jax.models.config import DecoderConfig
 from kis_jax.scale.inputs import ScanInputs, ScanRequest, open_inputs
 
 Targets = Literal["fixed", "recomputed"]
@@ -76,7 +77,7 @@ class LifelongInputs:
       scan: model, tokenizer, corpus and all facts that were read, as for a scan.
       layer: whose memory is edited.
       facts: to be edited, in their order.
-      others: prompts of facts that nobody edits, none with the subject of one that is.
+      others: prompts of facts that nobody edits, none with the key of one that is.
       text: held-out documents.
       settings: of the methods.
     """
@@ -150,6 +151,11 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
             ridge=request.ridge,
         )
     )
+    if not isinstance(scan.config, DecoderConfig):
+        raise ValueError(
+            f"model: expected a decoder, which says what follows a prompt, found an encoder "
+            f"({scan.config.family}); choose a causal language model"
+        )
     if len(scan.facts) < num_edits:
         raise ValueError(
             f"steps: expected at most {len(scan.facts)} edits, as many as there are facts in "
@@ -158,9 +164,8 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
     settings = edit_settings(scan.config)
     facts = scan.facts[:num_edits]
     _check_conflicts(facts)
-    subjects = {fact.subject.strip() for fact in facts}
-    rest = zip(scan.facts[num_edits:], scan.prompts[num_edits:], strict=True)
-    others = [prompt for fact, prompt in rest if fact.subject.strip() not in subjects]
+    edited = {_key_of(prompt) for prompt in scan.prompts[:num_edits]}
+    others = [prompt for prompt in scan.prompts[num_edits:] if _key_of(prompt) not in edited]
     layer = settings.layer if request.layer is None else request.layer
     return LifelongInputs(request, scan, layer, facts, others, text, settings)
 
@@ -218,6 +223,11 @@ def _check_numbers(request: LifelongRequest) -> None:
             raise ValueError(f"{name}: expected a number of at least {smallest}, found {number}")
     if not request.methods:
         raise ValueError(f"methods: expected some of {', '.join(METHODS)}, found none")
+
+
+def _key_of(prompt: Prompt) -> tuple[int, ...]:
+    """The tokens that a prompt's key depends on."""
+    return tuple(prompt.tokens[: prompt.index + 1])
 
 
 def _check_conflicts(facts: Sequence[Fact]) -> None:

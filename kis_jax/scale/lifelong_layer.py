@@ -150,4 +150,11 @@ class EditedLayer:
 
     def _tune(self, facts: slice, kernel: np.ndarray) -> np.ndarray:
         model = with_memory(self._model, {self._inputs.layer: kernel})
-        raise NotImplementedError(finetune, model, facts)
+        scan = self._inputs.scan
+        return finetune(
+            model,
+            scan.tokenizer,
+            self._inputs.facts[facts],
+            layer=self._inputs.layer,
+            token_budget=scan.token_budget,
+        ).kernel
