@@ -1,0 +1,154 @@
+"""Target values of many facts at once, against one fact at a time with the whole model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kis_jax.checkpoints.loading import load_model
+from kis_jax.data.facts import Fact
+from kis_jax.data.rewrites import tokenize_rewrites
+from kis_jax.measure.target_values import TargetSettings, target_values
+from kis_jax.models import Shift
+from tests import golden
+
+SETTINGS = TargetSettings(steps=6, learning_rate=0.1, clamp=1.5, weight_decay=0.1, kl_weight=0.3)
+PREFIXES = ("", "b", "cd e")
+# Subjects at the start, within and at the end; targets of one to three tokens.
+FACTS = (
+    Fact(0, "{} ab c", "de", target_new="f"),
+    Fact(1, "a b {} c d", "g h", target_new="ij k"),
+    Fact(2, "c {}", "h", target_new="abc"),
+    Fact(3, "{} is", "hi", target_new="e"),
+    Fact(4, "e {} e", "a", target_new="b"),
+)
+# One of each structure: learned and rotary positions, windows, norms after the MLP, caps, scaling
+# by the length of the text. (Texts of this length are scaled in `phi3_longrope`.)
+STRUCTURES = ("gpt2_untied", "gptj", "gpt_neox_parallel", "gemma2", "gemma3", "phi3_longrope")
+
+
+@jax.jit
+def whole_model(model, vector, texts, before, norm, layer, settings):
+    """Loss, probability and gradient of one fact: the whole model on its whole texts."""
+
+    def loss(vector):
+        tokens, subjects, starts, lengths = texts
+        here = jnp.arange(tokens.shape[1])
+        vectors = jnp.broadcast_to(vector, (len(tokens), len(vector)))
+        shift = Shift(layer, vectors, here == subjects[:, None])
+        log_p = jax.nn.log_softmax(model(tokens, shift=shift))
+        said = jnp.take_along_axis(log_p[:, :-1], tokens[:, 1:, None], axis=2)[..., 0]
+        target = (here[1:] >= starts[:, None]) & (here[1:] < lengths[:, None])
+        likely = jnp.mean(said, axis=1, where=target)[:-1]
+        after = log_p[-1, lengths[-1] - 1]
+        drift = optax.losses.kl_divergence_with_log_targets(before, after)
+        decay = settings["weight_decay"] * jnp.sum(vector**2) / norm**2
+        total = -jnp.mean(likely) + settings["kl_weight"] * drift + decay
+        return total, (jnp.mean(jnp.exp(likely)), after)
+
+    return jax.value_and_grad(loss, has_aux=True)(vector)
+
+
+@jax.jit
+def tapped(model, tokens, layer):
+    """Keys of one layer, and the stream after it."""
+    _, keys = model(tokens, tap=lambda keys, mask: keys)
+    mask = jnp.ones(tokens.shape, bool)
+    streams = model.run(
+        model.embed(tokens, mask),
+        mask,
+        watch=lambda g: (g.rest, g.values),
+    )[1]
+    return keys[layer], *(stream[layer] for stream in streams)
+
+
+def reference(model, rewrite, layer, settings):
+    """One fact at a time, whole texts and the whole model at each step, with a shift."""
+    texts = [*(text for text in rewrite.texts if text is not None), rewrite.essence]
+    tokens = np.zeros((len(texts), 16), np.int32)
+    for row, text in enumerate(texts):
+        tokens[row, : len(text.tokens)] = text.tokens
+    places = [
+        np.array([value(text) for text in texts])
+        for value in (lambda t: t.subject, lambda t: t.start, lambda t: len(t.tokens))
+    ]
+    keys, rest, values = (
+        np.asarray(part)[np.arange(len(texts)), places[0]]
+        for part in tapped(model, tokens, jnp.array(layer))
+    )
+    keys = keys[:-1].astype(np.float64)
+    stream = rest[0] + values[0]
+    norm = np.linalg.norm(values[0] if settings.convention == "rome" else stream)
+    v0 = keys[0] @ np.asarray(model.blocks.mlp.output.kernel[...][layer], np.float64)
+    numbers = {"weight_decay": settings.weight_decay, "kl_weight": settings.kl_weight}
+
+    def look(vector, before):
+        return whole_model(
+            model, vector, (tokens, *places), before, norm, jnp.array(layer), numbers
+        )
+
+    vector = jnp.zeros(model.config.width)
+    (_, (_, before)), _ = look(vector, jnp.zeros(model.config.vocab_size))
+    adam = optax.adam(settings.learning_rate)
+    state = adam.init(vector)
+    for step in range(settings.steps):
+        (value, (probability, _)), slope = look(vector, before)
+        if value < settings.stop_below or step == settings.steps - 1:
+            break
+        with jax.numpy_dtype_promotion("standard"):
+            change, state = adam.update(slope, state)
+        vector = vector + change
+        vector = vector * min(1.0, settings.clamp * norm / float(jnp.linalg.norm(vector)))
+    weights = np.ones(len(keys))
+    if settings.convention == "memit":
+        weights[1:] = 1 / (len(keys) - 1)
+    return {
+        "keys": np.average(keys, axis=0, weights=weights),
+        "prompt_keys": keys[0],
+        "initial": v0,
+        "values": v0 + np.asarray(vector, np.float64),
+        "losses": value,
+        "probabilities": probability,
+        "steps": step,
+    }
+
+
+def assert_equals_reference(model, tokenizer, facts, layer, settings, budget=None):
+    found = target_values(
+        *(model, tokenizer, facts),
+        layer=layer,
+        settings=settings,
+        prefixes=PREFIXES,
+        token_budget=budget,
+    )
+    length = model.config.context_length
+    rewrites = tokenize_rewrites(facts, PREFIXES, tokenizer, context_length=length)
+    for place, rewrite in enumerate(rewrites):
+        for name, expected in reference(model, rewrite, layer, settings).items():
+            np.testing.assert_allclose(
+                getattr(found, name)[place],
+                expected,
+                rtol=1e-4,
+                atol=1e-4 * np.abs(expected).max(),
+                err_msg=f"{name} of fact {place}",
+            )
+    assert found.failures == len(facts) * (None,)
+    return found
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_equal_one_fact_at_a_time_in_every_structure(name, letters):
+    model = load_model(golden.DIRECTORY / name)
+    found = assert_equals_reference(model, letters, FACTS[:2], 0, SETTINGS, budget=64)
+    assert np.linalg.norm(found.values - found.initial, axis=1).min() > 0
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("convention", ["rome", "memit"])
+def test_every_layer_and_convention(layer, convention, letters):
+    model = load_model(golden.DIRECTORY / "gpt2_tied")
+    settings = dataclasses.replace(SETTINGS, convention=convention)
+    assert_equals_reference(model, letters, FACTS, layer, settings, budget=48)
