@@ -115,6 +115,14 @@ def target_settings(settings: EditSettings, method: Method) -> TargetSettings:
     return settings.batch_target if together else settings.target
 
 
+def none_left(reasons: Sequence[str | None]) -> str:
+    """What to say where no fact can be edited."""
+    return (
+        f"facts: expected one at least that can be edited, found none of {len(reasons)}; the "
+        f"first: {reasons[0]}"
+    )
+
+
 def searches(targets: TargetValues) -> list[Search]:
     """How each search of a batch ended."""
     rows = zip(targets.losses, targets.probabilities, targets.steps, strict=True)
@@ -123,7 +131,8 @@ def searches(targets: TargetValues) -> list[Search]:
 
 def failures(targets: TargetValues) -> list[str | None]:
     """For each fact why its target value cannot be used; None if it can."""
-    sound = np.isfinite(np.concatenate([targets.keys, targets.values], axis=1)).all(axis=1)
+    numbers = np.concatenate([targets.keys, targets.values], axis=1)
+    sound = np.asarray(np.isfinite(numbers).all(axis=1))
     return [
         reason or (None if sound[row] else "its key or its target value is not finite")
         for row, reason in enumerate(targets.failures)

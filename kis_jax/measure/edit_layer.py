@@ -10,7 +10,7 @@ import numpy as np
 from kis_jax.checkpoints.ledger import LayerLedger, replayed
 from kis_jax.core.replay import Asked
 from kis_jax.measure.closed_forms import Solver, ask, editable
-from kis_jax.measure.edit_job import Job, Search, Written, failures, searches
+from kis_jax.measure.edit_job import Job, Search, Written, failures, none_left, searches
 from kis_jax.measure.target_values import TargetValues
 from kis_jax.models.memory import memory_kernel, with_memory
 
@@ -76,14 +76,6 @@ def written(
     if not len(kept):
         raise ValueError(none_left(reasons))
     return replayed(asked.take(kept), job.method, job.weight), reasons
-
-
-def none_left(reasons: Sequence[str | None]) -> str:
-    """What to say where no fact can be edited."""
-    return (
-        f"facts: expected one at least that can be edited, found none of {len(reasons)}; the "
-        f"first: {reasons[0]}"
-    )
 
 
 def _joined(rows: Sequence[Asked]) -> Asked:

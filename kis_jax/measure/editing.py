@@ -16,6 +16,7 @@ from kis_jax.measure.closed_forms import METHODS, Method
 from kis_jax.measure.context_prefixes import context_prefixes
 from kis_jax.measure.edit_job import Job, Search, Written, target_settings
 from kis_jax.measure.edit_layer import write_in_turn, write_layer
+from kis_jax.measure.edit_layers import write_layers
 from kis_jax.measure.edit_settings import EditSettings, edit_settings
 from kis_jax.measure.edit_tuned import write_tuned
 from kis_jax.measure.finetune import FinetuneSettings
@@ -180,7 +181,7 @@ def _write(job: Job, targets: TargetValues | None, on_fact: Callable[[int], None
     if targets is None:
         targets = job.target_values(job.model, job.facts)
     on_fact(len(job.facts))
-    return write_layer(job, targets)
+    return write_layers(job, targets) if len(job.layers) > 1 else write_layer(job, targets)
 
 
 def _finished(job: Job, found: Written) -> Edited:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from jax.typing import ArrayLike
 
 from kis_jax.core.ledger import Edit
 from kis_jax.models import Model, ModelConfig
+
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def memory_kernel(model: Model, layer: int) -> Array:
@@ -30,7 +33,7 @@ def memory_kernel(model: Model, layer: int) -> Array:
     return _stacked(model)[layer]
 
 
-def edited(model: Model, edits: Mapping[int, Edit]) -> Model:
+def edited(model: AnyModel, edits: Mapping[int, Edit]) -> AnyModel:
     """A model with edits made to it; the one given stays as it is.
 
     The two share every array but the one stacked kernel, so that an edited model costs the memory
@@ -68,7 +71,7 @@ def edited(model: Model, edits: Mapping[int, Edit]) -> Model:
     return with_memory(model, kernels)
 
 
-def with_memory(model: Model, kernels: Mapping[int, ArrayLike]) -> Model:
+def with_memory(model: AnyModel, kernels: Mapping[int, ArrayLike]) -> AnyModel:
     """A model with other kernels, `(d, m)`, in the memory of some layers; see `edited`.
 
     Raises:

@@ -1,0 +1,110 @@
+"""MEMIT over several layers, against a loop of fact by fact passes and d x d solves."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kis_jax.checkpoints.loading import load_model
+from kis_jax.core.second_moment import SecondMoment
+from kis_jax.data.facts import read_facts
+from kis_jax.measure.edit_settings import edit_settings
+from kis_jax.measure.editing import make_edits
+from kis_jax.measure.target_values import TargetValues
+from kis_jax.models.memory import memory_kernel, with_memory
+from tests import golden, references
+
+LAYERS, N, WEIGHT = (1, 2, 4), 3, 30.0
+PREFIXES = ("", "I was there", "Therefore it is so")
+
+
+@pytest.fixture
+def problem(embedded, rng):
+    model, _ = embedded
+    d, m, layers = model.config.mlp_width, model.config.width, model.config.num_layers
+    c = np.stack([np.eye(d)] * layers)
+    for layer in LAYERS:
+        factor = rng.normal(size=(2 * d, d))
+        c[layer] = factor.T @ factor / len(factor)
+    initial = rng.normal(size=(N, m)).astype(np.float32)
+    targets = TargetValues(
+        keys=rng.normal(size=(N, d)).astype(np.float32),
+        prompt_keys=rng.normal(size=(N, d)).astype(np.float32),
+        values=initial + rng.normal(size=(N, m)).astype(np.float32),
+        initial=initial,
+        losses=np.zeros(N),
+        probabilities=np.ones(N),
+        steps=np.zeros(N, int),
+        failures=(None,) * N,
+        left_out=((),) * N,
+        prefixes=PREFIXES,
+        settings=edit_settings(model.config).batch_target,
+    )
+    settings = dataclasses.replace(edit_settings(model.config), batch_weight=WEIGHT)
+    return c, targets, settings
+
+
+@functools.partial(jax.jit, static_argnames="layer")
+def run_one(model, tokens, place, layer):
+    """A key of a layer, and the stream after the last of the layers, at one token of one text."""
+    mask = jnp.ones(tokens.shape, bool)
+    _, keys = model(tokens, tap=lambda keys, _: keys[0, place])
+    stream, _ = model.run(model.embed(tokens, mask), mask, layers=range(LAYERS[-1] + 1))
+    return keys[layer], stream[0, place]
+
+
+def observe(model, tokenizer, fact, layer):
+    """The fact's averaged key and the stream after the last layer, one text at a time."""
+    keys, streams = [], []
+    for prefix in PREFIXES:
+        start = f"{prefix}. {fact.text}" if prefix else fact.text
+        # Up to the subject, whose last token is then the last of the text; zeros after it.
+        tokens = tokenizer(start[: start.index(fact.subject) + len(fact.subject)])["input_ids"]
+        padded = jnp.array([tokens + [0] * (32 - len(tokens))])
+        key, found = run_one(model, padded, len(tokens) - 1, layer)
+        keys.append(key)
+        streams.append(found)
+    keys = np.asarray(keys, np.float64)
+    return 0.5 * keys[0] + 0.5 * keys[1:].mean(axis=0), np.asarray(streams[0], np.float64)
+
+
+def test_residuals_are_measured_again_after_each_layer(embedded, problem):
+    model, tokenizer = embedded
+    c, targets, settings = problem
+    facts = read_facts("factlm", N)
+    moments = SecondMoment(c, np.ones(len(c), int))
+    made = make_edits(
+        model, tokenizer, facts, moments, method="batch", layers=LAYERS, settings=settings,
+        targets=targets,
+    )  # fmt: skip
+    looped, goal = model, None
+    for i, layer in enumerate(LAYERS):
+        keys, stream = zip(
+            *(observe(looped, tokenizer, fact, layer) for fact in facts), strict=True
+        )
+        keys, stream = np.stack(keys), np.stack(stream)
+        if goal is None:
+            goal = stream + targets.values - targets.initial
+        kernel = np.asarray(memory_kernel(looped, layer), np.float64)
+        values = keys @ kernel + (goal - stream) / (len(LAYERS) - i)
+        kernel = references.batch_edit(kernel, keys, values, WEIGHT * c[layer])
+        looped = with_memory(looped, {layer: kernel})
+    for layer in LAYERS:
+        change = np.asarray(memory_kernel(looped, layer) - memory_kernel(model, layer))
+        found = np.asarray(memory_kernel(made.model, layer) - memory_kernel(model, layer))
+        np.testing.assert_allclose(found, change, rtol=2e-3, atol=1e-3 * np.abs(change).max())
+    assert not made.ledger.exact and sorted(made.ledger.layers) == list(LAYERS)
+
+
+def test_a_norm_after_the_mlp_leaves_one_layer(problem):
+    _, targets, settings = problem
+    model = load_model(golden.DIRECTORY / "gemma2")
+    moments = SecondMoment(np.ones((model.config.num_layers, 1, 1)), np.ones(2, int))
+    with pytest.raises(ValueError, match="expected one for gemma2, which has a norm after its MLP"):
+        make_edits(
+            model, None, read_facts("factlm", N), moments, method="batch", layers=(0, 1),
+            settings=settings, targets=targets,
+        )  # fmt: skip
