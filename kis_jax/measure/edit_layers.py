@@ -14,7 +14,7 @@ from kis_jax.checkpoints.ledger import LayerLedger, replayed
 from kis_jax.core.replay import Asked
 from kis_jax.data.batches import fill_batches, token_budget
 from kis_jax.data.rewrites import Rewrite, tokenize_rewrites
-from kis_jax.measure.edit_job import Job, Written, failures, none_left, searches
+from kis_jax.measure.edit_job import Job, Written, failures, none_left, searches, target_settings
 from kis_jax.measure.target_values import TargetValues
 from kis_jax.models import Decoder
 from kis_jax.models.memory import edited
@@ -48,7 +48,7 @@ def write_layers(job: Job, targets: TargetValues) -> Written:
         job.prefixes,
         job.tokenizer,
         context_length=job.model.config.context_length,
-        position=job.target_settings.position,
+        position=target_settings(job.settings, job.method).position,
     )
     # What the MLP of the last layer was to add is what the stream after it was to gain.
     wanted = (targets.values - targets.initial)[kept].astype(np.float64)
@@ -81,7 +81,9 @@ def _observe(
     weights = np.zeros((len(rewrites), len(job.prefixes)))
     for row, place, _ in placed:
         weights[row, place] = 1
-    if job.settings.batch_target.convention == "memit":  # within each kind, then over both
+    if (
+        target_settings(job.settings, job.method).convention == "memit"
+    ):  # within each kind, then over both
         weights[:, 1:] /= np.maximum(weights[:, 1:].sum(axis=1, keepdims=True), 1)
     weights /= weights.sum(axis=1, keepdims=True)
     config = model.config
