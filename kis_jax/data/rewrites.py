@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from transformers import PreTrainedTokenizerFast
 
@@ -11,6 +12,8 @@ from kis_jax.data.continuations import join, target_start
 from kis_jax.data.facts import Fact
 from kis_jax.data.prompts import subject_places
 
+EditPosition = Literal["subject_last", "last"]
+EDIT_POSITIONS: tuple[EditPosition, ...] = get_args(EditPosition)
 # What a subject is besides the fact; ROME's prompt for it.
 ESSENCE = "{} is a"
 
@@ -22,13 +25,13 @@ class Placed:
     Attributes:
       tokens: ids, with the special tokens that the tokenizer puts before a text; those that it
         puts after one are left out.
-      subject: place of the subject's last token.
-      start: place of the target's first token, beyond `subject`; the number of tokens if there
-        is no target.
+      index: place of the token whose key stands for the fact.
+      start: place of the target's first token, beyond `index`; the number of tokens if there is
+        no target.
     """
 
     tokens: list[int]
-    subject: int
+    index: int
     start: int
 
 
@@ -52,6 +55,7 @@ def tokenize_rewrites(
     tokenizer: PreTrainedTokenizerFast,
     *,
     context_length: int,
+    position: EditPosition = "subject_last",
 ) -> list[Rewrite]:
     """Tokenizes facts with their new targets after each of some prefixes, as one text each.
 
@@ -63,6 +67,8 @@ def tokenize_rewrites(
       prefixes: texts to stand before the prompts, joined by ". "; the first is "".
       tokenizer: of the model.
       context_length: the most tokens of a text.
+      position: whose key stands for the fact: the subject's last token, or, `"last"`, the last
+        token before the target, for models that gather a fact only there.
 
     Raises:
       ValueError: naming the fact, if its subject or its target comes to no token or to one that
@@ -87,7 +93,7 @@ def tokenize_rewrites(
             f"prefixes: expected none with {{}}, which marks the subject, found {broken[0]!r}"
         )
     variants = [_variants(fact, prefixes) for fact in facts]
-    placed = iter(_place([text for group in variants for text in group], tokenizer))
+    placed = iter(_place([text for group in variants for text in group], tokenizer, position))
     rewrites = []
     for fact in facts:
         texts = [next(placed) for _ in prefixes]
@@ -124,7 +130,9 @@ def _variants(fact: Fact, prefixes: Sequence[str]) -> list[tuple[Fact, str]]:
 
 
 def _place(
-    variants: Sequence[tuple[Fact, str]], tokenizer: PreTrainedTokenizerFast
+    variants: Sequence[tuple[Fact, str]],
+    tokenizer: PreTrainedTokenizerFast,
+    position: EditPosition,
 ) -> list[Placed]:
     if not variants:
         return []
@@ -153,7 +161,7 @@ def _place(
             )
         _check_known(fact, [tokens[place] for place in inside], "subject", tokenizer)
         _check_known(fact, tokens[start:], "target", tokenizer)
-        found.append(Placed(tokens, inside[-1], start))
+        found.append(Placed(tokens, inside[-1] if position == "subject_last" else start - 1, start))
     return found
 
 

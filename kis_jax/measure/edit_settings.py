@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from kis_jax.data.rewrites import EDIT_POSITIONS, EditPosition
 from kis_jax.models import ModelConfig
 
 Convention = Literal["rome", "memit"]
@@ -34,6 +35,8 @@ class TargetSettings:
       convention: whose norm, and whose average over prefixes. `"rome"`: the norm of what the MLP
         writes; keys averaged over all prefixes alike. `"memit"`: the norm of the residual stream
         after the layer; keys averaged over the generated prefixes, then with that of no prefix.
+      position: of the token whose key stands for a fact, and at which the shift is added: the
+        subject's last, or, `"last"`, the prompt's.
     """
 
     steps: int
@@ -43,6 +46,7 @@ class TargetSettings:
     kl_weight: float = 0.0625
     stop_below: float = 0.05
     convention: Convention = "rome"
+    position: EditPosition = "subject_last"
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting with which nothing would be sought."""
@@ -56,6 +60,10 @@ class TargetSettings:
                 raise ValueError(f"{name}: expected 0 or more, found {getattr(self, name)}")
         if self.convention not in ("rome", "memit"):
             raise ValueError(f"convention: expected 'rome' or 'memit', found {self.convention!r}")
+        if self.position not in EDIT_POSITIONS:
+            raise ValueError(
+                f"position: expected one of {', '.join(EDIT_POSITIONS)}, found {self.position!r}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

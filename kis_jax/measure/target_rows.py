@@ -81,7 +81,7 @@ def row_batches(
         fact is taken, and fewer facts where memory asks for it.
     """
     reach = np.array([[_suffix(text) for text in _all(rewrite)] for rewrite in rewrites])
-    past = max(text.subject for rewrite in rewrites for text in _all(rewrite))
+    past = max(text.index for rewrite in rewrites for text in _all(rewrite))
     past = min(_rounded(past), config.context_length)
     longest = max(_length(text) for rewrite in rewrites for text in _all(rewrite))
     longest = min(_rounded(longest), config.context_length)
@@ -114,7 +114,7 @@ def _length(text: Placed) -> int:
 
 
 def _suffix(text: Placed) -> int:
-    return _length(text) - text.subject
+    return _length(text) - text.index
 
 
 def _rounded(length: int) -> int:
@@ -158,7 +158,7 @@ def _rows(rewrites: Sequence[Rewrite], longest: int) -> Rows:
     return Rows(
         tokens=tokens,
         lengths=lengths,
-        subjects=np.array([[text.subject for text in group] for group in texts], np.int32),
+        subjects=np.array([[text.index for text in group] for group in texts], np.int32),
         starts=np.array([[text.start for text in group[:-1]] for group in texts], np.int32),
         targets=targets,
         counted=counted,

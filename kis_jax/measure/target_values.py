@@ -130,7 +130,13 @@ def target_values(
     settings = edit_settings(config).target if settings is None else settings
     if prefixes is None:
         prefixes = context_prefixes(decoder, tokenizer, convention=settings.convention)
-    rewrites = tokenize_rewrites(facts, prefixes, tokenizer, context_length=config.context_length)
+    rewrites = tokenize_rewrites(
+        facts,
+        prefixes,
+        tokenizer,
+        context_length=config.context_length,
+        position=settings.position,
+    )
     n, d, m = len(facts), config.mlp_width, config.width
     keys, prompt_keys, shifts = (np.full((n, k), np.nan, np.float32) for k in (d, d, m))
     reached, probabilities = np.full((2, n), np.nan, np.float32)

@@ -73,7 +73,7 @@ def reference(model, rewrite, layer, settings):
         tokens[row, : len(text.tokens)] = text.tokens
     places = [
         np.array([value(text) for text in texts])
-        for value in (lambda t: t.subject, lambda t: t.start, lambda t: len(t.tokens))
+        for value in (lambda t: t.index, lambda t: t.start, lambda t: len(t.tokens))
     ]
     keys, rest, values = (
         np.asarray(part)[np.arange(len(texts)), places[0]]
@@ -125,7 +125,9 @@ def assert_equals_reference(model, tokenizer, facts, layer, settings, budget=Non
         token_budget=budget,
     )
     length = model.config.context_length
-    rewrites = tokenize_rewrites(facts, PREFIXES, tokenizer, context_length=length)
+    rewrites = tokenize_rewrites(
+        facts, PREFIXES, tokenizer, context_length=length, position=settings.position
+    )
     for place, rewrite in enumerate(rewrites):
         for name, expected in reference(model, rewrite, layer, settings).items():
             np.testing.assert_allclose(
@@ -146,9 +148,95 @@ def test_equal_one_fact_at_a_time_in_every_structure(name, letters):
     assert np.linalg.norm(found.values - found.initial, axis=1).min() > 0
 
 
+def test_equal_one_fact_at_a_time_at_the_prompts_last_token(letters):
+    model = load_model(golden.DIRECTORY / "gpt2_untied")
+    settings = dataclasses.replace(SETTINGS, position="last")
+    assert_equals_reference(model, letters, FACTS, 1, settings, budget=4096)
+
+
 @pytest.mark.parametrize("layer", [0, 1, 2])
 @pytest.mark.parametrize("convention", ["rome", "memit"])
 def test_every_layer_and_convention(layer, convention, letters):
     model = load_model(golden.DIRECTORY / "gpt2_tied")
     settings = dataclasses.replace(SETTINGS, convention=convention)
     assert_equals_reference(model, letters, FACTS, layer, settings, budget=48)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return load_model(golden.DIRECTORY / "gpt2_untied")
+
+
+def found_for(model, tokenizer, facts, **changes):
+    arguments = {"layer": 1, "settings": SETTINGS, "prefixes": ("",)} | changes
+    return target_values(model, tokenizer, facts, **arguments)
+
+
+def test_each_fact_stops_by_itself(small, letters):
+    """One whose loss is under the bound at once is not moved; others are what they are alone."""
+    free = found_for(small, letters, FACTS)
+    bound = float(np.median(free.losses)) + 0.3
+    settings = dataclasses.replace(SETTINGS, stop_below=bound)
+    found = found_for(small, letters, FACTS, settings=settings)
+    assert len(set(found.steps.tolist())) > 1
+    for place, fact in enumerate(FACTS[:2]):
+        alone = found_for(small, letters, [fact], settings=settings)
+        assert alone.steps[0] == found.steps[place]
+        np.testing.assert_allclose(alone.values[0], found.values[place], rtol=1e-4, atol=1e-5)
+    done = found.losses < bound
+    assert np.all(found.steps[~done] == SETTINGS.steps - 1)
+
+
+def test_the_shift_is_clamped(small, letters):
+    settings = dataclasses.replace(SETTINGS, clamp=0.01)
+    found = found_for(small, letters, FACTS[:2], settings=settings)
+    bias = np.asarray(small.blocks.mlp.output.bias[...][1])
+    shares = np.linalg.norm(found.values - found.initial, axis=1) / np.linalg.norm(
+        found.initial + bias, axis=1
+    )
+    np.testing.assert_allclose(shares, 0.01, rtol=1e-3)
+
+
+def test_a_fact_whose_loss_is_nan_is_named_and_the_others_go_on(small, letters):
+    """A token that only one fact holds has an embedding of NaN."""
+    broken = jax.tree.map(lambda leaf: leaf, small)
+    (token,) = letters("s")["input_ids"]
+    table = broken.embedding.embedding
+    table[...] = table[...].at[token].set(jnp.nan)
+    facts = (FACTS[0], Fact(9, "{} ab c", "ds", target_new="f"), FACTS[3])
+    found = found_for(broken, letters, facts)
+    whole = found_for(small, letters, [FACTS[0], FACTS[3]])
+    assert [failure is None for failure in found.failures] == [True, False, True]
+    assert "loss was nan after 0 steps" in found.failures[1]
+    assert np.isnan(found.values[1]).all() and np.isnan(found.keys[1]).all()
+    np.testing.assert_allclose(found.values[[0, 2]], whole.values, rtol=1e-4, atol=1e-5)
+
+
+def test_prefixes_that_do_not_fit_are_left_out_and_named(small, letters):
+    long = ("", "b", "abcdefgh abcdefgh ab")
+    found = found_for(small, letters, FACTS[:2], prefixes=long)
+    assert found.left_out == ((2,), (2,))
+    fitting = found_for(small, letters, FACTS[:2], prefixes=long[:2])
+    np.testing.assert_allclose(found.values, fitting.values, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.keys, fitting.keys, rtol=1e-4, atol=1e-6)
+
+
+def test_selection_progress_and_no_facts(small, letters):
+    seen = []
+    found = found_for(
+        *(small, letters, FACTS), token_budget=1, on_progress=lambda *now: seen.append(now)
+    )
+    assert seen == [(done, 5) for done in range(1, 6)]
+    part = found[np.array([True, False, False, True, False])]
+    np.testing.assert_array_equal(part.values, found.values[[0, 3]])
+    assert len(part) == 2 and part.failures == (None, None) and part.prefixes == ("",)
+    np.testing.assert_array_equal(found[1:3].steps, found.steps[1:3])
+    assert len(found_for(small, letters, [])) == 0
+
+
+def test_what_cannot_be_sought(small, letters):
+    encoder = load_model(golden.DIRECTORY / "bert")
+    with pytest.raises(ValueError, match="expected a decoder, .* found an encoder .bert."):
+        found_for(encoder, letters, FACTS)
+    with pytest.raises(ValueError, match="layer: expected one of the model, 0 to 2, found 3"):
+        found_for(small, letters, FACTS, layer=3)
