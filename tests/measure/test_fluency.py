@@ -3,7 +3,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -27,6 +27,7 @@ def test_short_texts_have_none(text):
     assert ngram_entropy(text) == 0.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), min_size=3, max_size=40))
 def test_equals_scipys_entropy(words):
     entropies = []
