@@ -39,12 +39,13 @@ _PROBES = 256
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Some facts to be edited: `order` are their places in the half."""
+    """Some facts to be edited: `order` are their places in the half; `set` tells sets apart."""
 
     part: str
     layer: int
     method: Method
     order: np.ndarray
+    set: int = 0
 
 
 class Study:
@@ -52,9 +53,9 @@ class Study:
 
     def __init__(self, half: str, num_facts: int) -> None:
         """Finds second moments, probes and target values at all layers."""
-        model, self.tokenizer = load("factlm")
-        assert isinstance(model, Decoder)
-        self.model, config = model, model.config
+        model, tokenizer = load("factlm")
+        assert isinstance(model, Decoder) and tokenizer is not None
+        self.model, self.tokenizer, config = model, tokenizer, model.config
         self.settings = edit_settings(config)
         facts = read_facts("factlm")
         subjects = sorted({fact.subject for fact in facts})
@@ -105,6 +106,7 @@ class Study:
         parts = np.array([efficacy, paraphrase, neighborhood[0]])
         return {
             "part": run.part,
+            "set": run.set,
             "layer": run.layer,
             "method": run.method,
             "num_edits": len(run.order),
@@ -162,7 +164,7 @@ def runs(study: Study, sizes: Sequence[int], draws: int) -> Iterator[Run]:
             order = rng.permutation(n)[:size]
             for layer in range(num_layers):
                 for method in methods if draw == 0 else methods[:2]:
-                    yield Run(f"layers, {size} edits", layer, method, order)
+                    yield Run(f"layers, {size} edits", layer, method, order, draw)
     layer = study.settings.layer
     for _ in range(6 * draws):
         yield Run(f"subsets of {sizes[-1]}", layer, "sequential", rng.permutation(n)[: sizes[-1]])
@@ -180,8 +182,7 @@ def runs(study: Study, sizes: Sequence[int], draws: int) -> Iterator[Run]:
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     """Rank correlation, ties sharing their mean rank."""
-    ranks = [_ranks(np.asarray(values)) for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(_ranks(np.asarray(a)), _ranks(np.asarray(b)))[0, 1])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -212,7 +213,7 @@ def main(
             "runs": results,
         }
         out.write_text(json.dumps(record, indent=1))
-    for line in tables(results):
+    for line in (*tables(results), *recommendations(results, study.settings.layer)):
         print(line)
 
 
@@ -237,6 +238,28 @@ def tables(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     for name, group in groups.items():
         found = [spearman([run[a] for run in group], [run[b] for run in group]) for a, b in pairs]
         yield f"| {name} | {len(group)} | " + " | ".join(f"{r:.2f}" for r in found) + " |"
+
+
+def recommendations(results: Sequence[dict[str, Any]], default_layer: int) -> Iterator[str]:
+    """How the recommended layer and method did beside others, for each set of facts."""
+    yield "| runs | recommended | its score | default layer, same method | mean of all | best |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    sets: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for run in results:
+        if run["part"].startswith("layers"):
+            sets.setdefault((run["part"], run["set"]), []).append(run)
+    for (part, _), group in sets.items():
+        chosen = max(group, key=lambda run: run["forecast_score"])
+        beside = next(
+            run
+            for run in group
+            if run["layer"] == default_layer and run["method"] == chosen["method"]
+        )
+        scores = [run["score"] for run in group]
+        yield (
+            f"| {part} | layer {chosen['layer']}, {chosen['method']} | {chosen['score']:.3f} | "
+            f"{beside['score']:.3f} | {np.mean(scores):.3f} | {max(scores):.3f} |"
+        )
 
 
 if __name__ == "__main__":

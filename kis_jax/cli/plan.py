@@ -41,7 +41,7 @@ def plan(
             help="Bound on how far other knowledge moves, in lengths of the residual stream, for "
             "the number of edits that a layer bears."
         ),
-    ] = 0.5,
+    ] = 1.0,
     methods: Annotated[
         str, typer.Option(help="Methods that come into question.")
     ] = "sequential,constrained,batch,null-space",

@@ -40,7 +40,7 @@ class PlanRequest:
     num_facts: int = 500
     layers: str = "all"
     max_superposition: float = 0.5
-    max_displacement: float = 0.5
+    max_displacement: float = 1.0
     methods: tuple[Method, ...] = PLANNED
     num_others: int = 256
     num_documents: int = 100_000

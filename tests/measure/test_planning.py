@@ -129,7 +129,7 @@ def test_where_text_leaves_no_direction_free_there_is_no_null_space(rng, setting
 
 
 def test_scores_are_harmonic_means():
-    assert Outlook(1, displacement=1.0, kept=1.0, effect=0.5).score == pytest.approx(0.5)
+    assert Outlook(1, displacement=10.0, kept=1.0, effect=0.5).score == pytest.approx(0.5)
     assert Outlook(1, displacement=0.0, kept=0.0, effect=0.0).score == 0.0
 
 
