@@ -34,6 +34,9 @@ def save_ledger(ledger: Ledger, directory: str | Path) -> None:
       ledger: to be written.
       directory: in which it is put; made if it does not exist. A ledger in it is replaced.
 
+    Raises:
+      OSError: if it cannot be written; nothing is left under its name then, or what was there.
+
     Example:
       >>> import tempfile
       >>> edit = Edit(np.ones((1, 4)), np.ones((1, 2)), rule="batch")
@@ -70,8 +73,6 @@ def load_ledger(directory: str | Path) -> Ledger:
       ValueError: if there is none, or it is damaged or of another version, naming the file.
 
     Example:
-      See `save_ledger`.
-
       >>> load_ledger("/nowhere")
       Traceback (most recent call last):
       ValueError: /nowhere/ledger.safetensors: no such file; ...

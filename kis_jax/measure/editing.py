@@ -107,6 +107,18 @@ def make_edits(
       ValueError: if the model has no such layer, facts contradict each other, the method does not
         go with an argument, a second moment has no inverse, or no fact could be edited.
 
+    Example:
+      >>> import kis_jax as kis
+      >>> from kis_jax import factlm
+      >>> from kis_jax.data.facts import read_facts
+      >>> model, tokenizer = kis.load("factlm")
+      >>> moments = kis.second_moments(
+      ...     model, tokenizer, factlm.corpus_path().read_text().splitlines()[:200])
+      >>> made = make_edits(model, tokenizer, read_facts("factlm", 2), moments, prefixes=[""])
+      >>> [fact.target for fact in made.ledger.facts], made.ledger.method
+      (['Hexby', 'sailor'], 'constrained')
+      >>> first = kis.edited(model, made.ledger.take([0]).edits)  # the second taken back
+
     Reference: Meng et al. 2022 (arXiv 2202.05262); Meng et al. 2023 (arXiv 2210.07229); Gupta et
     al. 2024 (arXiv 2403.07175, 2403.14236); Fang et al. 2025 (arXiv 2410.02355); Hu et al. 2024
     (arXiv 2408.07413), eqs. 9 to 12.
