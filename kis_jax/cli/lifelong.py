@@ -86,8 +86,8 @@ def lifelong(
     second_moments: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of second moments, as kis scan keeps them; made if there is none. "
-            "[default: second_moments in the output folder]"
+            help="Folder of a scan, or of second moments, of the same documents; measured and "
+            "kept there if it has none. [default: the output folder]"
         ),
     ] = None,
 ) -> None:
@@ -106,6 +106,7 @@ def lifelong(
     from kis_jax import report
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console, lifelong_console
+    from kis_jax.scale.edit_inputs import store_of
     from kis_jax.scale.lifelong import run_lifelong
     from kis_jax.scale.lifelong_inputs import (
         LifelongRequest,
@@ -145,10 +146,9 @@ def lifelong(
     loaded = load_model(inputs.scan.directory)
     out.mkdir(parents=True, exist_ok=True)
     documents = inputs.scan.corpus.num_documents or inputs.scan.request.num_documents
+    kept = store_of(second_moments or out / "second_moments")
     with console.corpus_progress(documents) as on_batch:
-        moments = measure_second_moments(
-            inputs.scan, loaded, second_moments or out / "second_moments", on_batch=on_batch
-        )
+        moments = measure_second_moments(inputs.scan, loaded, kept, on_batch=on_batch)
     with lifelong_console.lifelong_progress(inputs.request.steps[-1]) as on_step:
         record = run_lifelong(inputs, loaded, moments, out / "progress", on_step=on_step)
     report.write_lifelong(out, record)

@@ -11,7 +11,7 @@ from typing import Any
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.measure import collapse
 from kis_jax.measure.closed_forms import Method
-from kis_jax.models import Model
+from kis_jax.models import Decoder, Model
 from kis_jax.scale.lifelong_checks import Checks, Probe
 from kis_jax.scale.lifelong_courses import Course
 from kis_jax.scale.lifelong_inputs import LifelongInputs, blocks_of
@@ -55,9 +55,14 @@ def run_lifelong(
       The content of `lifelong.json`, plain JSON values.
 
     Raises:
-      ValueError: if the directory holds another run, the layer's second moment has no inverse, or
-        no target value of any fact is found.
+      ValueError: if the model is an encoder, the directory holds another run, the layer's second
+        moment has no inverse, or no target value of any fact is found.
     """
+    if not isinstance(model, Decoder):
+        raise ValueError(
+            f"model: expected a decoder, which says what follows a prompt, found an encoder "
+            f"({model.config.family}); choose a causal language model"
+        )
     store = LifelongStore(directory, inputs.identity)
     layer = EditedLayer(inputs, model, moments, store, lambda done: on_step("targets", done))
     checks = Checks(inputs, model, layer, probe)

@@ -14,7 +14,7 @@ from kis_jax.measure.evaluation import KINDS, evaluate
 from kis_jax.measure.fluency import fluency
 from kis_jax.measure.intervals import mean_intervals
 from kis_jax.measure.perplexity import perplexity
-from kis_jax.models import Model
+from kis_jax.models import Decoder, Model
 from kis_jax.models.memory import memory_kernel, with_memory
 from kis_jax.scale.lifelong_courses import ClosedFormCourse, Course
 from kis_jax.scale.lifelong_inputs import LifelongInputs
@@ -34,7 +34,7 @@ class Checks:
     """Measures edited models, each against the unedited one on the same facts and text."""
 
     def __init__(
-        self, inputs: LifelongInputs, model: Model, layer: EditedLayer, probe: Probe
+        self, inputs: LifelongInputs, model: Decoder, layer: EditedLayer, probe: Probe
     ) -> None:
         """Prepares; `compare_with` must follow before the first checkpoint."""
         self._inputs = inputs
@@ -113,16 +113,16 @@ class Checks:
             return np.arange(edits)
         return np.unique(np.linspace(0, edits - 1, most).round().astype(int))
 
-    def _measures(self, model: Model, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def _measures(self, model: Decoder, rows: np.ndarray) -> dict[str, np.ndarray]:
         facts = [self._inputs.facts[row] for row in rows]
         scan = self._inputs.scan
         return evaluate(model, scan.tokenizer, facts, token_budget=scan.token_budget).measures()
 
-    def _perplexity(self, model: Model) -> float | None:
+    def _perplexity(self, model: Decoder) -> float | None:
         scan, text = self._inputs.scan, self._inputs.text
         return _plain(perplexity(model, scan.tokenizer, text, token_budget=scan.token_budget))
 
-    def _fluency(self, model: Model) -> float | None:
+    def _fluency(self, model: Decoder) -> float | None:
         """Of what is written about the first subjects; None if that was not asked for."""
         if not self._inputs.request.fluency:
             return None
@@ -131,11 +131,11 @@ class Checks:
         found = found[np.isfinite(found)]
         return _plain(found.mean()) if len(found) else None
 
-    def _probes(self, model: Model) -> dict[str, float | None]:
+    def _probes(self, model: Decoder) -> dict[str, float | None]:
         return {name: _plain(value) for name, value in self._probe(model).items()}
 
     @np.errstate(over="ignore", invalid="ignore")
-    def _moved(self, method: Method, course: Course, model: Model) -> dict[str, Any]:
+    def _moved(self, method: Method, course: Course, model: Decoder) -> dict[str, Any]:
         """What was added to the kernel, as the model has it, and what that moved."""
         before, after = self._layer.kernel, self._kernel(model)
         norm = np.linalg.norm(after - before)
@@ -164,7 +164,7 @@ class Checks:
             )
         return told
 
-    def _kernel(self, model: Model) -> np.ndarray:
+    def _kernel(self, model: Decoder) -> np.ndarray:
         return np.asarray(memory_kernel(model, self._inputs.layer), np.float64)
 
 

@@ -11,12 +11,12 @@ from typing import Literal
 
 import numpy as np
 
-from kis_jax.data.conflicts import conflicts
 from kis_jax.data.corpora import open_corpus, tokenize_corpus
 from kis_jax.data.facts import Fact
 from kis_jax.data.prompts import Prompt
 from kis_jax.measure.closed_forms import METHODS, Method
 from kis_jax.measure.edit_settings import EditSettings, edit_settings
+from kis_jax.measure.editing import check_facts
 from kis_jax.models.config import DecoderConfig
 from kis_jax.scale.inputs import ScanInputs, ScanRequest, open_inputs
 
@@ -163,7 +163,7 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
         )
     settings = edit_settings(scan.config)
     facts = scan.facts[:num_edits]
-    _check_conflicts(facts)
+    check_facts(facts)
     edited = {_key_of(prompt) for prompt in scan.prompts[:num_edits]}
     others = [prompt for prompt in scan.prompts[num_edits:] if _key_of(prompt) not in edited]
     layer = settings.layer if request.layer is None else request.layer
@@ -228,17 +228,6 @@ def _check_numbers(request: LifelongRequest) -> None:
 def _key_of(prompt: Prompt) -> tuple[int, ...]:
     """The tokens that a prompt's key depends on."""
     return tuple(prompt.tokens[: prompt.index + 1])
-
-
-def _check_conflicts(facts: Sequence[Fact]) -> None:
-    for conflict in conflicts(facts):
-        if conflict.contradiction:
-            first, second = facts[conflict.first], facts[conflict.second]
-            raise ValueError(
-                f"facts: expected one object for each subject and relation, found two for "
-                f"{first.subject!r}: fact {first.case_id} asks for {first.target_new!r}, fact "
-                f"{second.case_id} for {second.target_new!r}; leave one out"
-            )
 
 
 def _split_corpus(request: LifelongRequest) -> tuple[int, list[str]]:

@@ -18,7 +18,7 @@ from kis_jax.measure.finetune import finetune
 from kis_jax.measure.foresight import foresee
 from kis_jax.measure.keys import fact_keys
 from kis_jax.measure.successive_edits import InBatches, OneByOne, SuccessiveEdits
-from kis_jax.models import Model
+from kis_jax.models import Decoder
 from kis_jax.models.memory import memory_kernel, with_memory
 from kis_jax.scale.lifelong_courses import ClosedFormCourse, Course, GradientCourse
 from kis_jax.scale.lifelong_inputs import LifelongInputs
@@ -48,7 +48,7 @@ class EditedLayer:
     def __init__(
         self,
         inputs: LifelongInputs,
-        model: Model,
+        model: Decoder,
         moments: SecondMoment,
         store: LifelongStore,
         on_facts: Callable[[int], None],

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from kis_jax.measure.target_values import target_values
-from kis_jax.models import Model
+from kis_jax.models import Decoder
 from kis_jax.models.memory import with_memory
 from kis_jax.scale.lifelong_courses import FindTargets, Wanted, joined
 from kis_jax.scale.lifelong_inputs import LifelongInputs
@@ -20,7 +20,7 @@ _CHUNK = 64
 class TargetFinder:
     """Finds what the facts of a run ask of its layer."""
 
-    def __init__(self, inputs: LifelongInputs, model: Model, prefixes: tuple[str, ...]) -> None:
+    def __init__(self, inputs: LifelongInputs, model: Decoder, prefixes: tuple[str, ...]) -> None:
         """Prepares.
 
         Args:
@@ -62,7 +62,7 @@ class TargetFinder:
             )
         return found
 
-    def _find(self, model: Model, facts: slice) -> Wanted:
+    def _find(self, model: Decoder, facts: slice) -> Wanted:
         found = target_values(
             model,
             self._inputs.scan.tokenizer,

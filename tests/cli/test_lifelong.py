@@ -4,19 +4,17 @@ import json
 
 import pytest
 
-from kis_jax.scale import lifelong_layer, lifelong_targets
-from tests.scale.lifelong_runs import made_up_targets
+from tests.scale.lifelong_runs import no_search
 
 SMALL = (
     "--layer", 2, "--steps", "1,3", "--method", "sequential,constrained", "--num-documents", 400,
-    "--num-held-out", 8, "--num-others", 12, "--most-evaluated", 2,
+    "--num-held-out", 12, "--num-others", 30, "--most-evaluated", 4,
 )  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(lifelong_targets, "target_values", made_up_targets)
-    monkeypatch.setattr(lifelong_layer, "context_prefixes", lambda *_, **__: ("",))
+    no_search(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import numpy as np
 from kis_jax.data.prompts import tokenize_facts
 from kis_jax.measure.keys import fact_keys
 from kis_jax.models.memory import memory_kernel
+from kis_jax.scale import lifelong_layer, lifelong_targets
 from kis_jax.scale.lifelong import run_lifelong
 from kis_jax.scale.lifelong_inputs import LifelongRequest, open_lifelong
 from kis_jax.scale.scan import measure_second_moments
@@ -19,6 +20,12 @@ SMALL = {
     "num_others": 30,
     "most_evaluated": 4,
 }
+
+
+def no_search(monkeypatch):
+    """Makes up target values, and puts nothing before prompts."""
+    monkeypatch.setattr(lifelong_targets, "target_values", made_up_targets)
+    monkeypatch.setattr(lifelong_layer, "context_prefixes", lambda *_, **__: ("",))
 
 
 class Found:

@@ -27,7 +27,7 @@ from kis_jax.scale.lifelong_inputs import (
 )
 from kis_jax.scale.lifelong_store import LifelongStore
 from tests import references
-from tests.scale.lifelong_runs import LAYER, Bench, Found, made_up_targets, request
+from tests.scale.lifelong_runs import LAYER, Bench, Found, made_up_targets, no_search, request
 
 STEPS = (1, 50, 500)
 CLOSED = ("sequential", "constrained", "batch", "null-space")
@@ -40,14 +40,14 @@ def bench(embedded, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick_targets(monkeypatch):
-    monkeypatch.setattr(lifelong_targets, "target_values", made_up_targets)
+    no_search(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def long_run(bench):
     """500 edits by each closed form; all tests look at the one run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lifelong_targets, "target_values", made_up_targets)
+        no_search(patch)
         directory = bench.folder / "long"
         record = bench.run(directory, steps=STEPS, methods=CLOSED)
     return directory, record
@@ -230,7 +230,7 @@ SHORT = {"steps": (1, 4), "methods": ("sequential", "batch", "finetune")}
 @pytest.fixture(scope="module")
 def short_run(bench):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lifelong_targets, "target_values", made_up_targets)
+        no_search(patch)
         return bench.run(bench.folder / "short", **SHORT)
 
 
@@ -450,7 +450,9 @@ def test_contradictory_facts_are_named(tmp_path):
     ]  # fmt: skip
     (tmp_path / "facts.json").write_text(json.dumps(records))
     asked = dataclasses.replace(request(steps=(2,)), facts=str(tmp_path / "facts.json"))
-    with pytest.raises(ValueError, match="two for 'Vera Holm': fact 0 asks for 'Orvish', fact 1"):
+    with pytest.raises(
+        ValueError, match=r"fact 1 \('Vera Holm speaks': 'Aldric'\) contradicts fact 0"
+    ):
         open_lifelong(asked)
 
 
