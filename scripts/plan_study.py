@@ -51,7 +51,7 @@ class Run:
 class Study:
     """A half of factlm's facts with all that forecasts and measurements of them need."""
 
-    def __init__(self, half: str, num_facts: int) -> None:
+    def __init__(self, half: str, num_facts: int, start: int) -> None:
         """Finds second moments, probes and target values at all layers."""
         model, tokenizer = load("factlm")
         assert isinstance(model, Decoder) and tokenizer is not None
@@ -62,7 +62,7 @@ class Study:
         np.random.default_rng(123).shuffle(subjects)
         first = set(subjects[: len(subjects) // 2])
         mine = [fact for fact in facts if (fact.subject in first) == (half == "design")]
-        places = np.random.default_rng(3).permutation(len(mine))[:num_facts]
+        places = np.random.default_rng(3).permutation(len(mine))[start : start + num_facts]
         self.facts = [mine[place] for place in sorted(places)]
         self.judges = _judges(self.facts)
         self.moments = _second_moments(model, self.tokenizer)
@@ -70,6 +70,9 @@ class Study:
         texts = [
             self.tokenizer(text)["input_ids"] for text in prompts[:: -(-len(prompts) // _PROBES)]
         ]
+        asked = [(i, text) for i, fact in enumerate(self.facts) for text in fact.paraphrase_prompts]
+        split = len(texts)
+        texts += [self.tokenizer(text)["input_ids"] for _, text in asked]
         probes = probe_layers(model, texts, token_budget=token_budget(config))
         self.targets: list[TargetValues] = []
         self.forecasts: list[LayerForecast] = []
@@ -80,7 +83,15 @@ class Study:
             mean = self.moments.total[layer] / self.moments.count[layer]
             self.targets.append(found)
             self.forecasts.append(
-                forecast_layer(found, kernel, np.asarray(mean), probe, self.settings)
+                forecast_layer(
+                    found,
+                    kernel,
+                    np.asarray(mean),
+                    probe.part(0, split),
+                    self.settings,
+                    paraphrases=probe.part(split, len(texts)),
+                    paraphrased=[i for i, _ in asked],
+                )
             )
             seconds = time.perf_counter() - start
             print(f"layer {layer}: {len(self.facts)} target values in {seconds:.0f} s", flush=True)
@@ -112,6 +123,7 @@ class Study:
             "num_edits": len(run.order),
             "displacement": outlook.displacement,
             "effect": outlook.effect,
+            "carried": outlook.carried,
             "forecast_score": outlook.score,
             "efficacy": float(efficacy),
             "paraphrase": float(paraphrase),
@@ -195,11 +207,12 @@ def main(
     out: Annotated[Path, typer.Option(help="Receives all runs, as JSON.")],
     half: Annotated[Literal["design", "test"], typer.Option(help="Of the facts.")] = "test",
     num_facts: Annotated[int, typer.Option(help="Of the half, drawn at random.")] = 240,
+    start: Annotated[int, typer.Option(help="Leave out so many of those drawn.")] = 0,
     sizes: Annotated[str, typer.Option(help="Numbers of edits.")] = "10,40,120",
     draws: Annotated[int, typer.Option(help="Random sets of facts of each size.")] = 2,
 ) -> None:
     """Forecasts, edits and measures; prints rank correlations."""
-    study = Study(half, num_facts)
+    study = Study(half, num_facts, start)
     results = []
     for run in runs(study, [int(size) for size in sizes.split(",")], draws):
         results.append(study.measure(run))
@@ -219,8 +232,9 @@ def main(
 
 def tables(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Rank correlations of forecasts with measurements, group by group, as Markdown."""
-    yield "| runs | n | displacement: drop | its magnitude | effect: efficacy | score: score |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    titles = "displacement: drop | its magnitude | effect: efficacy | carried: paraphrase | score"
+    yield f"| runs | n | {titles} |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
     layers = [run for run in results if run["part"].startswith("layers")]
     groups = {"all layers, methods, sizes": layers}
     for run in layers:
@@ -233,6 +247,7 @@ def tables(results: Sequence[dict[str, Any]]) -> Iterator[str]:
         ("displacement", "drop"),
         ("displacement", "drop_magnitude"),
         ("effect", "efficacy"),
+        ("carried", "paraphrase"),
         ("forecast_score", "score"),
     )
     for name, group in groups.items():

@@ -70,12 +70,14 @@ def in_words(fact: Mapping[str, Any]) -> str:
 
 def _table(record: Mapping[str, Any]) -> Table:
     bound = record["settings"]["max_displacement"]
-    table = Table(title=f"{len(record['facts']):,} edits, the best method of each layer")
+    table = Table(
+        title=f"{len(record['facts']):,} edits: colliding pairs, and the best method of each layer"
+    )
     table.add_column("layer", justify="right")
-    for name in ("collisions", "clusters", "reached"):
+    for name in ("pairs", "clusters", "reached"):
         table.add_column(name, justify="right")
     table.add_column("method", no_wrap=True)
-    for name in ("effect", "displaced", f"edits to {bound:g}", "score"):
+    for name in ("effect", "carried", "moved", f"edits to {bound:g}", "score"):
         table.add_column(name, justify="right")
     for layer in record["layers"]:
         best = max(layer["methods"], key=lambda method: method["score"])
@@ -86,6 +88,7 @@ def _table(record: Mapping[str, Any]) -> Table:
             f"{layer['reached']:.2f}",
             best["method"],
             f"{best['effect']:.2f}",
+            f"{best['carried']:.2f}",
             f"{best['displacement']:.2f}",
             f"{best['edits_within_bound']:,}",
             f"{best['score']:.3f}",

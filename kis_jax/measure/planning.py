@@ -20,8 +20,8 @@ from kis_jax.measure.target_values import TargetValues
 
 # The methods that are forecast; the others have no closed form on the unedited model.
 PLANNED: tuple[Method, ...] = ("sequential", "constrained", "batch", "null-space")
-# The displacement at which half of the neighborhood prompts are lost: fitted on the half of factlm's
-# facts that docs/planning.md does not report on, within 0.04.
+# The displacement at which half of the neighborhood prompts are lost: fitted, within 0.04, on that
+# half of factlm's facts on which docs/planning.md does not report.
 _HALF_LOST = 10.0
 _RULES: dict[Method, Rule] = {
     "sequential": "sequential",
@@ -42,21 +42,25 @@ class Outlook:
         the move of a fact's value along the move that was asked for, as a share of it.
       effect: the same, each fact weighted by the probability that its target value gives to its
         target: what may be hoped for of the edits. A fact that cannot be edited has none.
+      carried: the same in other words: of a paraphrase, the greatest part of the move asked for
+        that any of its tokens makes. That of the effect where there are no paraphrases.
     """
 
     num_edits: int
     displacement: float
     kept: float
     effect: float
+    carried: float
 
     @property
     def score(self) -> float:
-        """Harmonic mean of the effect, and of the part of other knowledge that is expected to stay.
+        """What is foreseen of the literature's score: a harmonic mean of three parts.
 
-        That part is 1 / (1 + displacement / 10).
+        The effect, how far it carries to other words, and the part of other knowledge that is
+        expected to stay, 1 / (1 + displacement / 10).
         """
-        stays = 1 / (1 + self.displacement / _HALF_LOST)
-        return 2 * self.effect * stays / (self.effect + stays) if self.effect > 0 else 0.0
+        parts = (self.effect, self.carried, 1 / (1 + self.displacement / _HALF_LOST))
+        return 3 / sum(1 / part for part in parts) if min(parts) > 0 else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +73,16 @@ class LayerForecast:
       probabilities: `(n,)`, that the target values give to their targets; 0 where none was found.
       probe: what should be left alone.
       weights: the penalty of each method that has one.
+      paraphrases: of the facts; None if there are none.
+      paraphrased: which fact each text of `paraphrases` asks for, `(texts,)` int.
     """
 
     asked: dict[Method, Asked]
     probabilities: np.ndarray
     probe: Probe
     weights: dict[Method, float]
+    paraphrases: Probe | None = None
+    paraphrased: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
 
     @property
     def superposition(self) -> np.ndarray:
@@ -97,16 +105,21 @@ class LayerForecast:
         order = np.asarray(order)
         edit, made = self._edit(method, order)
         if edit is None:
-            return Outlook(len(order), 0.0, 0.0, 0.0)
+            return Outlook(len(order), 0.0, 0.0, 0.0, 0.0)
         asked = self.asked[method].take(made)
         moved = (self.probe.keys @ edit.directions.T) @ edit.residuals
         ends = (asked.keys @ edit.directions.T) @ edit.residuals
-        lengths = np.sum(asked.requested**2, axis=1)
-        along = np.sum(ends * asked.requested, axis=1)
-        kept = np.clip(along / np.where(lengths > 0, lengths, 1), 0, 1)
+        kept = _part_made(ends, asked.requested)
         displaced = self.probe.displacement(moved).mean()
-        effect = np.sum(kept * self.probabilities[made]) / len(order)
-        return Outlook(len(order), float(displaced), float(kept.mean()), float(effect))
+        effect = float(np.sum(kept * self.probabilities[made]) / len(order))
+        carried = self._carried(edit, self.asked[method].requested, order, made)
+        return Outlook(
+            num_edits=len(order),
+            displacement=float(displaced),
+            kept=float(kept.mean()),
+            effect=effect,
+            carried=effect if carried is None else carried,
+        )
 
     def edits_within(self, method: Method, order: np.ndarray, bound: float) -> int:
         """How many edits, in an order, keep the displacement within a bound.
@@ -119,6 +132,21 @@ class LayerForecast:
             inside = self.outlook(method, order[:middle]).displacement <= bound
             low, high = (middle, high) if inside else (low, middle)
         return low
+
+    def _carried(
+        self, edit: Edit, requested: np.ndarray, order: np.ndarray, made: np.ndarray
+    ) -> float | None:
+        """`Outlook.carried`; None if none of the facts in `order` has a paraphrase."""
+        asked_for = np.isin(self.paraphrased, order)
+        if self.paraphrases is None or not asked_for.any():
+            return None
+        probe, fact = self.paraphrases, self.paraphrased[self.paraphrases.text]
+        tokens = np.isin(fact, made)
+        moved = (probe.keys[tokens] @ edit.directions.T) @ edit.residuals
+        part = np.zeros(len(fact))
+        part[tokens] = _part_made(moved, requested[fact[tokens]])
+        carried = probe.greatest(part) * self.probabilities[self.paraphrased]
+        return float(carried[asked_for].mean())
 
     def _edit(self, method: Method, order: np.ndarray) -> tuple[Edit | None, np.ndarray]:
         """The edit of those facts that can be edited, as NumPy arrays; and which they are."""
@@ -142,6 +170,8 @@ def forecast_layer(
     *,
     methods: Sequence[Method] = PLANNED,
     ridge: float = 0.0,
+    paraphrases: Probe | None = None,
+    paraphrased: Sequence[int] = (),
 ) -> LayerForecast:
     """Brings together what a forecast of edits of one layer needs.
 
@@ -154,6 +184,8 @@ def forecast_layer(
       methods: to be forecast; "sequential" always is, and "null-space" is not where ordinary text
         leaves no direction free.
       ridge: added to the diagonal of C.
+      paraphrases: of the prompts of the facts, at this layer; None if there are none.
+      paraphrased: which fact each of them asks for.
 
     Raises:
       ValueError: if C is not positive definite, or a method has no forecast.
@@ -177,7 +209,20 @@ def forecast_layer(
         "batch": settings.batch_weight,
         "null-space": settings.null_ridge,
     }
-    return LayerForecast(asked, np.nan_to_num(targets.probabilities), probe, weights)
+    return LayerForecast(
+        asked,
+        np.nan_to_num(targets.probabilities),
+        probe,
+        weights,
+        paraphrases,
+        np.asarray(paraphrased, int),
+    )
+
+
+def _part_made(moved: np.ndarray, requested: np.ndarray) -> np.ndarray:
+    """The part of each move asked for that was made along it, 0 to 1."""
+    lengths = np.sum(requested**2, axis=1)
+    return np.clip(np.sum(moved * requested, axis=1) / np.where(lengths > 0, lengths, 1), 0, 1)
 
 
 def _jax(asked: Asked) -> Asked:

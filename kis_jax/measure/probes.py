@@ -29,6 +29,17 @@ class Probe:
     stream_norms: np.ndarray
     text: np.ndarray
 
+    def part(self, start: int, stop: int) -> Probe:
+        """The texts from one to before another, counted anew from 0."""
+        chosen = (self.text >= start) & (self.text < stop)
+        return Probe(self.keys[chosen], self.stream_norms[chosen], self.text[chosen] - start)
+
+    def greatest(self, of_tokens: np.ndarray) -> np.ndarray:
+        """The greatest of some numbers `(t,)`, or 0, over the tokens of each text, `(texts,)`."""
+        most = np.zeros(int(self.text.max(initial=-1)) + 1)
+        np.maximum.at(most, self.text, of_tokens)
+        return most
+
     def displacement(self, moved: np.ndarray) -> np.ndarray:
         """How far each text is displaced: the most that any of its tokens is.
 
@@ -40,10 +51,7 @@ class Probe:
           added to. This, and not its length alone, compares between layers: the stream grows
           from layer to layer, and norms after it see directions, not lengths.
         """
-        lengths = np.linalg.norm(moved, axis=1) / self.stream_norms
-        most = np.zeros(int(self.text.max()) + 1)
-        np.maximum.at(most, self.text, lengths)
-        return most
+        return self.greatest(np.linalg.norm(moved, axis=1) / self.stream_norms)
 
 
 def probe_layers(model: Model, texts: Sequence[list[int]], *, token_budget: int) -> Iterator[Probe]:

@@ -31,6 +31,7 @@ class Point:
     displacement: float
     kept: float
     effect: float
+    carried: float
     score: float
 
 
@@ -42,6 +43,7 @@ class Choice:
     displacement: float
     kept: float
     effect: float
+    carried: float
     score: float
     edits_within_bound: int
     curve: tuple[Point, ...]
@@ -172,7 +174,7 @@ def _collision(record: Mapping[str, Any]) -> Collision:
 
 
 def _choice(record: Mapping[str, Any]) -> Choice:
-    names = ("displacement", "kept", "effect", "score")
+    names = ("displacement", "kept", "effect", "carried", "score")
     return Choice(
         str(record["method"]),
         *(number(record[name]) for name in names),
@@ -182,5 +184,5 @@ def _choice(record: Mapping[str, Any]) -> Choice:
 
 
 def _point(record: Mapping[str, Any]) -> Point:
-    names = ("displacement", "kept", "effect", "score")
+    names = ("displacement", "kept", "effect", "carried", "score")
     return Point(int(record["num_edits"]), *(number(record[name]) for name in names))

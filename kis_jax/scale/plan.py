@@ -49,12 +49,13 @@ def make_plan(
     Raises:
       ValueError: if a second moment has no inverse, naming the layer, or numbers go wrong.
     """
-    texts = tokenize_corpus(
-        inputs.others, inputs.scan.tokenizer, context_length=inputs.scan.config.context_length
-    )
-    budget = inputs.scan.token_budget
+    spoken = [*inputs.others, *(text for _, text in inputs.paraphrases)]
+    length = inputs.scan.config.context_length
+    texts = list(tokenize_corpus(spoken, inputs.scan.tokenizer, context_length=length))
     layers = []
-    for layer, probe in enumerate(probe_layers(model, list(texts), token_budget=budget)):
+    for layer, probe in enumerate(
+        probe_layers(model, texts, token_budget=inputs.scan.token_budget)
+    ):
         if layer in inputs.scan.layers:
             forecast = _forecast(inputs, model, moments, probe, layer, on_layer)
             layers.append(_plan_layer(inputs, forecast, layer))
@@ -78,15 +79,18 @@ def _forecast(
         prefixes=_PREFIXES,
         on_progress=lambda done, _: on_layer(layer, done),
     )
+    num_texts = len(inputs.others) + len(inputs.paraphrases)
     try:
         return forecast_layer(
             targets,
             np.asarray(memory_kernel(model, layer), np.float64),
             np.asarray(moments.total[layer]) / int(moments.count[layer]),
-            probe,
+            probe.part(0, len(inputs.others)),
             inputs.settings,
             methods=inputs.request.methods,
             ridge=inputs.request.ridge,
+            paraphrases=probe.part(len(inputs.others), num_texts) if inputs.paraphrases else None,
+            paraphrased=[place for place, _ in inputs.paraphrases],
         )
     except ValueError as error:
         raise ValueError(f"layer {layer}: {error}") from error
@@ -153,6 +157,7 @@ def _plain(outlook: Outlook) -> dict[str, float | int]:
         "displacement": outlook.displacement,
         "kept": outlook.kept,
         "effect": outlook.effect,
+        "carried": outlook.carried,
         "score": outlook.score,
     }
 

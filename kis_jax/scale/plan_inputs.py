@@ -67,6 +67,16 @@ class PlanInputs:
     settings: EditSettings
 
     @property
+    def paraphrases(self) -> list[tuple[int, str]]:
+        """Paraphrase prompts of the facts, each with the place of its fact."""
+        return [
+            (place, prompt)
+            for place, fact in enumerate(self.facts)
+            for prompt in fact.paraphrase_prompts
+            if prompt.strip()
+        ]
+
+    @property
     def plain_settings(self) -> dict[str, object]:
         """The request as it was understood, plain JSON values."""
         asked = dataclasses.asdict(self.request)

@@ -94,7 +94,7 @@ def test_facts_without_target_values_are_left_out_and_count_as_without_effect(rn
         alone, outlook = found.outlook(method, without), found.outlook(method, all_of_them)
         np.testing.assert_allclose(outlook.displacement, alone.displacement)
         np.testing.assert_allclose(outlook.effect, alone.effect * 3 / 4)
-    assert found.outlook("sequential", np.array([1])) == Outlook(1, 0.0, 0.0, 0.0)
+    assert found.outlook("sequential", np.array([1])) == Outlook(1, 0.0, 0.0, 0.0, 0.0)
     assert found.order()[-1] == 1
 
 
@@ -121,6 +121,38 @@ def test_edits_within_a_bound_end_where_the_next_would_pass_it(rng, settings):
     assert curve[within - 1] <= curve[0] and (within == N or curve[within] > curve[0])
 
 
+def test_what_is_carried_is_the_best_token_of_each_paraphrase(rng, settings):
+    targets, kernel, c, probe = made_up(rng)
+    kernel_of = np.linalg.inv(c)
+    paraphrased = [0, 2, 2]  # of fact 1 there is none
+    found = forecast_layer(
+        targets, kernel, c, probe, settings, paraphrases=probe, paraphrased=paraphrased
+    )
+    order = np.array([2, 1])
+    asked = targets.values - targets.keys @ kernel
+    keys, wanted = targets.keys[order], asked[order]
+    gram = keys @ kernel_of @ keys.T
+    update = kernel_of @ keys.T @ np.linalg.solve(gram, wanted)  # constrained
+    carried = []
+    for text in (1, 2):
+        parts = [
+            np.clip(key @ update @ asked[2] / (asked[2] @ asked[2]), 0, 1)
+            for key in probe.keys[probe.text == text]
+        ]
+        carried.append(max(parts) * targets.probabilities[2])
+    outlook = found.outlook("constrained", order)
+    np.testing.assert_allclose(outlook.carried, np.mean(carried), rtol=1e-7)
+    alone = found.outlook("constrained", np.array([1]))
+    assert alone.carried == alone.effect
+
+
+def test_parts_of_a_probe_are_texts_counted_anew(rng):
+    probe = made_up(rng)[3]
+    part = probe.part(1, 3)
+    assert part.text.tolist() == [0, 0, 0, 1, 1, 1]
+    np.testing.assert_array_equal(part.keys, probe.keys[3:])
+
+
 def test_where_text_leaves_no_direction_free_there_is_no_null_space(rng, settings):
     targets, kernel, c, probe = made_up(rng)
     assert "null-space" not in forecast_layer(targets, kernel, np.eye(D), probe, settings).asked
@@ -129,8 +161,10 @@ def test_where_text_leaves_no_direction_free_there_is_no_null_space(rng, setting
 
 
 def test_scores_are_harmonic_means():
-    assert Outlook(1, displacement=10.0, kept=1.0, effect=0.5).score == pytest.approx(0.5)
-    assert Outlook(1, displacement=0.0, kept=0.0, effect=0.0).score == 0.0
+    assert Outlook(1, displacement=10.0, kept=1.0, effect=0.5, carried=0.5).score == pytest.approx(
+        0.5
+    )
+    assert Outlook(1, displacement=0.0, kept=0.0, effect=0.0, carried=0.0).score == 0.0
 
 
 def test_probes_are_keys_and_streams_of_the_whole_model(embedded):
