@@ -193,7 +193,9 @@ def runs(study: Study, sizes: Sequence[int], draws: int) -> Iterator[Run]:
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Rank correlation, ties sharing their mean rank."""
+    """Rank correlation, ties sharing their mean rank; NaN where one of both is constant."""
+    if len(set(a)) < 2 or len(set(b)) < 2:
+        return float("nan")
     return float(np.corrcoef(_ranks(np.asarray(a)), _ranks(np.asarray(b)))[0, 1])
 
 
@@ -252,7 +254,8 @@ def tables(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     )
     for name, group in groups.items():
         found = [spearman([run[a] for run in group], [run[b] for run in group]) for a, b in pairs]
-        yield f"| {name} | {len(group)} | " + " | ".join(f"{r:.2f}" for r in found) + " |"
+        cells = " | ".join("-" if np.isnan(r) else f"{r:.2f}" for r in found)
+        yield f"| {name} | {len(group)} | {cells} |"
 
 
 def recommendations(results: Sequence[dict[str, Any]], default_layer: int) -> Iterator[str]:
