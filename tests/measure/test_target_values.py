@@ -200,10 +200,10 @@ def test_the_shift_is_clamped(small, letters):
 def test_a_fact_whose_loss_is_nan_is_named_and_the_others_go_on(small, letters):
     """A token that only one fact holds has an embedding of NaN."""
     broken = jax.tree.map(lambda leaf: leaf, small)
-    (token,) = letters("s")["input_ids"]
+    (token,) = letters("q")["input_ids"]
     table = broken.embedding.embedding
     table[...] = table[...].at[token].set(jnp.nan)
-    facts = (FACTS[0], Fact(9, "{} ab c", "ds", target_new="f"), FACTS[3])
+    facts = (FACTS[0], Fact(9, "{} ab c", "dq", target_new="f"), FACTS[3])
     found = found_for(broken, letters, facts)
     whole = found_for(small, letters, [FACTS[0], FACTS[3]])
     assert [failure is None for failure in found.failures] == [True, False, True]
