@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerFast
 
-from kis_jax.measure.edit_settings import Convention
+from kis_jax.measure.edit_settings import Convention, TargetSettings
 from kis_jax.measure.generation import generate
 from kis_jax.models import Model
 
@@ -13,6 +13,21 @@ _OPENINGS: dict[Convention, list[tuple[tuple[str, ...], int]]] = {
     "rome": [(10 * ("The",), 5), (10 * ("The",), 10)],
     "memit": [(("The", "Therefore", "Because", "I", "You"), 10)],
 }
+
+
+def default_prefixes(
+    model: Model, tokenizer: PreTrainedTokenizerFast, settings: TargetSettings
+) -> tuple[str, ...]:
+    """The prefixes that settings ask for: those of their convention, or the empty one alone.
+
+    Example:
+      >>> from kis_jax import load
+      >>> default_prefixes(*load("factlm"), TargetSettings(9, 0.1, 4.0, 0.0, prefixed=False))
+      ('',)
+    """
+    if not settings.prefixed:
+        return ("",)
+    return context_prefixes(model, tokenizer, convention=settings.convention)
 
 
 def context_prefixes(

@@ -37,6 +37,8 @@ class TargetSettings:
         after the layer; keys averaged over the generated prefixes, then with that of no prefix.
       position: of the token whose key stands for a fact, and at which the shift is added: the
         subject's last, or, `"last"`, the prompt's.
+      prefixed: whether prompts are also taught after other text; False for a model that knows its
+        facts at the start of a text alone.
     """
 
     steps: int
@@ -47,6 +49,7 @@ class TargetSettings:
     stop_below: float = 0.05
     convention: Convention = "rome"
     position: EditPosition = "subject_last"
+    prefixed: bool = True
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting with which nothing would be sought."""

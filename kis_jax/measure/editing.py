@@ -13,7 +13,7 @@ from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.conflicts import conflicts
 from kis_jax.data.facts import Fact
 from kis_jax.measure.closed_forms import METHODS, Method
-from kis_jax.measure.context_prefixes import context_prefixes
+from kis_jax.measure.context_prefixes import default_prefixes
 from kis_jax.measure.edit_job import Job, Search, Written, target_settings
 from kis_jax.measure.edit_layer import write_in_turn, write_layer
 from kis_jax.measure.edit_layers import write_layers
@@ -147,8 +147,7 @@ def make_edits(
     elif method == "finetune":
         prefixes = [""]
     elif prefixes is None:
-        convention = target_settings(settings, method).convention
-        prefixes = context_prefixes(model, tokenizer, convention=convention)
+        prefixes = default_prefixes(model, tokenizer, target_settings(settings, method))
     job = Job(
         model,
         tokenizer,

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from kis_jax.data.batches import token_budget as budget_of
 from kis_jax.data.facts import Fact
 from kis_jax.data.rewrites import Rewrite, tokenize_rewrites
-from kis_jax.measure.context_prefixes import context_prefixes
+from kis_jax.measure.context_prefixes import default_prefixes
 from kis_jax.measure.edit_settings import TargetSettings as TargetSettings
 from kis_jax.measure.edit_settings import edit_settings
 from kis_jax.measure.target_descent import descend, prepare
@@ -101,7 +101,7 @@ def target_values(
       layer: the edited one.
       settings: by default those of `edit_settings(model.config).target`.
       prefixes: texts to stand before the prompts, "" first; by default
-        `context_prefixes(model, tokenizer, convention=settings.convention)`.
+        `default_prefixes(model, tokenizer, settings)`.
       token_budget: the most tokens run at once in a step; chosen from the memory if None.
       on_progress: called with how many facts are done, and how many there are.
 
@@ -129,7 +129,7 @@ def target_values(
     check_layers([layer], config)
     settings = edit_settings(config).target if settings is None else settings
     if prefixes is None:
-        prefixes = context_prefixes(decoder, tokenizer, convention=settings.convention)
+        prefixes = default_prefixes(decoder, tokenizer, settings)
     rewrites = tokenize_rewrites(
         facts,
         prefixes,

@@ -13,7 +13,7 @@ from kis_jax.core.null_space import null_space
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.core.whitening import whitener
 from kis_jax.measure.closed_forms import Method
-from kis_jax.measure.context_prefixes import context_prefixes
+from kis_jax.measure.context_prefixes import default_prefixes
 from kis_jax.measure.finetune import finetune
 from kis_jax.measure.foresight import foresee
 from kis_jax.measure.keys import fact_keys
@@ -63,7 +63,7 @@ class EditedLayer:
         self.kernel = np.asarray(memory_kernel(model, inputs.layer), np.float64)
         self._factor(moments)
         self.bystanders = self._bystanders()
-        self.prefixes = context_prefixes(model, inputs.scan.tokenizer, convention="rome")
+        self.prefixes = default_prefixes(model, inputs.scan.tokenizer, inputs.settings.target)
         self._targets = TargetFinder(inputs, model, self.prefixes)
         self.failures: tuple[str | None, ...] = (None,) * len(inputs.facts)
         self._find = self._targets.on_edited

@@ -25,7 +25,7 @@ SMALL = {
 def no_search(monkeypatch):
     """Makes up target values, and puts nothing before prompts."""
     monkeypatch.setattr(lifelong_targets, "target_values", made_up_targets)
-    monkeypatch.setattr(lifelong_layer, "context_prefixes", lambda *_, **__: ("",))
+    monkeypatch.setattr(lifelong_layer, "default_prefixes", lambda *_, **__: ("",))
 
 
 class Found:

@@ -193,7 +193,7 @@ def test_retention_and_the_latest_edits_make_up_all(long_run):
 def test_targets_are_recomputed_on_the_model_as_it_is(bench, embedded, monkeypatch, tmp_path):
     """Against a loop that knows nothing of ledgers: find v*, edit the model, go on."""
     monkeypatch.setattr(lifelong_targets, "target_values", target_values)
-    monkeypatch.setattr(lifelong_layer, "context_prefixes", lambda *_, **__: ("", "So it is."))
+    monkeypatch.setattr(lifelong_layer, "default_prefixes", lambda *_, **__: ("", "So it is."))
     inputs = open_lifelong(
         request(steps=(1, 3), methods=("rome", "constrained"), targets="recomputed")
     )
