@@ -77,7 +77,7 @@ class Study:
         self.targets: list[TargetValues] = []
         self.forecasts: list[LayerForecast] = []
         for layer, probe in enumerate(probes):
-            start = time.perf_counter()
+            began = time.perf_counter()
             found = target_values(model, self.tokenizer, self.facts, layer=layer, prefixes=("",))
             kernel = np.asarray(memory_kernel(model, layer), np.float64)
             mean = self.moments.total[layer] / self.moments.count[layer]
@@ -93,7 +93,7 @@ class Study:
                     paraphrased=[i for i, _ in asked],
                 )
             )
-            seconds = time.perf_counter() - start
+            seconds = time.perf_counter() - began
             print(f"layer {layer}: {len(self.facts)} target values in {seconds:.0f} s", flush=True)
         self.neighborhood = self._neighborhood(model)
 

@@ -109,10 +109,11 @@ class LayerForecast:
         asked = self.asked[method].take(made)
         moved = (self.probe.keys @ edit.directions.T) @ edit.residuals
         ends = (asked.keys @ edit.directions.T) @ edit.residuals
-        kept = _part_made(ends, asked.requested)
+        requested = np.asarray(self.asked[method].requested)
+        kept = _part_made(np.asarray(ends), requested[made])
         displaced = self.probe.displacement(moved).mean()
         effect = float(np.sum(kept * self.probabilities[made]) / len(order))
-        carried = self._carried(edit, self.asked[method].requested, order, made)
+        carried = self._carried(edit, requested, order, made)
         return Outlook(
             num_edits=len(order),
             displacement=float(displaced),
