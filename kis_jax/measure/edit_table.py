@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -110,9 +111,13 @@ class EditTable:
             "facts": found.records(),
             "left_out": sum(outcome.reason is not None for outcome in made.outcomes),
             "perplexity": perplexity(made.model, self._tokenizer, self._held_out),
-            "perplexity_before": perplexity(self._model, self._tokenizer, self._held_out),
+            "perplexity_before": self._perplexity_before,
             "fluency": float(np.nanmean(written)),
         }
+
+    @functools.cached_property
+    def _perplexity_before(self) -> float:
+        return perplexity(self._model, self._tokenizer, self._held_out)
 
     def _targets_of(self, method: Method, chosen: np.ndarray) -> TargetValues | None:
         """Target values found once on the unedited model; None for methods that seek their own."""
