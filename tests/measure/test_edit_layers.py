@@ -56,13 +56,15 @@ def run_one(model, tokens, place, layer):
     return keys[layer], stream[0, place]
 
 
-def observe(model, tokenizer, fact, layer):
+def observe(model, tokenizer, fact, layer, position):
     """The fact's averaged key and the stream after the last layer, one text at a time."""
     keys, streams = [], []
     for prefix in PREFIXES:
         start = f"{prefix}. {fact.text}" if prefix else fact.text
-        # Up to the subject, whose last token is then the last of the text; zeros after it.
-        tokens = tokenizer(start[: start.index(fact.subject) + len(fact.subject)])["input_ids"]
+        # Up to the token whose key stands for the fact, then the last of the text; zeros after it.
+        if position == "subject_last":
+            start = start[: start.index(fact.subject) + len(fact.subject)]
+        tokens = tokenizer(start)["input_ids"]
         padded = jnp.array([tokens + [0] * (32 - len(tokens))])
         key, found = run_one(model, padded, len(tokens) - 1, layer)
         keys.append(key)
@@ -71,9 +73,12 @@ def observe(model, tokenizer, fact, layer):
     return 0.5 * keys[0] + 0.5 * keys[1:].mean(axis=0), np.asarray(streams[0], np.float64)
 
 
-def test_residuals_are_measured_again_after_each_layer(embedded, problem):
+@pytest.mark.parametrize("position", ["subject_last", "last"])
+def test_residuals_are_measured_again_after_each_layer(embedded, problem, position):
     model, tokenizer = embedded
     c, targets, settings = problem
+    searched = dataclasses.replace(settings.batch_target, position=position)
+    settings = dataclasses.replace(settings, batch_target=searched)
     facts = read_facts("factlm", N)
     moments = SecondMoment(c, np.ones(len(c), int))
     made = make_edits(
@@ -83,7 +88,7 @@ def test_residuals_are_measured_again_after_each_layer(embedded, problem):
     looped, goal = model, None
     for i, layer in enumerate(LAYERS):
         keys, stream = zip(
-            *(observe(looped, tokenizer, fact, layer) for fact in facts), strict=True
+            *(observe(looped, tokenizer, fact, layer, position) for fact in facts), strict=True
         )
         keys, stream = np.stack(keys), np.stack(stream)
         if goal is None:
