@@ -18,6 +18,16 @@ from kis_jax.core.whitening import whitener
 Method = Literal["rome", "sequential", "constrained", "batch", "null-space", "finetune"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
+_OUTSIDE = "its key has no part in the directions that text leaves free"
+_AGAINST = (
+    "its key has no share in the direction along which it would be written: it is zero, or, of the "
+    "original ROME, its prompt alone has a key that points away from their average over prefixes"
+)
+_REPEATED = (
+    "its key is, to rounding, a combination of those of earlier facts, such as one with the same "
+    "subject; constrained edits cannot give it a value of its own"
+)
+
 Solver = Callable[[np.ndarray], np.ndarray]
 """Of keys `(n, d)`: the rows along which a layer is written, `(n, d)` float64."""
 
@@ -76,18 +86,11 @@ def ask(
 def editable(asked: Asked, method: Method) -> list[str | None]:
     """For each fact why it cannot be edited along with those before it; None if it can."""
     own = np.sum(asked.keys * asked.solved, axis=1)
-    reasons: list[str | None] = [None] * len(asked)
-    if method == "null-space":
-        return [
-            None if share > 0 else "its key has no part in the directions that text leaves free"
-            for share in own
-        ]
+    empty = _OUTSIDE if method == "null-space" else _AGAINST
+    reasons = [None if share > 0 else empty for share in own]
     if method == "constrained":
         with float64_on_host():
             alone = np.asarray(independent(jax.tree.map(jnp.asarray, asked)))
         for row in np.flatnonzero(~alone):
-            reasons[row] = (
-                "its key is, to rounding, a combination of those of earlier facts, such as one "
-                "with the same subject; constrained edits cannot give it a value of its own"
-            )
+            reasons[row] = reasons[row] or _REPEATED
     return reasons

@@ -18,7 +18,7 @@ from kis_jax.models.memory import memory_kernel, with_memory
 def write_layer(job: Job, targets: TargetValues) -> Written:
     """All facts by a closed form, their target values given."""
     layer = job.layers[-1]
-    asked = asked_of(job, targets, job.solver(layer))
+    asked = asked_of(job, targets, _kernel(job), job.solver(layer))
     own, reasons = written(job, asked, failures(targets))
     return Written({layer: own}, reasons, searches(targets))
 
@@ -30,7 +30,7 @@ def write_in_turn(job: Job, on_fact: Callable[[int], None]) -> Written:
     memory of their own layer, so that all of it follows from the ledger as for "sequential".
     """
     layer = job.layers[-1]
-    solve, before = job.solver(layer), np.asarray(memory_kernel(job.model, layer), np.float64)
+    solve, before = job.solver(layer), _kernel(job)
     model, kernel = job.model, before
     rows: list[Asked] = []
     reasons: list[str | None] = []
@@ -40,7 +40,9 @@ def write_in_turn(job: Job, on_fact: Callable[[int], None]) -> Written:
         found += searches(targets)
         reasons += failures(targets)
         if reasons[-1] is None:
-            asked = asked_of(job, targets, solve)
+            asked = asked_of(job, targets, before, solve)
+            (reasons[-1],) = editable(asked, job.method)
+        if reasons[-1] is None:
             rows.append(asked)
             along = asked.solved / np.sum(asked.keys * asked.solved)
             kernel = kernel + along.T @ (asked.requested - asked.keys @ (kernel - before))
@@ -52,9 +54,8 @@ def write_in_turn(job: Job, on_fact: Callable[[int], None]) -> Written:
     return Written({layer: replayed(everything, job.method, job.weight)}, reasons, found)
 
 
-def asked_of(job: Job, targets: TargetValues, solve: Solver) -> Asked:
-    """What target values ask of the last of the layers, against the model before all edits."""
-    kernel = memory_kernel(job.model, job.layers[-1])
+def asked_of(job: Job, targets: TargetValues, kernel: np.ndarray, solve: Solver) -> Asked:
+    """What target values ask of the last of the layers, its kernel being that before all edits."""
     if job.original_keys:
         return ask(kernel, targets.prompt_keys, targets.values, solve, written_along=targets.keys)
     return ask(kernel, targets.keys, targets.values, solve)
@@ -76,6 +77,11 @@ def written(
     if not len(kept):
         raise ValueError(none_left(reasons))
     return replayed(asked.take(kept), job.method, job.weight), reasons
+
+
+def _kernel(job: Job) -> np.ndarray:
+    """Of the last of the layers, before all edits, `(d, m)` float64."""
+    return np.asarray(memory_kernel(job.model, job.layers[-1]), np.float64)
 
 
 def _joined(rows: Sequence[Asked]) -> Asked:

@@ -219,6 +219,21 @@ def test_constrained_leaves_repeated_keys_out(model, moments, targets):
     assert all(reason is None for i, reason in enumerate(reasons) if i != 3)
 
 
+@pytest.mark.parametrize("method", ["rome", "sequential", "constrained", "batch", "null-space"])
+def test_a_key_that_nothing_can_be_written_along_is_left_out(model, moments, targets, method):
+    """A key of zeros; of the original ROME also one against the direction of the edit."""
+    keys, own = targets.keys.copy(), targets.prompt_keys.copy()
+    keys[1] = 0
+    own[4] = -keys[4]
+    bad = dataclasses.replace(targets, keys=keys, prompt_keys=own)
+    made = edit(model, moments, bad, method=method, original_keys=method == "rome")
+    left = [i for i, outcome in enumerate(made.outcomes) if outcome.reason is not None]
+    assert left == ([1, 4] if method == "rome" else [1])
+    assert "its key has no " in str(made.outcomes[1].reason)
+    before, after = kernels(model, made)
+    assert np.isfinite(after).all() and np.abs(after - before).max() > 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
