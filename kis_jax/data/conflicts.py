@@ -34,7 +34,8 @@ def conflicts(facts: Sequence[Fact]) -> list[Conflict]:
 
     Returns:
       Contradictions and repetitions, in the order of their second facts, each told against the
-      first fact that asked the question.
+      first fact that asked the question; where one that asked its prompt is repeated and one that
+      asked its relation contradicted, or the other way round, against the one contradicted.
 
     Example:
       >>> conflicts([
@@ -46,10 +47,11 @@ def conflicts(facts: Sequence[Fact]) -> list[Conflict]:
     first: dict[tuple[str, str, str], int] = {}
     found = []
     for i, fact in enumerate(facts):
-        j = min(first.setdefault(question, i) for question in _questions(fact))
-        if j != i:
-            differs = _plain(fact.target_new) != _plain(facts[j].target_new)
-            found.append(Conflict(j, i, differs))
+        asked = {first.setdefault(question, i) for question in _questions(fact)} - {i}
+        told = [(_plain(fact.target_new) == _plain(facts[j].target_new), j) for j in asked]
+        if told:
+            same, j = min(told)
+            found.append(Conflict(j, i, not same))
     return found
 
 

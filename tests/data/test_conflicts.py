@@ -32,3 +32,8 @@ def test_a_third_answer_that_only_repeats_a_contradiction_is_one_all_the_same():
 def test_one_prompt_under_two_relations_is_one_question():
     told = [fact("A", "x", "P1"), fact("A", "y", "P2"), fact("A", "x", "P2", "{} eats")]
     assert conflicts(told) == [Conflict(0, 1, True), Conflict(1, 2, True)]
+
+
+def test_repeating_one_fact_does_not_hide_that_another_is_contradicted():
+    told = [fact("A", "x", "P1", "{} eats"), fact("A", "y"), fact("A", "x", "P1")]
+    assert conflicts(told) == [Conflict(1, 2, True)]
