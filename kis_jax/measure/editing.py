@@ -149,17 +149,17 @@ def make_edits(
     elif prefixes is None:
         prefixes = default_prefixes(model, tokenizer, target_settings(settings, method))
     job = Job(
-        model,
-        tokenizer,
-        tuple(facts),
-        second_moments,
-        method,
-        tuple(layers),
-        settings,
-        tuple(prefixes),
-        original_keys,
-        ridge,
-        token_budget,
+        model=model,
+        tokenizer=tokenizer,
+        facts=tuple(facts),
+        second_moments=second_moments,
+        method=method,
+        layers=tuple(layers),
+        settings=settings,
+        prefixes=tuple(prefixes),
+        original_keys=original_keys,
+        ridge=ridge,
+        token_budget=token_budget,
     )
     return _finished(job, _write(job, targets, on_fact))
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kis_jax.core.host import float64_on_host as float64_on_host
+from kis_jax.core.host import float64_on_host
 from kis_jax.core.moments import moments
 from kis_jax.core.summary import Summary, summarize
 from kis_jax.core.superposition import (

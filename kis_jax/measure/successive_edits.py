@@ -11,9 +11,9 @@ from jax import Array
 
 from kis_jax.core.editor import Editor
 from kis_jax.core.edits import edit_batch, edit_null_space
+from kis_jax.core.host import float64_on_host
 from kis_jax.core.ledger import Edit
 from kis_jax.core.whitening import Whitener
-from kis_jax.measure.layers import float64_on_host
 
 
 class SuccessiveEdits(abc.ABC):

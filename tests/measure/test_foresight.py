@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kis_jax as kis
+from kis_jax.core.host import float64_on_host
 from kis_jax.measure.displacement import displacement
 from kis_jax.measure.foresight import foresee
-from kis_jax.measure.layers import float64_on_host
 from kis_jax.measure.successive_edits import InBatches, OneByOne
 from tests import references
 
