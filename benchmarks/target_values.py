@@ -33,11 +33,10 @@ from benchmarks.harness import optional, peak_flops, report, seconds, spread
 from benchmarks.scan import SHARED
 from kis_jax import factlm
 from kis_jax.checkpoints.tokenizers import load_tokenizer
-from kis_jax.data.batches import token_budget
 from kis_jax.data.facts import Fact, read_facts
 from kis_jax.data.rewrites import Placed, Rewrite, tokenize_rewrites
 from kis_jax.measure.edit_settings import TargetSettings, edit_settings
-from kis_jax.measure.target_rows import row_batches
+from kis_jax.measure.target_rows import row_batches, step_budget
 from kis_jax.measure.target_values import target_values
 from kis_jax.models import Decoder, Shift
 from kis_jax.models.families import gpt2
@@ -285,7 +284,7 @@ def main() -> None:
     mine = statistics.median(durations)
     needed, taken = flops(model, rewrites, layer)
     shifts = (found[0].values - found[0].initial)[:: FACTS // SAMPLE]
-    batches = list(row_batches(rewrites, config, layer=layer, token_budget=token_budget(config)))
+    batches = list(row_batches(rewrites, config, layer=layer, budget=step_budget(config)))
     rows = [
         {
             "procedure": f"{FACTS} {whose} facts at once, layer {layer}, {len(batches)} batches",

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from kis_jax.data.batches import device_memory
+from kis_jax.data.batches import device_memory, token_budget
 from kis_jax.data.rewrites import Placed, Rewrite
 from kis_jax.models import ModelConfig
 
 _SHARE_OF_MEMORY = 0.125
+_ENOUGH_TOKENS = 1024
 
 
 @jax.tree_util.register_dataclass
@@ -69,7 +70,7 @@ class RowBatch:
 
 
 def row_batches(
-    rewrites: Sequence[Rewrite], config: ModelConfig, *, layer: int, token_budget: int
+    rewrites: Sequence[Rewrite], config: ModelConfig, *, layer: int, budget: int
 ) -> Iterator[RowBatch]:
     """Batches of facts whose texts go on about as far beyond their subjects.
 
@@ -77,23 +78,34 @@ def row_batches(
       rewrites: one for each fact, at least one.
       config: of the model.
       layer: the edited one: what is held is of those above it.
-      token_budget: the most tokens from subjects on in a batch, padding included; at least one
+      budget: the most tokens from subjects on in a batch, padding included; at least one
         fact is taken, and fewer facts where memory asks for it.
     """
-    reach = np.array([[_suffix(text) for text in _all(rewrite)] for rewrite in rewrites])
-    past = max(text.index for rewrite in rewrites for text in _all(rewrite))
-    past = min(_rounded(past), config.context_length)
-    longest = max(_length(text) for rewrite in rewrites for text in _all(rewrite))
-    longest = min(_rounded(longest), config.context_length)
-    order = np.argsort(-reach.max(axis=1), kind="stable")
+    texts = [_all(rewrite) for rewrite in rewrites]
+    reach = np.array([max(map(_suffix, group)) for group in texts])
+    lengths = np.array([max(map(_length, group)) for group in texts])
+    order = np.lexsort((-lengths, -reach))
     while order.size:
-        suffix = int(reach[order[0]].max())
-        size = _batch_size(config, reach.shape[1], past, suffix, layer, token_budget)
+        suffix = int(reach[order[0]])
+        past = min(_rounded(int(lengths[order].max()), 8), config.context_length)
+        size = _batch_size(config, len(texts[0]), past, suffix, layer, budget)
         size = min(size, 1 << (order.size - 1).bit_length())
         facts, order = order[:size], order[size:]
         padded = [rewrites[fact] for fact in (*facts, *(size - len(facts)) * [facts[-1]])]
+        most = max(text.index for fact in facts for text in texts[fact])
+        past = min(_rounded(most, 8), config.context_length)
+        longest = min(_rounded(int(lengths[facts].max()), 4), config.context_length)
+        # What is past is cut from the whole texts.
         rows = _rows(padded, longest)
-        yield RowBatch(rows, Extent(past, suffix), tuple(map(int, facts)))
+        yield RowBatch(rows, Extent(min(past, longest), suffix), tuple(map(int, facts)))
+
+
+def step_budget(config: ModelConfig) -> int:
+    """How many tokens to run at once in a step: enough for products of matrices to be fast.
+
+    More would gain less than is lost to the padding of facts whose texts go on less far.
+    """
+    return min(token_budget(config), _ENOUGH_TOKENS)
 
 
 def _all(rewrite: Rewrite) -> list[Placed]:
@@ -117,12 +129,12 @@ def _suffix(text: Placed) -> int:
     return _length(text) - text.index
 
 
-def _rounded(length: int) -> int:
-    return -(-max(length, 1) // 8) * 8
+def _rounded(length: int, step: int) -> int:
+    return -(-max(length, 1) // step) * step
 
 
 def _batch_size(
-    config: ModelConfig, texts: int, past: int, suffix: int, layer: int, token_budget: int
+    config: ModelConfig, texts: int, past: int, suffix: int, layer: int, budget: int
 ) -> int:
     """How many facts, a power of two, keep to the budget and to a share of the memory.
 
@@ -135,7 +147,7 @@ def _batch_size(
     layers = config.num_layers - layer - 1
     floats = layers * (suffix * product + past * kept) + 3 * config.vocab_size
     by_memory = _SHARE_OF_MEMORY * device_memory() / (4 * texts * floats)
-    most = max(1, int(min(token_budget / (texts * suffix), by_memory)))
+    most = max(1, int(min(budget / (texts * suffix), by_memory)))
     return 1 << (most.bit_length() - 1)
 
 

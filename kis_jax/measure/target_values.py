@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from kis_jax.data.batches import token_budget as budget_of
 from kis_jax.data.facts import Fact
 from kis_jax.data.rewrites import Rewrite, tokenize_rewrites
 from kis_jax.measure.context_prefixes import default_prefixes
 from kis_jax.measure.edit_settings import TargetSettings as TargetSettings
 from kis_jax.measure.edit_settings import edit_settings
 from kis_jax.measure.target_descent import descend, prepare
-from kis_jax.measure.target_rows import RowBatch, row_batches
+from kis_jax.measure.target_rows import RowBatch, row_batches, step_budget
 from kis_jax.models import Decoder, Model
 from kis_jax.models.memory import check_layers, memory_kernel
 
@@ -102,7 +101,8 @@ def target_values(
       settings: by default those of `edit_settings(model.config).target`.
       prefixes: texts to stand before the prompts, "" first; by default
         `default_prefixes(model, tokenizer, settings)`.
-      token_budget: the most tokens run at once in a step; chosen from the memory if None.
+      token_budget: the most tokens run at once in a step; if None as many as pay, and fit the
+        memory.
       on_progress: called with how many facts are done, and how many there are.
 
     Returns:
@@ -141,9 +141,9 @@ def target_values(
     keys, prompt_keys, shifts = (np.full((n, k), np.nan, np.float32) for k in (d, d, m))
     reached, probabilities = np.full((2, n), np.nan, np.float32)
     steps = np.zeros(n, int)
-    budget = budget_of(config) if token_budget is None else token_budget
+    budget = step_budget(config) if token_budget is None else token_budget
     done = 0
-    for batch in row_batches(rewrites, config, layer=layer, token_budget=budget) if n else ():
+    for batch in row_batches(rewrites, config, layer=layer, budget=budget) if n else ():
         ready = prepare(decoder, batch.rows, layer=layer, extent=batch.extent)
         active = jnp.arange(len(batch.rows.tokens)) < len(batch.facts)
         descent, _ = descend(decoder, batch.rows, ready, active, layer=layer, settings=settings)

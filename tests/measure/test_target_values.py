@@ -25,9 +25,15 @@ FACTS = (
     Fact(3, "{} is", "hi", target_new="e"),
     Fact(4, "e {} e", "a", target_new="b"),
 )
-# One of each structure: learned and rotary positions, windows, norms after the MLP, caps, scaling
-# by the length of the text. (Texts of this length are scaled in `phi3_longrope`.)
-STRUCTURES = ("gpt2_untied", "gptj", "gpt_neox_parallel", "gemma2", "gemma3", "phi3_longrope")
+# What a step on top of a past could get wrong: rotary positions, windows, norms after the MLP,
+# caps, scaling by the length of the text. (`models/test_past.py` has the others.)
+STRUCTURES = ("gptj", "gemma2", "gemma3", "phi3_longrope")
+
+
+def given(texts):
+    """The tokens that are read, `(b, t)`: nothing is predicted from a target's last one."""
+    tokens, _, starts, lengths = texts
+    return jnp.arange(tokens.shape[1]) < (lengths - (starts < lengths).astype(int))[:, None]
 
 
 @jax.jit
@@ -39,7 +45,7 @@ def whole_model(model, vector, texts, before, norm, layer, settings):
         here = jnp.arange(tokens.shape[1])
         vectors = jnp.broadcast_to(vector, (len(tokens), len(vector)))
         shift = Shift(layer, vectors, here == subjects[:, None])
-        log_p = jax.nn.log_softmax(model(tokens, shift=shift))
+        log_p = jax.nn.log_softmax(model(tokens, given(texts), shift=shift))
         said = jnp.take_along_axis(log_p[:, :-1], tokens[:, 1:, None], axis=2)[..., 0]
         target = (here[1:] >= starts[:, None]) & (here[1:] < lengths[:, None])
         likely = jnp.mean(said, axis=1, where=target)[:-1]
@@ -53,10 +59,9 @@ def whole_model(model, vector, texts, before, norm, layer, settings):
 
 
 @jax.jit
-def tapped(model, tokens, layer):
+def tapped(model, tokens, mask, layer):
     """Keys of one layer, and the stream after it."""
-    _, keys = model(tokens, tap=lambda keys, mask: keys)
-    mask = jnp.ones(tokens.shape, bool)
+    _, keys = model(tokens, mask, tap=lambda keys, mask: keys)
     streams = model.run(
         model.embed(tokens, mask),
         mask,
@@ -77,7 +82,7 @@ def reference(model, rewrite, layer, settings):
     ]
     keys, rest, values = (
         np.asarray(part)[np.arange(len(texts)), places[0]]
-        for part in tapped(model, tokens, jnp.array(layer))
+        for part in tapped(model, tokens, given((tokens, *places)), jnp.array(layer))
     )
     keys = keys[:-1].astype(np.float64)
     stream = rest[0] + values[0]
@@ -101,7 +106,9 @@ def reference(model, rewrite, layer, settings):
         with jax.numpy_dtype_promotion("standard"):
             change, state = adam.update(slope, state)
         vector = vector + change
-        vector = vector * min(1.0, settings.clamp * norm / float(jnp.linalg.norm(vector)))
+        vector = vector * min(
+            1.0, settings.clamp * norm / max(1e-30, float(jnp.linalg.norm(vector)))
+        )
     weights = np.ones(len(keys))
     if settings.convention == "memit":
         weights[1:] = 1 / (len(keys) - 1)
@@ -154,9 +161,8 @@ def test_equal_one_fact_at_a_time_at_the_prompts_last_token(letters):
     assert_equals_reference(model, letters, FACTS, 1, settings, budget=4096)
 
 
-@pytest.mark.parametrize("layer", [0, 1, 2])
-@pytest.mark.parametrize("convention", ["rome", "memit"])
-def test_every_layer_and_convention(layer, convention, letters):
+@pytest.mark.parametrize(("layer", "convention"), [(0, "memit"), (2, "rome")])
+def test_first_and_last_layer_in_both_conventions(layer, convention, letters):
     model = load_model(golden.DIRECTORY / "gpt2_tied")
     settings = dataclasses.replace(SETTINGS, convention=convention)
     assert_equals_reference(model, letters, FACTS, layer, settings, budget=48)
@@ -174,12 +180,12 @@ def found_for(model, tokenizer, facts, **changes):
 
 def test_each_fact_stops_by_itself(small, letters):
     """One whose loss is under the bound at once is not moved; others are what they are alone."""
-    free = found_for(small, letters, FACTS)
+    free = found_for(small, letters, FACTS[:3])
     bound = float(np.median(free.losses)) + 0.3
     settings = dataclasses.replace(SETTINGS, stop_below=bound)
-    found = found_for(small, letters, FACTS, settings=settings)
+    found = found_for(small, letters, FACTS[:3], settings=settings)
     assert len(set(found.steps.tolist())) > 1
-    for place, fact in enumerate(FACTS[:2]):
+    for place, fact in enumerate(FACTS[:1]):
         alone = found_for(small, letters, [fact], settings=settings)
         assert alone.steps[0] == found.steps[place]
         np.testing.assert_allclose(alone.values[0], found.values[place], rtol=1e-4, atol=1e-5)
