@@ -14,7 +14,8 @@ from kis_jax.checkpoints.ledger import LayerLedger, replayed
 from kis_jax.core.replay import Asked
 from kis_jax.data.batches import fill_batches, token_budget
 from kis_jax.data.rewrites import Rewrite, tokenize_rewrites
-from kis_jax.measure.edit_job import Job, Written, failures, none_left, searches, target_settings
+from kis_jax.measure.edit_job import Job, Written, failures, none_left, searches
+from kis_jax.measure.edit_settings import Convention
 from kis_jax.measure.target_values import TargetValues
 from kis_jax.models import Decoder
 from kis_jax.models.memory import edited
@@ -48,14 +49,15 @@ def write_layers(job: Job, targets: TargetValues) -> Written:
         job.prefixes,
         job.tokenizer,
         context_length=job.model.config.context_length,
-        position=target_settings(job.settings, job.method).position,
+        position=targets.settings.position,
     )
+    weights = _key_weights(rewrites, targets.settings.convention)
     # What the MLP of the last layer was to add is what the stream after it was to gain.
     wanted = (targets.values - targets.initial)[kept].astype(np.float64)
     model, goal, last = job.model, None, job.layers[-1]
     layers: dict[int, LayerLedger] = {}
     for left, layer in zip(range(len(job.layers), 0, -1), job.layers, strict=True):
-        keys, stream = _observe(job, model, rewrites, layer, last)
+        keys, stream = _observe(job, model, rewrites, weights, layer, last)
         goal = stream + wanted if goal is None else goal
         solved: Any = job.solver(layer)(keys)
         requested: Any = (goal - stream) / left
@@ -64,13 +66,26 @@ def write_layers(job: Job, targets: TargetValues) -> Written:
     return Written(layers, reasons, searches(targets))
 
 
+def _key_weights(rewrites: list[Rewrite], convention: Convention) -> np.ndarray:
+    """Weight of each text's key in the average of its fact, `(n, p)`; 0 for those left out."""
+    weights = np.array([[text is not None for text in one.texts] for one in rewrites], np.float64)
+    if convention == "memit":  # within each kind, then over both
+        weights[:, 1:] /= np.maximum(weights[:, 1:].sum(axis=1, keepdims=True), 1)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
 def _observe(
-    job: Job, model: Decoder, rewrites: list[Rewrite], layer: int, last: int
+    job: Job,
+    model: Decoder,
+    rewrites: list[Rewrite],
+    weights: np.ndarray,
+    layer: int,
+    last: int,
 ) -> tuple[Any, np.ndarray]:
     """Of each fact: its key in a layer, averaged over prefixes, and the stream after the last.
 
-    Both at the subject's last token, the stream after the prompt alone; `(n, d)` and `(n, m)`
-    float64.
+    Both at the token whose key stands for the fact, the stream after the prompt alone; `(n, d)`
+    and `(n, m)` float64.
     """
     placed = [
         (row, place, text)
@@ -78,14 +93,6 @@ def _observe(
         for place, text in enumerate(rewrite.texts)
         if text is not None
     ]
-    weights = np.zeros((len(rewrites), len(job.prefixes)))
-    for row, place, _ in placed:
-        weights[row, place] = 1
-    if (
-        target_settings(job.settings, job.method).convention == "memit"
-    ):  # within each kind, then over both
-        weights[:, 1:] /= np.maximum(weights[:, 1:].sum(axis=1, keepdims=True), 1)
-    weights /= weights.sum(axis=1, keepdims=True)
     config = model.config
     keys = np.zeros((len(rewrites), config.mlp_width))
     stream = np.zeros((len(rewrites), config.width))

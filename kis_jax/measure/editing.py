@@ -17,7 +17,7 @@ from kis_jax.measure.context_prefixes import default_prefixes
 from kis_jax.measure.edit_job import Job, Search, Written, target_settings
 from kis_jax.measure.edit_layer import write_in_turn, write_layer
 from kis_jax.measure.edit_layers import write_layers
-from kis_jax.measure.edit_settings import EditSettings, edit_settings
+from kis_jax.measure.edit_settings import EditSettings, TargetSettings, edit_settings
 from kis_jax.measure.edit_tuned import write_tuned
 from kis_jax.measure.finetune import FinetuneSettings
 from kis_jax.measure.target_values import TargetValues
@@ -161,7 +161,8 @@ def make_edits(
         ridge=ridge,
         token_budget=token_budget,
     )
-    return _finished(job, _write(job, targets, on_fact))
+    searched = target_settings(settings, method) if targets is None else targets.settings
+    return _finished(job, searched, _write(job, targets, on_fact))
 
 
 def check_facts(facts: Sequence[Fact]) -> None:
@@ -195,7 +196,7 @@ def _write(job: Job, targets: TargetValues | None, on_fact: Callable[[int], None
     return write_layers(job, targets) if len(job.layers) > 1 else write_layer(job, targets)
 
 
-def _finished(job: Job, found: Written) -> Edited:
+def _finished(job: Job, searched: TargetSettings, found: Written) -> Edited:
     lines = zip(job.facts, found.reasons, found.searches, strict=True)
     outcomes = tuple(Outcome(fact, reason, search) for fact, reason, search in lines)
     facts = tuple(
@@ -203,16 +204,16 @@ def _finished(job: Job, found: Written) -> Edited:
         for fact, reason in zip(job.facts, found.reasons, strict=True)
         if reason is None
     )
-    ledger = Ledger(job.method, facts, found.layers, job.weight, job.prefixes, _settings(job))
+    settings = _settings(job, searched)
+    ledger = Ledger(job.method, facts, found.layers, job.weight, job.prefixes, settings)
     return Edited(edited(job.model, ledger.edits), ledger, outcomes)
 
 
-def _settings(job: Job) -> dict[str, Any]:
+def _settings(job: Job, searched: TargetSettings) -> dict[str, Any]:
     """What the numbers depend on beside model, facts and prefixes, as plain JSON values."""
     if job.method == "finetune":
         return dataclasses.asdict(FinetuneSettings())
-    searched = dataclasses.asdict(target_settings(job.settings, job.method))
-    told: dict[str, Any] = {"target": searched, "ridge": job.ridge}
+    told: dict[str, Any] = {"target": dataclasses.asdict(searched), "ridge": job.ridge}
     if job.method == "rome":
         told["original_keys"] = job.original_keys
     if job.method == "null-space":

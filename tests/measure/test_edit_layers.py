@@ -77,8 +77,8 @@ def observe(model, tokenizer, fact, layer, position):
 def test_residuals_are_measured_again_after_each_layer(embedded, problem, position):
     model, tokenizer = embedded
     c, targets, settings = problem
-    searched = dataclasses.replace(settings.batch_target, position=position)
-    settings = dataclasses.replace(settings, batch_target=searched)
+    searched = dataclasses.replace(targets.settings, position=position)
+    targets = dataclasses.replace(targets, settings=searched)
     facts = read_facts("factlm", N)
     moments = SecondMoment(c, np.ones(len(c), int))
     made = make_edits(
@@ -101,6 +101,7 @@ def test_residuals_are_measured_again_after_each_layer(embedded, problem, positi
         change = np.asarray(memory_kernel(looped, layer) - memory_kernel(model, layer))
         found = np.asarray(memory_kernel(made.model, layer) - memory_kernel(model, layer))
         np.testing.assert_allclose(found, change, rtol=2e-3, atol=1e-3 * np.abs(change).max())
+    assert made.ledger.settings["target"]["position"] == position
     assert not made.ledger.exact and sorted(made.ledger.layers) == list(LAYERS)
 
 

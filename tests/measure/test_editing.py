@@ -47,6 +47,7 @@ class Targets:
     values: np.ndarray
     failures: tuple
     prefixes: tuple = ("",)
+    settings: Search = Search()
 
     @property
     def losses(self):
