@@ -38,15 +38,16 @@ def write_in_turn(job: Job, on_fact: Callable[[int], None]) -> Written:
     for done, fact in enumerate(job.facts, 1):
         targets = job.target_values(model, [fact])
         found += searches(targets)
-        reasons += failures(targets)
-        if reasons[-1] is None:
+        (reason,) = failures(targets)
+        if reason is None:
             asked = asked_of(job, targets, before, solve)
-            (reasons[-1],) = editable(asked, job.method)
-        if reasons[-1] is None:
-            rows.append(asked)
-            along = asked.solved / np.sum(asked.keys * asked.solved)
-            kernel = kernel + along.T @ (asked.requested - asked.keys @ (kernel - before))
-            model = with_memory(job.model, {layer: kernel})
+            (reason,) = editable(asked, job.method)
+            if reason is None:
+                rows.append(asked)
+                along = asked.solved / np.sum(asked.keys * asked.solved)
+                kernel = kernel + along.T @ (asked.requested - asked.keys @ (kernel - before))
+                model = with_memory(job.model, {layer: kernel})
+        reasons.append(reason)
         on_fact(done)
     everything = _joined(rows) if rows else None
     if everything is None:
