@@ -74,7 +74,7 @@ def probe_layers(model: Model, texts: Sequence[list[int]], *, token_budget: int)
     if not texts:
         raise ValueError("texts: expected at least one to be left alone, found none")
     batches = list(fill_batches(texts, model.config, token_budget=token_budget))
-    streams = [model.embed(batch.tokens, batch.mask) for batch in batches]
+    streams = [model.embed(*map(jnp.asarray, (batch.tokens, batch.mask))) for batch in batches]
     rows = [np.repeat(batch.rows, batch.mask.sum(axis=1)[: len(batch.rows)]) for batch in batches]
     for layer in range(model.config.num_layers):
         keys, norms = [], []
