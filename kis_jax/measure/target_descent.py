@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
-from kis_jax.measure.edit_settings import TargetSettings
+from kis_jax.measure.edit_settings import Convention, TargetSettings
 from kis_jax.measure.target_rows import Extent, Rows
 from kis_jax.models import Decoder, Past
+
+# The numbers of `TargetSettings` that the descent goes by, by name.
+Numbers = dict[str, Any]
+_NUMBERS = ("steps", "learning_rate", "clamp", "weight_decay", "kl_weight", "stop_below")
 
 
 @jax.tree_util.register_dataclass
@@ -116,7 +121,7 @@ def losses(
     rows: Rows,
     ready: Ready,
     norms: Array,
-    settings: TargetSettings,
+    numbers: Numbers,
     *,
     layer: int,
 ) -> tuple[Array, Array]:
@@ -146,13 +151,12 @@ def losses(
     # Texts that were left out have weight 0 and the numbers of the bare prompt: finite ones.
     loss = (
         -jnp.sum(rows.weights * mean_log_p, axis=-1)
-        + settings.kl_weight * drift
-        + settings.weight_decay * jnp.sum(shift**2, axis=-1) / norms**2
+        + numbers["kl_weight"] * drift
+        + numbers["weight_decay"] * jnp.sum(shift**2, axis=-1) / norms**2
     )
     return loss, jnp.sum(rows.weights * jnp.exp(mean_log_p), axis=-1)
 
 
-@functools.partial(jax.jit, static_argnames=("layer", "settings"))
 def descend(
     model: Decoder,
     rows: Rows,
@@ -161,29 +165,46 @@ def descend(
     *,
     layer: int,
     settings: TargetSettings,
-) -> tuple[Descent, Array]:
-    """Adam on every fact's shift, until each has stopped; also the norms that clamp it, `(f,)`.
+) -> Descent:
+    """Adam on every fact's shift, until each has stopped.
 
     A fact stops at the first look at its loss that finds it under the bound, or not finite, or is
-    the last one; its shift is then the one whose loss that is.
+    the last one; its shift is then the one whose loss that is. Compiled once for a shape,
+    whatever the numbers of the settings.
     """
-    adam = optax.adam(settings.learning_rate)
-    norms = reference_norms(model, rows, ready, settings, layer=layer)
+    numbers = {name: getattr(settings, name) for name in _NUMBERS}
+    convention = settings.convention
+    return _descend(model, rows, ready, active, numbers, layer=layer, convention=convention)
+
+
+@functools.partial(jax.jit, static_argnames=("layer", "convention"))
+def _descend(
+    model: Decoder,
+    rows: Rows,
+    ready: Ready,
+    active: Array,
+    numbers: Numbers,
+    *,
+    layer: int,
+    convention: Convention,
+) -> Descent:
+    adam = optax.adam(numbers["learning_rate"])
+    norms = reference_norms(model, rows, ready, convention, layer=layer)
 
     def total(shift: Array) -> tuple[Array, tuple[Array, Array]]:
-        loss, probability = losses(shift, model, rows, ready, norms, settings, layer=layer)
+        loss, probability = losses(shift, model, rows, ready, norms, numbers, layer=layer)
         return jnp.sum(loss), (loss, probability)
 
     def look(now: Descent) -> Descent:
         (_, (loss, probability)), slope = jax.value_and_grad(total, has_aux=True)(now.shift)
-        last = now.step == settings.steps - 1
-        going = now.active & (loss >= settings.stop_below) & jnp.isfinite(loss) & ~last
+        last = now.step == numbers["steps"] - 1
+        going = now.active & (loss >= numbers["stop_below"]) & jnp.isfinite(loss) & ~last
         # Optax raises float32 to an integer power, which a user may have forbidden.
         with jax.numpy_dtype_promotion("standard"):
             change, state = adam.update(slope, now.adam)
             moved = jnp.asarray(optax.apply_updates(now.shift, change))
         return Descent(
-            shift=jnp.where(going[:, None], _clamped(moved, settings.clamp * norms), now.shift),
+            shift=jnp.where(going[:, None], _clamped(moved, numbers["clamp"] * norms), now.shift),
             losses=jnp.where(now.active, loss, now.losses),
             probabilities=jnp.where(now.active, probability, now.probabilities),
             steps=now.steps + going.astype(jnp.int32),
@@ -203,16 +224,16 @@ def descend(
         adam=adam.init(shift),
         step=jnp.zeros((), jnp.int32),
     )
-    return jax.lax.while_loop(lambda now: jnp.any(now.active), look, start), norms
+    return jax.lax.while_loop(lambda now: jnp.any(now.active), look, start)
 
 
 def reference_norms(
-    model: Decoder, rows: Rows, ready: Ready, settings: TargetSettings, *, layer: int
+    model: Decoder, rows: Rows, ready: Ready, convention: Convention, *, layer: int
 ) -> Array:
     """The norm that a fact's shift is measured by, `(f,)`, at the prompt without prefix."""
     f, texts = rows.lengths.shape
     values, rest = (part.reshape(f, texts, -1)[:, 0] for part in (ready.values, ready.rest))
-    if settings.convention == "memit":
+    if convention == "memit":
         block = jax.tree.map(lambda stacked: stacked[layer], model.blocks)
         values = block.write(rest, values)
     return jnp.linalg.norm(values.astype(jnp.float32), axis=-1)

@@ -146,7 +146,7 @@ def target_values(
     for batch in row_batches(rewrites, config, layer=layer, budget=budget) if n else ():
         ready = prepare(decoder, batch.rows, layer=layer, extent=batch.extent)
         active = jnp.arange(len(batch.rows.tokens)) < len(batch.facts)
-        descent, _ = descend(decoder, batch.rows, ready, active, layer=layer, settings=settings)
+        descent = descend(decoder, batch.rows, ready, active, layer=layer, settings=settings)
         here, taken = list(batch.facts), slice(len(batch.facts))
         shifts[here] = np.asarray(descent.shift)[taken]
         reached[here] = np.asarray(descent.losses)[taken]

@@ -195,7 +195,7 @@ def test_each_fact_stops_by_itself(small, letters):
 
 def test_the_shift_is_clamped(small, letters):
     settings = dataclasses.replace(SETTINGS, clamp=0.01)
-    found = found_for(small, letters, FACTS[:2], settings=settings)
+    found = found_for(small, letters, FACTS[:3], settings=settings)
     bias = np.asarray(small.blocks.mlp.output.bias[...][1])
     shares = np.linalg.norm(found.values - found.initial, axis=1) / np.linalg.norm(
         found.initial + bias, axis=1
@@ -211,11 +211,11 @@ def test_a_fact_whose_loss_is_nan_is_named_and_the_others_go_on(small, letters):
     table[...] = table[...].at[token].set(jnp.nan)
     facts = (FACTS[0], Fact(9, "{} ab c", "dq", target_new="f"), FACTS[3])
     found = found_for(broken, letters, facts)
-    whole = found_for(small, letters, [FACTS[0], FACTS[3]])
+    whole = found_for(small, letters, [FACTS[0], FACTS[4], FACTS[3]])
     assert [failure is None for failure in found.failures] == [True, False, True]
     assert "loss was nan after 0 steps" in found.failures[1]
     assert np.isnan(found.values[1]).all() and np.isnan(found.keys[1]).all()
-    np.testing.assert_allclose(found.values[[0, 2]], whole.values, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.values[[0, 2]], whole.values[[0, 2]], rtol=1e-4, atol=1e-5)
 
 
 def test_prefixes_that_do_not_fit_are_left_out_and_named(small, letters):
@@ -229,12 +229,13 @@ def test_prefixes_that_do_not_fit_are_left_out_and_named(small, letters):
 
 def test_selection_progress_and_no_facts(small, letters):
     seen = []
+    facts = [dataclasses.replace(FACTS[0], subject=subject) for subject in ("de", "fg", "hi")]
     found = found_for(
-        *(small, letters, FACTS), token_budget=1, on_progress=lambda *now: seen.append(now)
+        *(small, letters, facts), token_budget=1, on_progress=lambda *now: seen.append(now)
     )
-    assert seen == [(done, 5) for done in range(1, 6)]
-    part = found[np.array([True, False, False, True, False])]
-    np.testing.assert_array_equal(part.values, found.values[[0, 3]])
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    part = found[np.array([True, False, True])]
+    np.testing.assert_array_equal(part.values, found.values[[0, 2]])
     assert len(part) == 2 and part.failures == (None, None) and part.prefixes == ("",)
     np.testing.assert_array_equal(found[1:3].steps, found.steps[1:3])
     assert len(found_for(small, letters, [])) == 0
