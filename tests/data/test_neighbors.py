@@ -26,3 +26,9 @@ def test_targets_of_their_own_stay_with_their_prompts():
     assert left.neighborhood_prompts == ("who is Bob", "who is Di")
     assert left.neighborhood_targets == ("b", "d")
     assert without_edited_neighbors([fact]) == [fact]
+
+
+def test_part_of_a_word_names_nobody():
+    first = Fact(0, "{} speaks", "Bob", neighborhood_prompts=("Annabel speaks", "St. Ann's speaks"))
+    kept, _ = without_edited_neighbors([first, Fact(1, "{} speaks", "Ann")])
+    assert kept.neighborhood_prompts == ("Annabel speaks",)
