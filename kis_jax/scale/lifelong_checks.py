@@ -114,7 +114,7 @@ class Checks:
         return np.unique(np.linspace(0, edits - 1, most).round().astype(int))
 
     def _measures(self, model: Decoder, rows: np.ndarray) -> dict[str, np.ndarray]:
-        facts = [self._inputs.facts[row] for row in rows]
+        facts = [self._inputs.scored[row] for row in rows]
         scan = self._inputs.scan
         return evaluate(model, scan.tokenizer, facts, token_budget=scan.token_budget).measures()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -13,7 +14,8 @@ import numpy as np
 
 from kis_jax.data.corpora import open_corpus, tokenize_corpus
 from kis_jax.data.facts import Fact
-from kis_jax.data.prompts import Prompt
+from kis_jax.data.neighbors import without_edited_neighbors
+from kis_jax.data.prompts import Prompt, tokenize_facts
 from kis_jax.measure.closed_forms import METHODS, Method
 from kis_jax.measure.edit_settings import EditSettings, edit_settings
 from kis_jax.measure.editing import check_facts
@@ -90,6 +92,15 @@ class LifelongInputs:
     text: list[str]
     settings: EditSettings
 
+    @functools.cached_property
+    def scored(self) -> list[Fact]:
+        """The facts as they are scored: without neighborhood prompts about other edited subjects.
+
+        The same prompts at every checkpoint, even where the neighbor's edit comes only later, so
+        that what changes between checkpoints is the model and not what is asked of it.
+        """
+        return without_edited_neighbors(self.facts)
+
     @property
     def text_prompts(self) -> list[Prompt]:
         """A token of each held-out document, whose key stands for ordinary text."""
@@ -164,8 +175,15 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
     settings = edit_settings(scan.config)
     facts = scan.facts[:num_edits]
     check_facts(facts)
-    edited = {_key_of(prompt) for prompt in scan.prompts[:num_edits]}
-    others = [prompt for prompt in scan.prompts[num_edits:] if _key_of(prompt) not in edited]
+    # Keys at the token that edits are written at, which a scan of superposition does not know.
+    prompts = tokenize_facts(
+        scan.facts,
+        scan.tokenizer,
+        context_length=scan.config.context_length,
+        position=settings.target.position,
+    )
+    edited = {_key_of(prompt) for prompt in prompts[:num_edits]}
+    others = [prompt for prompt in prompts[num_edits:] if _key_of(prompt) not in edited]
     layer = settings.layer if request.layer is None else request.layer
     return LifelongInputs(request, scan, layer, facts, others, text, settings)
 

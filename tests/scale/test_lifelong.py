@@ -15,10 +15,12 @@ import pytest
 import kis_jax as kis
 from kis_jax.core.host import float64_on_host
 from kis_jax.data.facts import read_facts
+from kis_jax.data.prompts import tokenize_facts
+from kis_jax.measure.edit_settings import edit_settings
 from kis_jax.measure.keys import fact_keys
 from kis_jax.measure.target_values import target_values
 from kis_jax.models.memory import memory_kernel, with_memory
-from kis_jax.scale import lifelong_layer, lifelong_targets
+from kis_jax.scale import lifelong_inputs, lifelong_layer, lifelong_targets
 from kis_jax.scale.lifelong_inputs import (
     METHODS,
     open_lifelong,
@@ -408,8 +410,16 @@ def test_held_out_text_follows_what_the_second_moment_counts():
     assert inputs.text == lines[:3]
 
 
-def test_no_bystander_has_the_key_of_an_edited_fact(tmp_path):
-    """Two prompts that agree up to the subject's end have one key, whatever they ask."""
+@pytest.mark.parametrize("position", ["subject_last", "last"])
+def test_no_bystander_has_the_key_of_an_edited_fact(monkeypatch, tmp_path, position):
+    """Two prompts that agree up to the token of the edit have one key, whatever they ask."""
+
+    def settings(config):
+        found = edit_settings(config)
+        target = dataclasses.replace(found.target, position=position)
+        return dataclasses.replace(found, target=target)
+
+    monkeypatch.setattr(lifelong_inputs, "edit_settings", settings)
     prompts = ["{} speaks", "{} was born in", "The mother tongue of {} is"]
     records = [
         {"case_id": i, "requested_rewrite": {"prompt": prompt, "subject": "Vera Holm",
@@ -419,7 +429,31 @@ def test_no_bystander_has_the_key_of_an_edited_fact(tmp_path):
     (tmp_path / "facts.json").write_text(json.dumps(records))
     asked = dataclasses.replace(request(steps=(1,)), facts=str(tmp_path / "facts.json"))
     inputs = open_lifelong(asked)
-    assert inputs.others == inputs.scan.prompts[2:]
+    prompts = tokenize_facts(
+        inputs.scan.facts, inputs.scan.tokenizer, context_length=64, position=position
+    )
+    first = {"subject_last": 2, "last": 1}[position]  # "Vera Holm" begins both of the first two
+    assert inputs.others == prompts[first:]
+
+
+def test_prompts_about_edited_neighbors_are_not_scored(bench, tmp_path):
+    """Not even before the neighbor's turn: all checkpoints ask the same."""
+    facts = read_facts("factlm", 3)
+    around = [[facts[1].text], [facts[0].text, facts[2].text], []]
+    records = [
+        {"case_id": fact.case_id, "neighborhood_prompts": prompts,
+         "requested_rewrite": {"prompt": fact.prompt, "subject": fact.subject,
+         "target_new": {"str": fact.target_new}, "target_true": {"str": fact.target_true}}}
+        for fact, prompts in zip(facts, around, strict=True)
+    ]  # fmt: skip
+    (tmp_path / "facts.json").write_text(json.dumps(records))
+    asked = request(steps=(1, 2), methods=("sequential",))
+    inputs = open_lifelong(dataclasses.replace(asked, facts=str(tmp_path / "facts.json")))
+    assert [fact.neighborhood_prompts for fact in inputs.scored] == [(), (facts[2].text,)]
+    points = bench.run(tmp_path / "run", inputs=inputs)["methods"][0]["checkpoints"]
+    assert [point["metrics"]["neighborhood"]["count"] for point in points] == [0, 1]
+    assert points[0]["unedited"]["neighborhood"] is None
+    assert points[1]["unedited"]["neighborhood"] in (0, 1)
 
 
 @pytest.mark.parametrize(
