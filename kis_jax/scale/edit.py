@@ -18,6 +18,7 @@ from kis_jax.checkpoints.edited_directory import (
 from kis_jax.checkpoints.ledger import Base, Ledger
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.facts import Fact
+from kis_jax.data.neighbors import without_edited_neighbors
 from kis_jax.measure.editing import Outcome, make_edits
 from kis_jax.measure.evaluation import Evaluation, evaluate
 from kis_jax.models import Model
@@ -37,7 +38,8 @@ def edit_model(
     """Edits a model and writes it, with its ledger, its adapter and `edit.json`.
 
     The metrics after the edit are those of the numbers in the files, as they were rounded to the
-    dtype of the checkpoint.
+    dtype of the checkpoint. Neighborhood prompts about subjects that are edited too are left out,
+    before and after: see `without_edited_neighbors`.
 
     Args:
       inputs: opened.
@@ -54,7 +56,8 @@ def edit_model(
       ValueError: as `make_edits` and `edited_directory`.
     """
     request = inputs.request
-    asked = [fact for fact in inputs.facts if fact.target_true and fact.target_new]
+    scored = without_edited_neighbors(inputs.facts)
+    asked = [fact for fact in scored if fact.target_true and fact.target_new]
     before = _evaluate(model, inputs, asked)
     made = make_edits(
         model,

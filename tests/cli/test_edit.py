@@ -13,6 +13,7 @@ from kis_jax import factlm
 from kis_jax.checkpoints.ledger_file import load_ledger
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.data.facts import read_facts
+from kis_jax.data.neighbors import without_edited_neighbors
 from kis_jax.measure.evaluation import evaluate
 from kis_jax.measure.target_values import target_values
 from kis_jax.models.memory import memory_kernel
@@ -74,7 +75,7 @@ def test_writes_all_its_files_and_leaves_all_else_as_it_was(made):
 def test_the_record_tells_what_the_files_do(made, embedded):
     _, tokenizer = embedded
     record = json.loads((made / "edited" / "edit.json").read_text())
-    facts = read_facts("factlm", N)
+    facts = without_edited_neighbors(read_facts("factlm", N))
     found = evaluate(load_model(made / "edited"), tokenizer, facts)
     assert record["metrics"]["after"] == found.summary()
     assert [fact["after"] for fact in record["facts"]] == found.records()
@@ -232,6 +233,26 @@ def record(**changes):
         "target_new": {"str": "Port Ravel"},
     }  # fmt: skip
     return {"case_id": 7, "requested_rewrite": rewrite | changes}
+
+
+def test_prompts_about_edited_neighbors_are_not_scored(again, kis, tmp_path):
+    """Each is the other's neighbor, and what was true of it no longer is."""
+    first, second, third = read_facts("factlm", 3)
+    around = [[second.text], [first.text, third.text]]
+    records = [
+        record(prompt=fact.prompt, subject=fact.subject, target_new={"str": fact.target_new},
+               target_true={"str": fact.target_true})
+        | {"case_id": fact.case_id, "neighborhood_prompts": prompts}
+        for fact, prompts in zip((first, second), around, strict=True)
+    ]  # fmt: skip
+    (tmp_path / "facts.json").write_text(json.dumps(records))
+    arguments = ("--facts", tmp_path / "facts.json", *again[2:], "--out", tmp_path / "out")
+    status, _, error = kis("edit", *arguments)
+    assert status == 0, error
+    metrics = json.loads((tmp_path / "out" / "edit.json").read_text())["metrics"]
+    for measured in metrics.values():
+        assert measured["efficacy"]["count"] == 2
+        assert measured["neighborhood"]["count"] == 1
 
 
 @pytest.mark.parametrize(
