@@ -14,6 +14,7 @@ from kis_jax.checkpoints.ledger import LayerLedger, replayed
 from kis_jax.core.replay import Asked
 from kis_jax.data.batches import fill_batches, token_budget
 from kis_jax.data.rewrites import Rewrite, tokenize_rewrites
+from kis_jax.measure.closed_forms import editable
 from kis_jax.measure.edit_job import Job, Written, failures, none_left, searches
 from kis_jax.measure.edit_settings import Convention
 from kis_jax.measure.target_values import TargetValues
@@ -26,7 +27,8 @@ def write_layers(job: Job, targets: TargetValues) -> Written:
 
     The stream after the last layer is to move by what the target values ask. Layer i of L takes
     its share of what is missing then, $r_i = (z - h) / (L - i)$, and what is missing, and the keys
-    of the next layer, are measured anew on the model that it has left.
+    of the next layer, are measured anew on the model that it has left. A fact that cannot be
+    written in one of the layers is left out of all.
 
     Raises:
       ValueError: if the family has a norm after its MLP, through which shares do not add up, or no
@@ -41,9 +43,26 @@ def write_layers(job: Job, targets: TargetValues) -> Written:
             "one of them"
         )
     reasons = failures(targets)
-    kept = [row for row, reason in enumerate(reasons) if reason is None]
-    if not kept:
-        raise ValueError(none_left(reasons))
+    while True:
+        kept = [row for row, reason in enumerate(reasons) if reason is None]
+        if not kept:
+            raise ValueError(none_left(reasons))
+        layers, found = _spread(job, targets, kept)
+        if not any(found):
+            return Written(layers, reasons, searches(targets))
+        # What was written for such a fact in lower layers has moved the others: all anew.
+        for row, reason in zip(kept, found, strict=True):
+            reasons[row] = reason
+
+
+def _spread(
+    job: Job, targets: TargetValues, kept: list[int]
+) -> tuple[dict[int, LayerLedger], list[str | None]]:
+    """Some facts written into all the layers; or up to one that cannot be written for some of them.
+
+    Returns:
+      What was done to each layer, and for each of the facts why it cannot be edited.
+    """
     rewrites = tokenize_rewrites(
         [job.facts[row] for row in kept],
         job.prefixes,
@@ -61,9 +80,13 @@ def write_layers(job: Job, targets: TargetValues) -> Written:
         goal = stream + wanted if goal is None else goal
         solved: Any = job.solver(layer)(keys)
         requested: Any = (goal - stream) / left
-        layers[layer] = replayed(Asked(keys, solved, requested), job.method, job.weight)
+        asked = Asked(keys, solved, requested)
+        reasons = editable(asked, job.method)
+        if any(reasons):
+            return layers, [reason and f"layer {layer}: {reason}" for reason in reasons]
+        layers[layer] = replayed(asked, job.method, job.weight)
         model = edited(job.model, {at: own.edit for at, own in layers.items()})
-    return Written(layers, reasons, searches(targets))
+    return layers, [None] * len(kept)
 
 
 def _key_weights(rewrites: list[Rewrite], convention: Convention) -> np.ndarray:

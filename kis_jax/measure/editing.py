@@ -77,6 +77,13 @@ def make_edits(
     that are not finite, or ("constrained") if its key repeats earlier ones; `Edited.outcomes` says
     so. Closed forms are computed in float64 on the host.
 
+    "batch" on one layer asks for each target value at the fact's key, averaged over the prefixes,
+    as the other methods do. On several layers it asks, as MEMIT's authors do, that the stream
+    after the last of them reach z at the bare prompt: each layer, still solved for at averaged
+    keys, takes its share of z - h, and h is that of the prompt without a prefix. With one prefix,
+    the empty one, the two agree. "null-space" writes one layer, where AlphaEdit's authors write
+    several.
+
     Args:
       model: a decoder; it stays as it is.
       tokenizer: of the model.
@@ -141,6 +148,11 @@ def make_edits(
         raise ValueError(
             f"targets: expected one for each of {len(facts)} facts, and a method other than "
             f"finetune, found {len(targets.keys)} for {method}"
+        )
+    if targets is not None and targets.layer != layers[-1]:
+        raise ValueError(
+            f"targets: expected target values of layer {layers[-1]}, the last that is edited, "
+            f"found those of layer {targets.layer}; pass that layer, or find them anew"
         )
     if targets is not None:
         prefixes = targets.prefixes

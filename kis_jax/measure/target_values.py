@@ -37,6 +37,7 @@ class TargetValues:
       steps: `(n,)` int, updates made.
       failures: for each fact None, or why it has no values.
       left_out: for each fact, which prefixes were left out as the text would not fit the context.
+      layer: whose memory they are of.
       prefixes: before the prompts; the first is "".
       settings: how the values were sought.
     """
@@ -50,6 +51,7 @@ class TargetValues:
     steps: np.ndarray
     failures: tuple[str | None, ...]
     left_out: tuple[tuple[int, ...], ...]
+    layer: int
     prefixes: tuple[str, ...]
     settings: TargetSettings
 
@@ -175,6 +177,7 @@ def target_values(
         steps=steps,
         failures=failures,
         left_out=tuple(map(_left_out, rewrites)),
+        layer=layer,
         prefixes=tuple(prefixes),
         settings=settings,
     )

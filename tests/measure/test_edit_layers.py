@@ -11,6 +11,7 @@ import pytest
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.facts import read_facts
+from kis_jax.measure import edit_layers
 from kis_jax.measure.edit_settings import edit_settings
 from kis_jax.measure.editing import make_edits
 from kis_jax.measure.target_values import TargetValues
@@ -40,6 +41,7 @@ def problem(embedded, rng):
         steps=np.zeros(N, int),
         failures=(None,) * N,
         left_out=((),) * N,
+        layer=LAYERS[-1],
         prefixes=PREFIXES,
         settings=edit_settings(model.config).batch_target,
     )
@@ -105,8 +107,40 @@ def test_residuals_are_measured_again_after_each_layer(embedded, problem, positi
     assert not made.ledger.exact and sorted(made.ledger.layers) == list(LAYERS)
 
 
+def test_a_zero_key_in_one_layer_leaves_its_fact_out_of_all(embedded, problem, monkeypatch):
+    model, tokenizer = embedded
+    c, targets, settings = problem
+    facts = read_facts("factlm", N)
+    moments = SecondMoment(c, np.ones(len(c), int))
+    observe_all = edit_layers._observe
+
+    def with_a_zero(job, model, rewrites, weights, layer, last):
+        keys, stream = observe_all(job, model, rewrites, weights, layer, last)
+        if layer == LAYERS[1] and len(rewrites) == N:
+            keys[1] = 0
+        return keys, stream
+
+    def made(facts, targets):
+        return make_edits(
+            model, tokenizer, facts, moments, method="batch", layers=LAYERS, settings=settings,
+            targets=targets,
+        )  # fmt: skip
+
+    alone = made([facts[0], facts[2]], targets[[0, 2]])
+    monkeypatch.setattr(edit_layers, "_observe", with_a_zero)
+    found = made(facts, targets)
+    reasons = [outcome.reason for outcome in found.outcomes]
+    assert reasons[0] is None and reasons[2] is None
+    assert str(reasons[1]).startswith(f"layer {LAYERS[1]}: its key has no share")
+    for layer in LAYERS:
+        np.testing.assert_array_equal(
+            memory_kernel(found.model, layer), memory_kernel(alone.model, layer)
+        )
+
+
 def test_a_norm_after_the_mlp_leaves_one_layer(problem):
     _, targets, settings = problem
+    targets = dataclasses.replace(targets, layer=1)
     model = load_model(golden.DIRECTORY / "gemma2")
     moments = SecondMoment(np.ones((model.config.num_layers, 1, 1)), np.ones(2, int))
     with pytest.raises(ValueError, match="expected one for gemma2, which has a norm after its MLP"):

@@ -46,6 +46,7 @@ class Targets:
     prompt_keys: np.ndarray
     values: np.ndarray
     failures: tuple
+    layer: int = LAYER
     prefixes: tuple = ("",)
     settings: Search = Search()
 
@@ -240,6 +241,7 @@ def test_a_key_that_nothing_can_be_written_along_is_left_out(model, moments, tar
     [
         ({"layers": [3]}, "layer: expected one of the model, 0 to 2, found 3"),
         ({"layers": [0, 1]}, r"layers: expected one for constrained, found \[0, 1\]"),
+        ({"layers": [0]}, "targets: expected target values of layer 0, .* found those of layer 1"),
         ({"method": "magic"}, "method: expected one of rome, sequential"),
         ({"original_keys": True}, "original_keys: expected method rome"),
         ({"facts": []}, "facts: expected one at least"),

@@ -34,6 +34,7 @@ def made_up(rng, failed=()):
         steps=np.ones(N, int),
         failures=tuple("failed" if i in failed else None for i in range(N)),
         left_out=((),) * N,
+        layer=0,
         prefixes=("",),
         settings=TargetSettings(steps=1, learning_rate=1.0, clamp=1.0, weight_decay=0.0),
     )
