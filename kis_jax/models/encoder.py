@@ -88,6 +88,12 @@ class Encoder(Stacked[EncoderConfig]):
         def run_block(
             block: EncoderBlock, x: Array, own: None, shift: Array | None, past: Past | None
         ) -> tuple[Array, Glimpse]:
+            if past is not None:
+                raise ValueError(
+                    "past: expected None for an encoder, whose tokens all see each other, so that "
+                    "nothing of the earlier ones can be kept, found keys and values of attention; "
+                    "run the whole text"
+                )
             return block(x, mask, shift)
 
         return run_block, None
