@@ -7,8 +7,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
+from kis_jax.checkpoints.ledger import RULES
 from kis_jax.core.host import float64_on_host
-from kis_jax.core.ledger import Rule
 from kis_jax.core.null_space import null_space
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.core.whitening import whitener
@@ -24,14 +24,6 @@ from kis_jax.scale.lifelong_courses import ClosedFormCourse, Course, GradientCou
 from kis_jax.scale.lifelong_inputs import LifelongInputs
 from kis_jax.scale.lifelong_store import LifelongStore
 from kis_jax.scale.lifelong_targets import TargetFinder, fixed_targets
-
-_RULES: dict[Method, Rule] = {
-    "rome": "sequential",
-    "sequential": "sequential",
-    "constrained": "constrained",
-    "batch": "batch",
-    "null-space": "null_space",
-}
 
 
 class EditedLayer:
@@ -85,7 +77,7 @@ class EditedLayer:
         return ClosedFormCourse(
             self._edits(method),
             self._targets.on_edited if recomputed else self._find,
-            singly=recomputed and _RULES[method] in ("sequential", "constrained"),
+            singly=recomputed and RULES[method] in ("sequential", "constrained"),
         )
 
     def foreseen(self, method: Method, course: ClosedFormCourse) -> list[np.ndarray]:
@@ -100,7 +92,7 @@ class EditedLayer:
             self._gram(method, np.concatenate(groups)),
             values - edited @ self.kernel,
             course.blocks,
-            rule=_RULES[method],
+            rule=RULES[method],
             penalty=self._penalty(method),
         )
         return np.split(moved, np.cumsum([len(group) for group in groups])[:-1])
@@ -141,7 +133,7 @@ class EditedLayer:
         return float(penalties.get(method, 0.0))
 
     def _edits(self, method: Method) -> SuccessiveEdits:
-        rule = _RULES[method]
+        rule = RULES[method]
         if rule == "batch":
             return InBatches(self.kernel, self._whitener, self._penalty(method))
         if rule == "null_space":
