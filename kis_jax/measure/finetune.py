@@ -17,6 +17,7 @@ from kis_jax.data.batches import fill_batches
 from kis_jax.data.batches import token_budget as default_budget
 from kis_jax.data.continuations import tokenize_continuations
 from kis_jax.data.facts import Fact
+from kis_jax.measure.not_finite import NotFiniteError
 from kis_jax.models import Decoder
 from kis_jax.models.memory import check_layers, memory_kernel
 
@@ -102,8 +103,8 @@ def finetune(
       A `Finetuned`.
 
     Raises:
-      ValueError: if the model has no such layer, a fact cannot be tokenized, or the loss ceases
-        to be finite.
+      ValueError: if the model has no such layer or a fact cannot be tokenized; the subclass
+        `NotFiniteError` if the loss ceases to be finite.
 
     Example:
       >>> from kis_jax import load
@@ -129,7 +130,7 @@ def finetune(
             found, part = _losses(kernel, model, texts, layer)
             losses[rows], gradient = np.asarray(found)[: len(rows)], gradient + part
         if not np.isfinite(losses).all():
-            raise ValueError(
+            raise NotFiniteError(
                 f"settings: expected a finite loss, found {losses.mean()} after {taken} steps; "
                 "lower the learning rate, or check the model's parameters"
             )

@@ -12,6 +12,7 @@ from jax import Array
 
 from kis_jax.data.batches import Batch, fill_batches
 from kis_jax.data.continuations import Continuation
+from kis_jax.measure.not_finite import NotFiniteError
 from kis_jax.models import Decoder, Model
 
 # Logits that are held at a time, in numbers: 64 MiB, whatever the vocabulary.
@@ -46,8 +47,8 @@ def score(model: Model, continuations: Sequence[Continuation], *, token_budget: 
       token_budget: the most tokens run at once, padding included.
 
     Raises:
-      ValueError: if the model is an encoder, a continuation does not fit it, or a probability
-        comes out as NaN.
+      ValueError: if the model is an encoder, or a continuation does not fit it; the subclass
+        `NotFiniteError` if a probability comes out as NaN.
 
     Example:
       >>> from kis_jax import load
@@ -76,7 +77,7 @@ def score(model: Model, continuations: Sequence[Continuation], *, token_budget: 
         np.add.at(total, of, np.asarray(found, np.float64)[: len(of)])
         np.logical_and.at(recalled, of, np.asarray(leads)[: len(of)])
     if np.isnan(total).any():
-        raise ValueError(
+        raise NotFiniteError(
             f"model: expected probabilities, found NaN for {np.isnan(total).sum()} of {len(total)} "
             "continuations; its weights have grown beyond what float32 can multiply"
         )

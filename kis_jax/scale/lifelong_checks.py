@@ -13,6 +13,7 @@ from kis_jax.measure.displacement import displacement
 from kis_jax.measure.evaluation import KINDS, evaluate
 from kis_jax.measure.fluency import fluency
 from kis_jax.measure.intervals import mean_intervals
+from kis_jax.measure.not_finite import NotFiniteError
 from kis_jax.measure.perplexity import perplexity
 from kis_jax.models import Decoder, Model
 from kis_jax.models.memory import memory_kernel, with_memory
@@ -169,13 +170,10 @@ class Checks:
 
 
 def _unless_broken(measure: Callable[[], Measured], otherwise: Measured) -> Measured:
-    """What is measured; or something else, if the model's numbers are beyond float32.
-
-    All was asked of the unedited model before, so that nothing but numbers can be wrong.
-    """
+    """What is measured; or something else, if the model's numbers are beyond float32."""
     try:
         return measure()
-    except ValueError:
+    except NotFiniteError:
         return otherwise
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from kis_jax.measure.not_finite import NotFiniteError
 from kis_jax.measure.successive_edits import SuccessiveEdits
 
 _REPEATED = "its key repeats those of earlier facts, so that no value of its own can be given it"
@@ -174,7 +175,7 @@ class GradientCourse(Course):
         """See `Course.advance`."""
         try:
             self._kernel = np.asarray(self._tune(facts, self._kernel), np.float64)
-        except ValueError as error:
+        except NotFiniteError as error:
             self._left_out |= dict.fromkeys(range(facts.start, facts.stop), str(error))
 
     def state(self) -> dict[str, np.ndarray]:
