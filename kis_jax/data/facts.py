@@ -72,9 +72,17 @@ def read_facts(source: str | Path, limit: int | None = None) -> list[Fact]:
         names in `kis_jax.data.hub.KNOWN_FACTS`.
       limit: how many records to take from the start; all if None.
 
+    Returns:
+      The facts, in the order of the records.
+
     Raises:
       ValueError: if there is no such file, it is not JSON, or a record lacks its subject or has
         not exactly one place for it in its prompt; names line or record.
+
+    Example:
+      >>> fact, *_ = read_facts("factlm", 3)
+      >>> fact.text, fact.target_true, fact.target_new
+      ('The birthplace of Tomas Corvin is', 'Port Ravel', 'Hexby')
     """
     path = factlm.facts_path() if source == factlm.NAME else Path(source)
     if path.is_file():

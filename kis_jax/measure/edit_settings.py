@@ -74,12 +74,15 @@ class EditSettings:
     """Settings of edits for one model.
 
     Attributes:
-      layer: which one methods of a single layer edit.
+      layer: which one methods of a single layer edit: all but MEMIT, "null-space" among them,
+        although AlphaEdit's authors spread their edits over `layers` as MEMIT does.
       layers: which ones MEMIT edits, in ascending order.
       target: of target values, for methods of a single layer.
       batch_target: of target values for MEMIT, at the last of its layers.
       batch_weight: MEMIT's weight of C.
-      null_threshold: AlphaEdit's bound on eigenvalues of C, below which a direction is free.
+      null_threshold: of AlphaEdit: a direction is free if its eigenvalue of C is at most this
+        share of their mean. The authors bound the eigenvalues themselves, which goes with the
+        scale of a model's keys: their number, 0.02, is the default, but here another bound.
       null_ridge: AlphaEdit's ridge.
       origin: where they come from, in words.
     """
@@ -102,6 +105,12 @@ def edit_settings(config: ModelConfig) -> EditSettings:
 
     Args:
       config: the model's shape.
+
+    Returns:
+      The settings; `origin` says where they come from.
+
+    Raises:
+      ValueError: if an entry of the table makes no sense, such as a search without steps.
 
     Example:
       >>> from kis_jax.models.families import gpt2

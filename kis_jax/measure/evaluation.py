@@ -93,11 +93,17 @@ def evaluate(
 ) -> Evaluation:
     """Measures how a model, edited or not, answers for some facts.
 
+    All prompts of the facts are asked. Where facts are edited together, those about neighbors that
+    are edited too count successes as damage: see `kis_jax.data.neighbors`.
+
     Args:
       model: a decoder.
       tokenizer: of the model.
       facts: each with both of its targets.
       token_budget: the most tokens run at once, padding included; chosen from memory if None.
+
+    Returns:
+      See `Evaluation`: its `summary()` has the means over facts, its `records()` each fact's.
 
     Raises:
       ValueError: if a fact lacks a target, or a prompt cannot be scored; names it.
