@@ -1,6 +1,9 @@
 from .checkpoints import export as export
 from .checkpoints import load as load
 from .checkpoints import save_adapter as save_adapter
+from .checkpoints.ledger import Ledger as Ledger
+from .checkpoints.ledger_file import load_ledger as load_ledger
+from .checkpoints.ledger_file import save_ledger as save_ledger
 from .core.bootstrap import Interval as Interval
 from .core.bootstrap import kurtosis_interval as kurtosis_interval
 from .core.conjugate_gradients import solve_iteratively as solve_iteratively
@@ -34,5 +37,18 @@ from .core.superposition import superposition as superposition
 from .core.tail import tail_index as tail_index
 from .core.whitening import Whitener as Whitener
 from .core.whitening import whitener as whitener
+from .data.facts import Fact as Fact
+from .data.facts import read_facts as read_facts
+from .measure.edit_settings import EditSettings as EditSettings
+from .measure.edit_settings import TargetSettings as TargetSettings
+from .measure.edit_settings import edit_settings as edit_settings
+from .measure.editing import Edited as Edited
+from .measure.editing import make_edits as make_edits
+from .measure.evaluation import Evaluation as Evaluation
+from .measure.evaluation import evaluate as evaluate
+from .measure.second_moments import second_moments as second_moments
+from .measure.target_values import TargetValues as TargetValues
+from .measure.target_values import target_values as target_values
+from .models.memory import edited as edited
 
 __version__: str

@@ -52,10 +52,16 @@ def save_adapter(edits: Mapping[int, Edit], directory: str | Path, *, source: st
 
     Reference: Hu et al. 2021 (arXiv 2106.09685), LoRA.
     """
+    directory = Path(directory)
+    check_replaceable(directory, kind="adapter of save_adapter", foreign=foreign_to_adapter)
+    with write_directory_atomically(directory) as temporary:
+        write_adapter(edits, temporary, source=source)
+
+
+def write_adapter(edits: Mapping[int, Edit], directory: Path, *, source: str | Path) -> None:
+    """Writes what `save_adapter` writes, into a directory that the caller puts in its place."""
     found = locate(source)
     family, config = read_config(found)
-    directory = Path(directory)
-    check_replaceable(directory, kind="adapter of save_adapter", foreign=_foreign)
     factors = {layer: _factors(edit, layer, config) for layer, edit in sorted(edits.items())}
     if not factors:
         raise ValueError("edits: expected an edit of one layer at least, found none")
@@ -83,10 +89,9 @@ def save_adapter(edits: Mapping[int, Edit], directory: str | Path, *, source: st
         for part, values in parts.items():
             name = f"base_model.model.{modules[layer]}.{part}.weight"
             tensors[name] = Unwritten(values.shape, values.dtype, lambda values=values: values)
-    with write_directory_atomically(directory) as temporary:
-        text = json.dumps(attributes, indent=2) + "\n"
-        (temporary / _CONFIG).write_text(text, encoding="utf-8")
-        write_safetensors(temporary / _WEIGHTS, tensors, metadata=mark())
+    text = json.dumps(attributes, indent=2) + "\n"
+    (directory / _CONFIG).write_text(text, encoding="utf-8")
+    write_safetensors(directory / _WEIGHTS, tensors, metadata=mark())
 
 
 def memory_module(family: Family, config: ModelConfig, layer: int) -> str:
@@ -141,7 +146,7 @@ def _factors(edit: Edit, layer: int, config: ModelConfig) -> tuple[np.ndarray, n
     return a, b
 
 
-def _foreign(directory: Path) -> set[str]:
+def foreign_to_adapter(directory: Path) -> set[str]:
     """What `save_adapter` has not written; everything, where the adapter is somebody else's."""
     names = {path.name for path in directory.iterdir()}
     try:

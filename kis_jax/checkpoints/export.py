@@ -64,24 +64,55 @@ def export(
       ...     export(model, folder, source="factlm", metadata={"edit": "one number"})
       ['transformer.h.1.mlp.c_proj.weight']
     """
-    metadata = _checked_metadata(metadata or {})
+    checkpoint = open_source(model, source)
+    directory = Path(directory)
+    if directory.exists() and directory.samefile(checkpoint.directory):
+        raise ValueError(f"{directory}: expected another directory than the source; name a new one")
+    check_replaceable(directory, kind="export", foreign=foreign_to_export)
+    with write_directory_atomically(directory) as temporary:
+        return write_export(
+            model, temporary, checkpoint, metadata=metadata, max_shard_size=max_shard_size
+        )
+
+
+def open_source(model: Model, source: str | Path) -> Checkpoint:
+    """The checkpoint that a model was loaded from.
+
+    Raises:
+      ValueError: if it holds a model of another shape.
+    """
     checkpoint = open_checkpoint(locate(source))
     if checkpoint.config != model.config:
         raise ValueError(
             f"source: expected the checkpoint that the model was loaded from, {model.config}, "
             f"found {checkpoint.config} in {checkpoint.directory}"
         )
-    directory = Path(directory)
-    if directory.exists() and directory.samefile(checkpoint.directory):
-        raise ValueError(f"{directory}: expected another directory than the source; name a new one")
-    check_replaceable(directory, kind="export", foreign=_foreign)
+    return checkpoint
+
+
+def write_export(
+    model: Model,
+    directory: Path,
+    checkpoint: Checkpoint,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    max_shard_size: int = 5 * 10**9,
+) -> list[str]:
+    """Writes what `export` writes, into a directory that the caller puts in its place.
+
+    Returns:
+      The names of the tensors that differ from those of the checkpoint.
+    """
     changed: list[str] = []
-    tensors = _tensors(model, checkpoint, changed)
-    with write_directory_atomically(directory) as temporary:
-        write_weights(temporary, tensors, metadata=metadata, max_shard_size=max_shard_size)
-        for name in sorted(COMPANIONS):
-            if (path := find(checkpoint.directory, name)) is not None:
-                shutil.copyfile(path, temporary / name)
+    write_weights(
+        directory,
+        _tensors(model, checkpoint, changed),
+        metadata=_checked_metadata(metadata or {}),
+        max_shard_size=max_shard_size,
+    )
+    for name in sorted(COMPANIONS):
+        if (path := find(checkpoint.directory, name)) is not None:
+            shutil.copyfile(path, directory / name)
     return sorted(changed)
 
 
@@ -96,7 +127,7 @@ def _checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     return reserved | dict(metadata)
 
 
-def _foreign(directory: Path) -> set[str]:
+def foreign_to_export(directory: Path) -> set[str]:
     """What an export has not written; everything, where there is no file of weights of one."""
     names = {path.name for path in directory.iterdir()}
     try:

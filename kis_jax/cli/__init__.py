@@ -9,8 +9,13 @@ from typing import Annotated, NoReturn
 import typer
 import typer.exceptions
 
+from kis_jax.cli import edit as _edit
 from kis_jax.cli import inspect as _inspect
+from kis_jax.cli import ledger as _ledger
+from kis_jax.cli import lifelong as _lifelong
+from kis_jax.cli import plan as _plan
 from kis_jax.cli import scan as _scan
+from kis_jax.cli import undo as _undo
 
 app = typer.Typer(
     name="kis",
@@ -19,6 +24,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(name="scan")(_scan.scan)
+app.command(name="plan")(_plan.plan)
+app.command(name="edit")(_edit.edit)
+app.command(name="undo")(_undo.undo)
+app.add_typer(_ledger.app, name="ledger")
+app.command(name="lifelong")(_lifelong.lifelong)
 app.command(name="inspect")(_inspect.inspect)
 
 

@@ -109,6 +109,29 @@ def _inspection_rows(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "  in all", f"{cost.total:.3g} FLOP: {_duration(cost.total / 1e12)} at 1 TFLOP/s"
 
 
+def print_evaluation(summaries: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """The table of an evaluation: a line a measure, a column each for before, after and so on.
+
+    Args:
+      summaries: of each column, by its name, what `Evaluation.summary` gives.
+    """
+    table = Table(title="Means over facts, with 95 % intervals")
+    for name in ("measure", *summaries, "facts"):
+        table.add_column(name, justify="left" if name == "measure" else "right")
+    first = next(iter(summaries.values()))
+    for measure, found in first.items():
+        cells = (_with_interval(summary[measure]) for summary in summaries.values())
+        table.add_row(measure.replace("_", " "), *cells, str(found["count"]))
+    Console().print(table)
+
+
+def _with_interval(found: Mapping[str, Any]) -> str:
+    """A mean and its interval, all between -1 and 1, to three digits after the point."""
+    if found["mean"] is None:
+        return "-"
+    return f"{found['mean']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
 def print_json(content: Any) -> None:
     """A dataclass as JSON on standard output."""
     print(json.dumps(dataclasses.asdict(content), indent=2))

@@ -38,8 +38,9 @@ def interference(edit: Edit, keys: Array) -> Array:
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), eq. 13.
     """
-    keys = as_rows("keys", keys, edit.directions.shape[1]).astype(edit.directions.dtype)
-    return landed(edit.directions, edit.residuals, keys, extended=edit.extended)
+    directions = jnp.asarray(edit.directions)  # those of a ledger are NumPy's, in float64
+    keys = as_rows("keys", keys, directions.shape[1]).astype(directions.dtype)
+    return landed(directions, edit.residuals, keys, extended=edit.extended)
 
 
 def interference_on_edited(edit: Edit, keys: Array) -> Array:

@@ -72,8 +72,9 @@ class Edit:
                 f"kernel: expected shape {expected}, keys by values, found {kernel.shape}; apply "
                 "an edit to the layer that it was made for (torch's Linear stores the transpose)"
             )
-        wide = max(kernel.dtype, self.residuals.dtype, key=lambda dtype: dtype.itemsize)
-        return (kernel.astype(wide) + self.delta.astype(wide)).astype(kernel.dtype)
+        delta = self.delta
+        wide = max(kernel.dtype, delta.dtype, key=lambda dtype: dtype.itemsize)
+        return (kernel.astype(wide) + delta.astype(wide)).astype(kernel.dtype)
 
     def __len__(self) -> int:
         """Number of edits, n."""
@@ -150,7 +151,7 @@ def reorder(edit: Edit, keys: Array, order: Array) -> Edit:
         raise ValueError(
             f"order: expected rows 0 to {len(edit) - 1}, each at most once, found {order}"
         )
-    directions, requested = edit.directions[order], edit.requested[order]
+    directions, requested = (jnp.asarray(rows)[order] for rows in (edit.directions, edit.requested))
     keys = keys[order].astype(directions.dtype)
     residuals = residuals_met(directions, keys, requested, extended=edit.extended)
     return dataclasses.replace(

@@ -16,7 +16,18 @@ def orthonormal(rows: Array, tolerance: ArrayLike) -> tuple[Array, Array]:
     Where a square is not above `tolerance` the row becomes zeros, and later ones ignore it. This
     is Gram and Schmidt's process on the Gram matrix, a column of its Cholesky factor at a time.
     """
-    index = jnp.arange(len(rows))
+    factor, squares = greedy_factor(matmul(rows, rows.T), tolerance)
+    solved = solve_columns(factor, rows)
+    return jnp.where((squares > tolerance)[:, None], solved, 0), squares
+
+
+def greedy_factor(gram: Array, tolerance: ArrayLike) -> tuple[Array, Array]:
+    """Cholesky's factor of a Gram matrix whose rows may depend on one another.
+
+    Where the square that is left to a row is not above `tolerance`, the row is as if it were not
+    there: its column of the factor is that of the identity. Gives the factor and the squares.
+    """
+    index = jnp.arange(len(gram))
 
     def step(rest: Array, i: Array) -> tuple[Array, tuple[Array, Array]]:
         square = rest[i, i]
@@ -25,11 +36,9 @@ def orthonormal(rows: Array, tolerance: ArrayLike) -> tuple[Array, Array]:
         column = column * jax.lax.rsqrt(jnp.where(kept, square, 1))
         return rest - jnp.outer(column, column), (column, square)
 
-    _, (columns, squares) = jax.lax.scan(step, matmul(rows, rows.T), index)
+    _, (columns, squares) = jax.lax.scan(step, gram, index)
     kept = squares > tolerance
-    factor = columns.T + jnp.diag(jnp.where(kept, 0, jnp.ones((), rows.dtype)))
-    solved = solve_columns(factor, rows)
-    return jnp.where(kept[:, None], solved, 0), squares
+    return columns.T + jnp.diag(jnp.where(kept, 0, jnp.ones((), gram.dtype))), squares
 
 
 def own_share(dtype: DTypeLike, tolerance: ArrayLike | None) -> Array:

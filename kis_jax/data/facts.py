@@ -1,4 +1,4 @@
-"""Facts in CounterFact's record layout."""
+"""Facts in CounterFact's record layout, or in zsRE's."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class Fact:
       relation: id of the relation, such as "P103"; "" if not given.
       paraphrase_prompts: the same question in other words.
       neighborhood_prompts: of other subjects with the same relation and the same true object.
+      neighborhood_targets: what is true of each neighborhood prompt; empty if that is
+        `target_true` for all, as in CounterFact.
       attribute_prompts: of other subjects for which the new object is true.
       generation_prompts: openings of a text about the subject.
     """
@@ -40,6 +42,7 @@ class Fact:
     neighborhood_prompts: tuple[str, ...] = ()
     attribute_prompts: tuple[str, ...] = ()
     generation_prompts: tuple[str, ...] = ()
+    neighborhood_targets: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -58,16 +61,28 @@ class Fact:
 
 
 def read_facts(source: str | Path, limit: int | None = None) -> list[Fact]:
-    """Reads facts from a CounterFact-layout JSON file, or a known data set on the hub.
+    """Reads facts from a JSON file, or a known data set on the hub.
+
+    A record is in CounterFact's layout if it has `requested_rewrite`, and in zsRE's if it has
+    `src`. Of zsRE, `alt` becomes the new target and the first of `answers` the true one;
+    `rephrase` is the paraphrase, and `loc` the neighborhood prompt, with `loc_ans` as its target.
 
     Args:
       source: path of a JSON file, a list of records; "factlm", the embedded ones; or one of the
         names in `kis_jax.data.hub.KNOWN_FACTS`.
       limit: how many records to take from the start; all if None.
 
+    Returns:
+      The facts, in the order of the records.
+
     Raises:
       ValueError: if there is no such file, it is not JSON, or a record lacks its subject or has
-        not exactly one `{}` in its prompt; names line or record.
+        not exactly one place for it in its prompt; names line or record.
+
+    Example:
+      >>> fact, *_ = read_facts("factlm", 3)
+      >>> fact.text, fact.target_true, fact.target_new
+      ('The birthplace of Tomas Corvin is', 'Port Ravel', 'Hexby')
     """
     path = factlm.facts_path() if source == factlm.NAME else Path(source)
     if path.is_file():
@@ -84,7 +99,7 @@ def read_facts(source: str | Path, limit: int | None = None) -> list[Fact]:
     chosen = records if limit is None else records[:limit]
     if not chosen:
         raise ValueError(f"facts: expected at least one record, found none in {source}")
-    return [_fact(record, f"{source}, record {i + 1}") for i, record in enumerate(chosen)]
+    return [_fact(record, i, f"{source}, record {i + 1}") for i, record in enumerate(chosen)]
 
 
 def facts_fingerprint(facts: Sequence[Fact]) -> str:
@@ -124,29 +139,30 @@ def _read_json(path: Path) -> list[Any]:
     return records
 
 
-def _fact(record: Any, where: str) -> Fact:
+def _fact(record: Any, place: int, where: str) -> Fact:
     if not isinstance(record, Mapping):
         raise ValueError(f"{where}: expected an object, found {type(record).__name__}")
     rewrite = record.get("requested_rewrite")
-    if not isinstance(rewrite, Mapping):
-        raise ValueError(
-            f"{where}: expected `requested_rewrite` with prompt and subject, as in CounterFact, "
-            f"found {type(rewrite).__name__}"
-        )
-    subject, prompt = rewrite.get("subject"), rewrite.get("prompt")
-    if not isinstance(subject, str) or not subject:
-        raise ValueError(f"{where}: expected a `subject`, found {subject!r}; add the name")
-    if not _is_text(subject):
-        raise ValueError(f"{where}: `subject` has half of a character, {subject!r}; mend it")
+    if isinstance(rewrite, Mapping):
+        return _counterfact(record, rewrite, place, where)
+    if "src" in record:
+        return _zsre(record, place, where)
+    raise ValueError(
+        f"{where}: expected `requested_rewrite` with prompt and subject, as in CounterFact, "
+        f"found {type(rewrite).__name__}; or `src` with a question, as in zsRE"
+    )
+
+
+def _counterfact(
+    record: Mapping[str, Any], rewrite: Mapping[str, Any], place: int, where: str
+) -> Fact:
+    subject, prompt = _subject(rewrite, where), rewrite.get("prompt")
     if not isinstance(prompt, str) or not _is_text(prompt) or prompt.count("{}") != 1:
         raise ValueError(
             f"{where}: expected a `prompt` with exactly one {{}} for its subject, found {prompt!r}"
         )
-    case_id = record.get("case_id", -1)
-    if not isinstance(case_id, int):
-        raise ValueError(f"{where}: expected `case_id` to be a whole number, found {case_id!r}")
     return Fact(
-        case_id=case_id,
+        case_id=_case_id(record, place, where),
         prompt=prompt,
         subject=subject,
         target_true=_target(rewrite.get("target_true")),
@@ -154,6 +170,47 @@ def _fact(record: Any, where: str) -> Fact:
         relation=str(rewrite.get("relation_id") or ""),
         **{name: _texts(record.get(name), f"{where}, {name}") for name in _LISTS},
     )
+
+
+def _zsre(record: Mapping[str, Any], place: int, where: str) -> Fact:
+    """Levy et al. 2017 (arXiv 1706.04115), with the fields that Mitchell et al. 2022 added."""
+    subject, source = _subject(record, where), record["src"]
+    if not isinstance(source, str) or not _is_text(source) or "{}" in source:
+        raise ValueError(f"{where}: expected `src` to be a question, found {source!r}")
+    if subject not in source:
+        raise ValueError(
+            f"{where}: expected `src` to name its subject {subject!r}, found {source!r}; write the "
+            "name as it stands in the question"
+        )
+    answers = _texts(record.get("answers"), f"{where}, answers")
+    rephrase, outside = record.get("rephrase"), record.get("loc")
+    return Fact(
+        case_id=_case_id(record, place, where),
+        prompt=source.replace(subject, "{}", 1),
+        subject=subject,
+        target_true=answers[0] if answers else "",
+        target_new=_target(record.get("alt")),
+        paraphrase_prompts=_texts([rephrase] if rephrase else None, f"{where}, rephrase"),
+        neighborhood_prompts=_texts([outside] if outside else None, f"{where}, loc"),
+        neighborhood_targets=(_target(record.get("loc_ans")),) if outside else (),
+    )
+
+
+def _subject(holder: Mapping[str, Any], where: str) -> str:
+    subject = holder.get("subject")
+    if not isinstance(subject, str) or not subject:
+        raise ValueError(f"{where}: expected a `subject`, found {subject!r}; add the name")
+    if not _is_text(subject):
+        raise ValueError(f"{where}: `subject` has half of a character, {subject!r}; mend it")
+    return subject
+
+
+def _case_id(record: Mapping[str, Any], place: int, where: str) -> int:
+    """The record's number; its place in the file where it has none, as in zsRE."""
+    case_id = record.get("case_id", place)
+    if not isinstance(case_id, int):
+        raise ValueError(f"{where}: expected `case_id` to be a whole number, found {case_id!r}")
+    return case_id
 
 
 _LISTS = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")

@@ -65,7 +65,7 @@ def tokenize_facts(
                 f"model's context, found {len(tokens)}; shorten it or leave the fact out"
             )
         places = [i for i, special in enumerate(encoded["special_tokens_mask"][row]) if not special]
-        inside = _inside(fact, encoded["offset_mapping"][row], places)
+        inside = subject_places(fact, encoded["offset_mapping"][row], places)
         if position == "last":
             index = places[-1]
         elif position == "subject_last":
@@ -76,7 +76,9 @@ def tokenize_facts(
     return prompts
 
 
-def _inside(fact: Fact, offsets: Sequence[tuple[int, int]], places: Sequence[int]) -> list[int]:
+def subject_places(
+    fact: Fact, offsets: Sequence[tuple[int, int]], places: Sequence[int]
+) -> list[int]:
     """The places of the tokens that cover a character of the subject."""
     start, end = fact.subject_span
     text = fact.text

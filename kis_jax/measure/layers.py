@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kis_jax.core.host import float64_on_host
 from kis_jax.core.moments import moments
 from kis_jax.core.summary import Summary, summarize
 from kis_jax.core.superposition import (
@@ -147,13 +147,6 @@ def _percentiles(size: int, values: np.ndarray) -> dict[str, Any]:
         "low": _number(low),
         "high": _number(high),
     }
-
-
-@contextlib.contextmanager
-def float64_on_host() -> Iterator[None]:
-    """Within it, jax computes in float64 on the CPU, whatever accelerator there is."""
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        yield
 
 
 def _number(value: np.ndarray | float) -> float | None:

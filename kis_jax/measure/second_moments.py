@@ -3,21 +3,60 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from transformers import PreTrainedTokenizerFast
 
 from kis_jax.core.second_moment import SecondMoment
-from kis_jax.data.batches import Batch
+from kis_jax.data.batches import Batch, fill_batches
+from kis_jax.data.batches import token_budget as budget_of
+from kis_jax.data.corpora import tokenize_corpus
 from kis_jax.measure.keys import check_finite
 from kis_jax.models import Model
 
 # Batches summed on the device in float32 before they are added to the float64 sum on the host:
 # so few that rounding stays at some 1e-7, so many that the transfer costs nothing.
 _BATCHES_ON_DEVICE = 32
+
+
+def second_moments(
+    model: Model,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Iterable[str],
+    *,
+    token_budget: int | None = None,
+) -> SecondMoment:
+    """Second moments of all layers over texts, in memory; `kis scan` keeps those of long runs.
+
+    Args:
+      model: whose keys are measured.
+      tokenizer: of the model.
+      texts: ordinary ones; each is cut at the model's context.
+      token_budget: the most tokens run at once; chosen from memory if None.
+
+    Returns:
+      Stacked over layers: NumPy float64, and int64 counts.
+
+    Raises:
+      ValueError: if keys are not finite.
+
+    Example:
+      >>> from kis_jax import load
+      >>> model, tokenizer = load("factlm")
+      >>> second_moments(model, tokenizer, ["A line of text.", "And another one."]).total.shape
+      (6, 512, 512)
+    """
+    running = SecondMomentPass(model)
+    budget = budget_of(model.config) if token_budget is None else token_budget
+    tokens = tokenize_corpus(texts, tokenizer, context_length=model.config.context_length)
+    for batch in fill_batches(tokens, model.config, token_budget=budget):
+        running.add(batch)
+    return running.result()
 
 
 class SecondMomentPass:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -11,7 +12,23 @@ from jax import Array
 
 from kis_jax.models.config import ModelConfig
 from kis_jax.models.norms import LayerNorm, RMSNorm
+from kis_jax.models.positions import positions_of
 from kis_jax.models.rotary import rotate
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Past:
+    """Attention's keys and values of tokens that have been run, for those that follow to see.
+
+    Attributes:
+      keys: `(b, p, num_kv_heads, head_dim)`, turned by their positions; stacked over layers with
+        one more axis in front.
+      values: likewise.
+    """
+
+    keys: Array
+    values: Array
 
 
 class Attention(nnx.Module):
@@ -48,14 +65,17 @@ class Attention(nnx.Module):
         *,
         window: Array | None = None,
         rotation: tuple[Array, Array] | None = None,
-    ) -> Array:
-        """What each token takes from those that it sees, `(b, t, width)`.
+        past: Past | None = None,
+    ) -> tuple[Array, Past]:
+        """What each token takes from those that it sees, `(b, t, width)`, and their own past.
 
         Args:
           x: `(b, t, width)`.
-          mask: `(b, t)` bool, False at padding, which no token sees.
+          mask: `(b, p + t)` bool, False at padding, which no token sees; of the p tokens of the
+            past, then of these.
           window: `()` int: tokens further back than this, the token itself counted, are not seen.
           rotation: cosines and sines that turn queries and keys; see `Rotary.tables`.
+          past: of earlier tokens of the same texts; None if there are none, p = 0.
         """
         query, key, value = self.query(x), self.key(x), self.value(x)
         if self.norm_over == "projection":
@@ -66,21 +86,32 @@ class Attention(nnx.Module):
         if rotation is not None:
             query = rotate(query, *rotation, interleaved=self.interleaved)
             key = rotate(key, *rotation, interleaved=self.interleaved)
+        own = Past(key, value)
         seen = mask[:, None, None, :]
+        earlier = mask.shape[1] - x.shape[1]
+        if past is not None:
+            key = jnp.concat([past.keys, key], axis=1)
+            value = jnp.concat([past.values, value], axis=1)
         if window is not None:
-            place = jnp.arange(mask.shape[1])
-            seen = seen & (place[:, None] - place < window)
+            # Places in the text: there may be padding between the past and these tokens.
+            place = positions_of(mask)
+            seen = seen & (place[:, None, earlier:, None] - place[:, None, None] < window)
+        if self.causal and (earlier or self.cap is not None):
+            seen = seen & jnp.tri(x.shape[1], mask.shape[1], earlier, dtype=bool)
         if self.cap is None:
             # It makes float32 logits of bfloat16 by itself, which a user may have forbidden.
             with jax.numpy_dtype_promotion("standard"):
                 mixed = jax.nn.dot_product_attention(
-                    query, key, value, mask=seen, scale=self.scale, is_causal=self.causal
+                    query,
+                    key,
+                    value,
+                    mask=seen,
+                    scale=self.scale,
+                    is_causal=self.causal and not earlier,
                 )
         else:
-            if self.causal:
-                seen = seen & jnp.tri(mask.shape[1], dtype=bool)
             mixed = capped_attention(query, key, value, seen, scale=self.scale, cap=self.cap)
-        return self.output(mixed.reshape(*x.shape[:-1], -1))
+        return self.output(mixed.reshape(*x.shape[:-1], -1)), own
 
     def _split(self, x: Array) -> Array:
         """Features as heads, `(b, t, heads, head_dim)`."""

@@ -10,18 +10,13 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from kis_jax.models.attention import Attention
+from kis_jax.models.attention import Attention, Past
 from kis_jax.models.config import DecoderConfig
 from kis_jax.models.mlp import MLP
 from kis_jax.models.norms import LayerNorm, RMSNorm, make_norm
-from kis_jax.models.stack import (
-    RunBlock,
-    Stacked,
-    make_embedding,
-    make_linear,
-    positions_of,
-    precision,
-)
+from kis_jax.models.positions import positions_of
+from kis_jax.models.scanning import Glimpse, RunBlock
+from kis_jax.models.stack import Stacked, make_embedding, make_linear, precision
 
 
 class Block(nnx.Module):
@@ -48,26 +43,29 @@ class Block(nnx.Module):
         *,
         window: Array | None = None,
         rotation: tuple[Array, Array] | None = None,
-    ) -> tuple[Array, Array]:
-        """The residual stream after this layer, and the layer's MLP keys.
+        past: Past | None = None,
+    ) -> tuple[Array, Glimpse]:
+        """The residual stream after this layer, and what the layer shows of itself.
 
         Args:
           x: the stream before it, `(b, t, width)`.
-          mask: `(b, t)` bool, False at padding.
+          mask: `(b, p + t)` bool, False at padding; see `Attention`.
           shift: added to what the MLP's second matrix writes, `(b, t, width)`.
           window: see `Attention`.
           rotation: see `Attention`.
+          past: see `Attention`.
         """
         read = _through(self.attention_norm, x)
-        attended = self.attention(read, mask, window=window, rotation=rotation)
-        attended = _through(self.attention_post_norm, attended)
-        if not self.parallel:
-            x = x + attended
-        values, keys = self.mlp(read if self.shared_norm else _through(self.mlp_norm, x))
-        if shift is not None:
-            values = values + shift.astype(values.dtype)
-        values = _through(self.mlp_post_norm, values)
-        return x + values + attended if self.parallel else x + values, keys
+        attended, own = self.attention(read, mask, window=window, rotation=rotation, past=past)
+        rest = x + _through(self.attention_post_norm, attended)
+        source = x if self.parallel else rest
+        values, keys = self.mlp(read if self.shared_norm else _through(self.mlp_norm, source))
+        shifted = values if shift is None else values + shift.astype(values.dtype)
+        return self.write(rest, shifted), Glimpse(keys, values, rest, own)
+
+    def write(self, rest: Array, values: Array) -> Array:
+        """The stream after this layer, from what its MLP's second matrix makes and the rest."""
+        return rest + _through(self.mlp_post_norm, values)
 
 
 class Decoder(Stacked[DecoderConfig]):
@@ -105,12 +103,12 @@ class Decoder(Stacked[DecoderConfig]):
             self.head = linear(config.width, config.vocab_size, use_bias=config.head_bias)
 
     def embed(self, tokens: Array, mask: Array) -> Array:
-        """The residual stream before the first layer, `(b, t, width)`."""
+        """The residual stream before the first layer, `(b, t, width)`; see `Stacked.embed`."""
         x = self.embedding(tokens)
         if self.config.embedding_scale != 1.0:
             x = x * jnp.asarray(self.config.embedding_scale, self.dtype)
         if self.config.rotary is None:
-            x = x + self.positions(positions_of(mask))
+            x = x + self.positions(positions_of(mask)[:, -tokens.shape[1] :])
         return x
 
     def layers(self, mask: Array) -> tuple[RunBlock, tuple[Array, Array] | None]:
@@ -118,8 +116,12 @@ class Decoder(Stacked[DecoderConfig]):
         tables = self._rotations(mask)
 
         def run_block(
-            block: Block, x: Array, own: tuple[Array, Array] | None, shift: Array | None
-        ) -> tuple[Array, Array]:
+            block: Block,
+            x: Array,
+            own: tuple[Array, Array] | None,
+            shift: Array | None,
+            past: Past | None,
+        ) -> tuple[Array, Glimpse]:
             window, rotation = None, tables[0] if tables else None
             if own is not None:
                 window, is_local = own
@@ -127,7 +129,9 @@ class Decoder(Stacked[DecoderConfig]):
                     rotation = jax.tree.map(
                         lambda far, near: jnp.where(is_local, near, far), *tables
                     )
-            return block(x, mask, shift, window=window, rotation=rotation)
+            if rotation is not None:
+                rotation = jax.tree.map(lambda table: table[:, -x.shape[1] :], rotation)
+            return block(x, mask, shift, window=window, rotation=rotation, past=past)
 
         return run_block, self._windows()
 

@@ -9,11 +9,13 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from kis_jax.models.attention import Attention
+from kis_jax.models.attention import Attention, Past
 from kis_jax.models.config import EncoderConfig
 from kis_jax.models.mlp import MLP
 from kis_jax.models.norms import make_norm
-from kis_jax.models.stack import RunBlock, Stacked, make_embedding, make_linear, positions_of
+from kis_jax.models.positions import positions_of
+from kis_jax.models.scanning import Glimpse, RunBlock
+from kis_jax.models.stack import Stacked, make_embedding, make_linear
 
 
 class EncoderBlock(nnx.Module):
@@ -28,13 +30,13 @@ class EncoderBlock(nnx.Module):
         self.mlp = MLP(config, linear=linear)
         self.mlp_norm = norm()
 
-    def __call__(self, x: Array, mask: Array, shift: Array | None = None) -> tuple[Array, Array]:
-        """The residual stream after this layer, and the layer's MLP keys."""
-        x = self.attention_norm(x + self.attention(x, mask))
-        values, keys = self.mlp(x)
-        if shift is not None:
-            values = values + shift.astype(values.dtype)
-        return self.mlp_norm(x + values), keys
+    def __call__(self, x: Array, mask: Array, shift: Array | None = None) -> tuple[Array, Glimpse]:
+        """The residual stream after this layer, and what the layer shows of itself."""
+        attended, own = self.attention(x, mask)
+        rest = self.attention_norm(x + attended)
+        values, keys = self.mlp(rest)
+        shifted = values if shift is None else values + shift.astype(values.dtype)
+        return self.mlp_norm(rest + shifted), Glimpse(keys, values, rest, own)
 
 
 class Encoder(Stacked[EncoderConfig]):
@@ -84,8 +86,14 @@ class Encoder(Stacked[EncoderConfig]):
         """What runs a layer; none has anything of its own."""
 
         def run_block(
-            block: EncoderBlock, x: Array, own: None, shift: Array | None
-        ) -> tuple[Array, Array]:
+            block: EncoderBlock, x: Array, own: None, shift: Array | None, past: Past | None
+        ) -> tuple[Array, Glimpse]:
+            if past is not None:
+                raise ValueError(
+                    "past: expected None for an encoder, whose tokens all see each other, so that "
+                    "nothing of the earlier ones can be kept, found keys and values of attention; "
+                    "run the whole text"
+                )
             return block(x, mask, shift)
 
         return run_block, None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -15,31 +14,11 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
+from kis_jax.models.attention import Past
 from kis_jax.models.config import ModelConfig
-
-Tap = Callable[[Array, Array], Any]
-
-# Of a block, the stream before it, what is its layer's own, and what is added to its MLP output
-# (None for nothing): the stream after it, and its MLP keys.
-RunBlock = Callable[[Any, Array, Any, Array | None], tuple[Array, Array]]
+from kis_jax.models.scanning import RunBlock, Shift, Tap, Watch, scan_layers
 
 Config = TypeVar("Config", bound=ModelConfig)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Shift:
-    """A vector added to one layer's MLP output at chosen tokens; differentiable.
-
-    Attributes:
-      layer: index of the layer, `()` int.
-      vectors: `(b, width)`, one for each text.
-      where: `(b, t)` bool, the tokens at which it is added.
-    """
-
-    layer: Array
-    vectors: Array
-    where: Array
 
 
 class Stacked(nnx.Module, Generic[Config]):
@@ -106,21 +85,55 @@ class Stacked(nnx.Module, Generic[Config]):
         tokens = jnp.asarray(tokens)
         mask = jnp.ones(tokens.shape, bool) if mask is None else jnp.asarray(mask).astype(bool)
         check_tokens(tokens, mask, self.config)
-        x, tapped = self.run(self.embed(tokens, mask), mask, tap=tap, shift=shift)
+        watch = None if tap is None else lambda glimpse: tap(glimpse.keys, mask)
+        x, tapped = self.run(self.embed(tokens, mask), mask, watch=watch, shift=shift)
         outputs = self.finish(x)
         return outputs if tap is None else (outputs, tapped)
 
     def run(
-        self, x: Array, mask: Array, *, tap: Tap | None = None, shift: Shift | None = None
+        self,
+        x: Array,
+        mask: Array,
+        *,
+        watch: Watch | None = None,
+        shift: Shift | None = None,
+        layers: range | None = None,
+        past: Past | None = None,
     ) -> tuple[Array, Any]:
-        """Runs all layers over a residual stream: the stream after them, and what was tapped."""
+        """Runs layers over a residual stream; of a decoder, also on top of tokens run earlier.
+
+        Args:
+          x: the stream before the first of the layers, `(b, t, width)`.
+          mask: `(b, p + t)` bool, False at padding: of the p tokens of the past, then of these.
+            Padding may stand between the two.
+          watch: a function of one layer's `Glimpse`, run inside the scan.
+          shift: added to one layer's MLP output.
+          layers: which to run, neighbours in ascending order; all if None.
+          past: attention's keys and values of earlier tokens, stacked over the layers that are
+            run, as a watch that returns `glimpse.past` gathers them; None if p = 0.
+
+        Returns:
+          The stream after the last of the layers, and what was watched, stacked over them.
+        """
         run_block, per_layer = self.layers(mask)
         with precision(self.dtype):
-            return scan_layers(run_block, self.blocks, x, mask, per_layer, tap=tap, shift=shift)
+            return scan_layers(
+                run_block,
+                self.blocks,
+                x,
+                per_layer,
+                watch=watch,
+                shift=shift,
+                layers=layers,
+                past=past,
+            )
 
     @abc.abstractmethod
     def embed(self, tokens: Array, mask: Array) -> Array:
-        """The residual stream before the first layer, `(b, t, width)`."""
+        """The residual stream before the first layer, `(b, t, width)`.
+
+        The mask is `(b, p + t)` where p tokens were run earlier: positions count from them on.
+        """
 
     @abc.abstractmethod
     def layers(self, mask: Array) -> tuple[RunBlock, Any]:
@@ -135,45 +148,6 @@ def stack(make_block: Callable[[nnx.Rngs], Any], num_layers: int, *, rngs: nnx.R
     """One block whose every parameter has a leading axis over the layers."""
     seeds = jax.random.split(rngs.params(), num_layers)
     return jax.vmap(lambda seed: make_block(nnx.Rngs(seed)))(seeds)
-
-
-def scan_layers(
-    run_block: RunBlock,
-    blocks: Any,
-    x: Array,
-    mask: Array,
-    per_layer: Any = None,
-    *,
-    tap: Tap | None,
-    shift: Shift | None,
-) -> tuple[Array, Any]:
-    """Runs stacked blocks over a residual stream, compiled once whatever their number.
-
-    Args:
-      run_block: what runs one of them, given what `per_layer` holds for its layer.
-      blocks: stacked; see `stack`.
-      x: the stream before the first layer, `(b, t, width)`.
-      mask: `(b, t)` bool, False at padding.
-      per_layer: a pytree of arrays with a leading axis over layers.
-      tap: a function of one layer's keys and the mask, run inside the scan.
-      shift: added to one layer's MLP output.
-
-    Returns:
-      The stream after the last layer, and the tap's results stacked over layers.
-    """
-
-    def layer(x: Array, own: tuple[Array, Any, Any]) -> tuple[Array, Any]:
-        index, block, extra = own
-        added = None
-        if shift is not None:
-            here = shift.where & (index == shift.layer)
-            zero = jnp.zeros((), shift.vectors.dtype)
-            added = jnp.where(here[..., None], shift.vectors[:, None], zero)
-        x, keys = run_block(block, x, extra, added)
-        return x, None if tap is None else tap(keys, mask)
-
-    num_layers = jax.tree.leaves(blocks)[0].shape[0]
-    return jax.lax.scan(layer, x, (jnp.arange(num_layers), blocks, per_layer))
 
 
 def check_tokens(tokens: Array, mask: Array, config: ModelConfig) -> None:
@@ -192,11 +166,6 @@ def check_tokens(tokens: Array, mask: Array, config: ModelConfig) -> None:
         raise ValueError(
             f"mask: expected shape {tokens.shape}, a flag for each token, found {mask.shape}"
         )
-
-
-def positions_of(mask: Array) -> Array:
-    """Each token's place among those of its text that the mask admits, `(b, t)` from 0."""
-    return jnp.maximum(jnp.cumsum(mask.astype(jnp.int32), axis=1) - 1, 0)
 
 
 def precision(dtype: DTypeLike) -> contextlib.AbstractContextManager:

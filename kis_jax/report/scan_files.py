@@ -4,7 +4,6 @@ A report is drawn from these files alone. Whatever is wrong with them comes as o
 that names the file and the remedy, before anything is written.
 """
 
-import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from kis_jax.report.record_files import number, read_record
 
 FORMAT = 1
 REMEDY = "run `kis scan` again into a fresh directory"
@@ -137,26 +138,12 @@ def read_scan(directory: Path) -> Scan:
     Raises:
       ValueError: when the file is missing, is no JSON, has another format, or lacks an entry.
     """
-    path = directory / "scan.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(
-            f"{path}: no such file; name the directory of a finished `kis scan`, or run one"
-        ) from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
-    except ValueError as error:  # broken JSON and broken UTF-8
-        raise ValueError(f"{path}: not valid JSON ({error}); {REMEDY}") from error
-    found = record.get("format") if isinstance(record, dict) else None
-    if found != FORMAT:
-        raise ValueError(f"{path}: format {FORMAT} expected, {found!r} found; {REMEDY}")
-    try:
-        return _scan(directory, record)
-    except KeyError as error:
-        raise ValueError(f"{path}: the entry {error} is missing; {REMEDY}") from error
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ValueError(f"{path}: an entry is not as expected ({error}); {REMEDY}") from error
+    return read_record(
+        directory / "scan.json",
+        command="kis scan",
+        format=FORMAT,
+        parse=lambda record: _scan(directory, record),
+    )
 
 
 def _scan(directory: Path, record: Mapping[str, Any]) -> Scan:
@@ -194,7 +181,7 @@ def _fact(index: int, record: Mapping[str, Any]) -> Fact:
 
 def _layer(record: Mapping[str, Any], facts: tuple[Fact, ...]) -> Layer:
     numbers = {
-        name: _number(record[name])
+        name: number(record[name])
         for name in (
             "mean",
             "std",
@@ -207,7 +194,7 @@ def _layer(record: Mapping[str, Any], facts: tuple[Fact, ...]) -> Layer:
     }
     steps = record["convergence"]
     columns = {
-        name: np.array([_number(step[name]) for step in steps], dtype=np.float64)
+        name: np.array([number(step[name]) for step in steps], dtype=np.float64)
         for name in ("num_facts", "kurtosis", "low", "high")
     }
     return Layer(
@@ -225,10 +212,6 @@ def _pair(record: Mapping[str, Any], facts: tuple[Fact, ...]) -> Pair:
     return Pair(
         edit=facts[edit],
         touched=facts[touched],
-        superposition=_number(record["superposition"]),
-        reverse=_number(record["reverse"]),
+        superposition=number(record["superposition"]),
+        reverse=number(record["reverse"]),
     )
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kis_jax.checkpoints.files import write_atomically
+from kis_jax.report.output_folder import refuse_foreign, write_json
 
 # What a scan writes, and what one that was killed may leave behind.
 _OURS = re.compile(
@@ -32,9 +33,7 @@ def write_layer(directory: Path, layer: int, arrays: Mapping[str, np.ndarray]) -
 
 def write_record(directory: Path, record: Mapping[str, object]) -> None:
     """Writes `scan.json`."""
-    with write_atomically(directory / "scan.json") as path:
-        text = json.dumps(record, indent=1, allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8")
+    write_json(directory / "scan.json", record)
 
 
 def check_directory(directory: Path, identity: Mapping[str, object]) -> None:
@@ -47,16 +46,7 @@ def check_directory(directory: Path, identity: Mapping[str, object]) -> None:
     Raises:
       ValueError: naming what is there instead.
     """
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise ValueError(f"out: expected a folder, found the file {directory}")
-    others = [path.name for path in directory.iterdir() if not _OURS.fullmatch(path.name)]
-    if others:
-        raise ValueError(
-            f"out: expected a new folder or that of a scan, found other files in {directory}, such "
-            f"as {min(others)}; choose another folder"
-        )
+    refuse_foreign(directory, ours=_OURS, kind="a scan")
     if not (directory / "scan.json").exists():
         return  # interrupted before its end: the second moments know whose they are
     try:

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -34,13 +34,15 @@ def number(value: float | None, digits: int = 2) -> str:
     """
     if value is None or not math.isfinite(value):
         return "–"
-    if abs(value) >= 1e5:
-        mantissa, exponent = f"{value:.1e}".split("e")
-        text = f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
-    else:
-        text = f"{value:,.{digits}f}"
+    text = power(value) if abs(value) >= 1e5 else f"{value:,.{digits}f}"
     # -0.00 is no number that anybody wants to read.
     return text.lstrip("-") if not text.strip("-0.,") else text.replace("-", "−")
+
+
+def power(value: float) -> str:
+    """A finite number as a power of ten: "2.7 × 10⁶"."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}".replace("-", "−")
 
 
 def count(value: float | None) -> str:
@@ -101,9 +103,14 @@ def setting(value: Any, comma: str = ", ") -> str:
 
 def command(scan: Scan) -> str:
     """The command that makes this scan again, built from its settings."""
-    words = ["kis", "scan", scan.model]
-    for name in _OPTIONS:
-        value = scan.settings.get(name)
+    return command_line("scan", scan.model, scan.settings, _OPTIONS)
+
+
+def command_line(name: str, model: str, settings: Mapping[str, Any], options: Sequence[str]) -> str:
+    """A command of `kis` with those of its options that have a value in the settings."""
+    words = ["kis", name, model]
+    for option in options:
+        value = settings.get(option)
         if value is not None:
-            words += ["--" + name.replace("_", "-"), setting(value, ",")]
+            words += ["--" + option.replace("_", "-"), setting(value, ",")]
     return shlex.join(words)

@@ -44,17 +44,22 @@ def measure_second_moments(
             document_length=inputs.document_length,
             on_batch=on_batch,
         )
-    tokens, d = int(moments.count[0]), inputs.config.mlp_width
-    if tokens < d and inputs.request.ridge == 0:
+    check_enough_tokens(moments, name=inputs.corpus.name, ridge=inputs.request.ridge)
+    return moments
+
+
+def check_enough_tokens(moments: SecondMoment, *, name: str, ridge: float) -> None:
+    """Raises ValueError if C was measured over fewer tokens than it has rows, and gets no ridge."""
+    tokens, d = int(moments.count[0]), moments.total.shape[-1]
+    if tokens < d and ridge == 0:
         diagonal = float(np.trace(np.asarray(moments.total[0]))) / (max(tokens, 1) * d)
         raise ValueError(
             f"corpus: expected at least {d} tokens, as many as keys have dimensions (some "
-            f"{20 * d} for a good estimate), found {tokens} in {inputs.corpus.name}, so the "
+            f"{20 * d} for a good estimate), found {tokens} in {name}, so the "
             "second moment has no inverse; add text, or pass --ridge, which adds a number to its "
             f"diagonal and so takes unseen directions for rare ones, for example "
             f"{1e-3 * diagonal:.1g}, a thousandth of the mean of the diagonal in layer 0"
         )
-    return moments
 
 
 def scan_layers(inputs: ScanInputs, model: Model, moments: SecondMoment) -> Iterator[LayerScan]:

@@ -108,6 +108,11 @@ class SecondMomentStore:
             raise self._damaged("its numbers are not those that were saved")
         return Saved(moments, about["batches"], about["token_budget"], about["complete"])
 
+    def saved_identity(self) -> dict[str, Any] | None:
+        """The whole identity of the run that saved last, or None."""
+        about = self._about()
+        return None if about is None else about["identity"]
+
     def _check_identity(self) -> None:
         about = self._about()
         if about is None:

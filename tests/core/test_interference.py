@@ -46,6 +46,28 @@ def test_both_interferences_equal_those_measured_on_the_edited_kernel(rng, dtype
         np.testing.assert_allclose(found, missed, **close, err_msg=name)
 
 
+def test_ledgers_in_float64_serve_a_float32_program(rng):
+    """As they come from disk: NumPy's float64, which jax without x64 reads as float32."""
+    _, _, whitener, arrays = case(rng, "float32")
+    edit = kis.edit_sequential(*arrays[:3], whitener)
+    stored = jax.tree.map(lambda rows: np.asarray(rows, np.float64), edit)
+    order = jnp.array([4, 0, 7])
+    for found, expected in (
+        (stored.apply(arrays[0]), edit.apply(arrays[0])),
+        (kis.interference(stored, arrays[3]), kis.interference(edit, arrays[3])),
+        (
+            kis.interference_on_edited(stored, arrays[1]),
+            kis.interference_on_edited(edit, arrays[1]),
+        ),
+        (
+            kis.reorder(stored, arrays[1], order).residuals,
+            kis.reorder(edit, arrays[1], order).residuals,
+        ),
+    ):
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, expected, rtol=0, atol=references.TOLERANCE["float32"])
+
+
 def test_claims_3_and_4_term_by_term(rng, dtype):
     """Sums of superposition times residual, with the loop's own residuals."""
     c, (kernel, keys, values, others), whitener, arrays = case(rng, dtype)

@@ -78,6 +78,53 @@ def test_what_is_broken_is_named(tmp_path, content, message):
     assert "facts.json" in str(raised.value)
 
 
+QUESTION = {
+    "subject": "Vera Holm",
+    "src": "Where was Vera Holm born? Vera Holm was",
+    "rephrase": "What is the birthplace of Vera Holm?",
+    "alt": "Hexby",
+    "answers": ["Port Ravel", "Ravel"],
+    "loc": "nq question: who wrote the oldest song",
+    "loc_ans": "nobody",
+}
+
+
+def test_reads_zsres_layout(tmp_path):
+    bare = {"subject": "Oru", "src": "Where is Oru?"}
+    path = write(tmp_path / "zsre.json", [record(), QUESTION, bare])
+    counterfact, full, sparse = facts.read_facts(path)
+    assert counterfact.case_id == 7
+    assert full == facts.Fact(
+        1,
+        "Where was {} born? Vera Holm was",
+        "Vera Holm",
+        target_true="Port Ravel",
+        target_new="Hexby",
+        paraphrase_prompts=("What is the birthplace of Vera Holm?",),
+        neighborhood_prompts=("nq question: who wrote the oldest song",),
+        neighborhood_targets=("nobody",),
+    )
+    assert full.text == QUESTION["src"]
+    assert sparse == facts.Fact(2, "Where is {}?", "Oru")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"src": None}, "record 1: expected `src` to be a question, found None"),
+        ({"src": "Where is {}?"}, "expected `src` to be a question"),
+        ({"subject": "vera holm"}, "expected `src` to name its subject 'vera holm'"),
+        ({"subject": ""}, "record 1: expected a `subject`, found ''"),
+        ({"answers": "Port Ravel"}, "answers: expected a list of texts"),
+        ({"rephrase": 3}, "rephrase: expected a list of texts"),
+    ],
+)
+def test_what_is_broken_in_zsres_layout_is_named(tmp_path, change, message):
+    path = write(tmp_path / "zsre.json", [QUESTION | change])
+    with pytest.raises(ValueError, match=message):
+        facts.read_facts(path)
+
+
 def test_a_missing_file_and_other_encodings_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"facts: expected .* found no file nowhere\.json"):
         facts.read_facts("nowhere.json")

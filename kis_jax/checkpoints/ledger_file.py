@@ -1,0 +1,163 @@
+"""Ledgers on disk: one safetensors file, whose header tells what was edited."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kis_jax.checkpoints.files import find, write_atomically
+from kis_jax.checkpoints.ledger import RULES, Base, EditedFact, LayerLedger, Ledger
+from kis_jax.checkpoints.safetensors_header import open_safetensors, read_metadata
+from kis_jax.checkpoints.writing import Unwritten, mark, write_safetensors
+from kis_jax.core.ledger import Edit
+from kis_jax.core.replay import Asked
+
+LEDGER = "ledger.safetensors"
+_FORMAT = 1
+_EDIT, _ASKED = ("directions", "residuals"), ("keys", "solved", "requested")
+
+
+def save_ledger(ledger: Ledger, directory: str | Path) -> None:
+    """Writes `ledger.safetensors`: for each layer, float64, the edit and what it follows from.
+
+    Tensors are `layers.3.directions` `(r, d)` and `layers.3.residuals` `(r, m)`, whose product
+    `directions.T @ residuals` is what was added to the kernel; `keys`, `solved` and `requested`
+    are of `core.replay.Asked`. Names of facts, settings and a digest stand in the header.
+
+    Args:
+      ledger: to be written.
+      directory: in which it is put; made if it does not exist. A ledger in it is replaced.
+
+    Raises:
+      OSError: if it cannot be written; nothing is left under its name then, or what was there.
+
+    Example:
+      >>> import tempfile
+      >>> edit = Edit(np.ones((1, 4)), np.ones((1, 2)), rule="batch")
+      >>> fact = EditedFact(7, "Vera Holm", "{} speaks", "Orvish")
+      >>> ledger = Ledger("finetune", (fact,), {3: LayerLedger(edit, None)})
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save_ledger(ledger, folder)
+      ...     load_ledger(folder).facts == ledger.facts
+      True
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    arrays = _arrays(ledger)
+    about = json.dumps(_about(ledger), ensure_ascii=False)
+    tensors = {
+        name: Unwritten(array.shape, array.dtype, lambda array=array: array)
+        for name, array in arrays.items()
+    }
+    metadata = {**mark(), "ledger": about, "digest": _digest(about, arrays)}
+    with write_atomically(directory / LEDGER) as path:
+        write_safetensors(path, tensors, metadata=metadata)
+
+
+def load_ledger(directory: str | Path) -> Ledger:
+    """The ledger of an edited model.
+
+    Args:
+      directory: of the model, or of the ledger alone.
+
+    Returns:
+      The ledger, bit for bit as it was saved.
+
+    Raises:
+      ValueError: if there is none, or it is damaged or of another version, naming the file.
+
+    Example:
+      >>> load_ledger("/nowhere")
+      Traceback (most recent call last):
+      ValueError: /nowhere/ledger.safetensors: no such file; ...
+    """
+    directory = Path(directory)
+    path = find(directory, LEDGER)
+    if path is None:
+        raise ValueError(
+            f"{directory / LEDGER}: no such file; name a folder that `kis edit` has written"
+        )
+    arrays = {name: np.array(stored.array()) for name, stored in open_safetensors(path).items()}
+    metadata = read_metadata(path)
+    about = metadata.get("ledger", "")
+    if metadata.get("digest") != _digest(about, arrays):
+        raise _damaged(path, "its numbers or names are not those that were saved")
+    try:
+        return _ledger(json.loads(about), arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+
+
+def _about(ledger: Ledger) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "method": ledger.method,
+        "weight": ledger.weight,
+        "prefixes": ledger.prefixes,
+        "settings": ledger.settings,
+        "base": None if ledger.base is None else dataclasses.asdict(ledger.base),
+        "facts": [dataclasses.asdict(fact) for fact in ledger.facts],
+        "layers": sorted(ledger.layers),
+    }
+
+
+def _arrays(ledger: Ledger) -> dict[str, np.ndarray]:
+    arrays = {}
+    for layer, own in sorted(ledger.layers.items()):
+        parts = {name: getattr(own.edit, name) for name in _EDIT}
+        if own.asked is not None:
+            parts |= {name: getattr(own.asked, name) for name in _ASKED}
+        for name, part in parts.items():
+            arrays[f"layers.{layer}.{name}"] = np.ascontiguousarray(part, np.float64)
+    return arrays
+
+
+def _ledger(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Ledger:
+    if about["format"] != _FORMAT:
+        raise ValueError(f"format {_FORMAT} expected, {about['format']} found")
+    method = about["method"]
+    layers = {}
+    for layer in about["layers"]:
+        parts: dict[str, Any] = {
+            name: arrays[f"layers.{layer}.{name}"]
+            for name in (*_EDIT, *(_ASKED if method in RULES else ()))
+        }
+        asked = Asked(*(parts[name] for name in _ASKED)) if method in RULES else None
+        edit = Edit(
+            parts["directions"],
+            parts["residuals"],
+            parts.get("requested"),
+            RULES.get(method, "batch"),
+        )
+        layers[layer] = LayerLedger(edit, asked)
+    return Ledger(
+        method,
+        tuple(EditedFact(**fact) for fact in about["facts"]),
+        layers,
+        about["weight"],
+        tuple(about["prefixes"]),
+        about["settings"],
+        None if about["base"] is None else Base(**about["base"]),
+    )
+
+
+def _digest(about: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of all that a ledger says, shapes too."""
+    digest = hashlib.sha256(about.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"{path}: expected a ledger as kis_jax saved it, found it damaged ({reason}); take the "
+        "copy of a backup, or edit the base anew"
+    )

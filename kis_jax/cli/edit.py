@@ -1,0 +1,117 @@
+"""`kis edit`: facts written into a model, with the way back open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from kis_jax.factlm import NAME
+
+
+def edit(
+    model: Annotated[
+        str, typer.Argument(help="A local directory in HuggingFace layout, or a hub name.")
+    ] = NAME,
+    facts: Annotated[
+        str | None,
+        typer.Option(help="A JSON file in CounterFact's or zsRE's layout, or a known hub name."),
+    ] = None,
+    method: Annotated[
+        Literal["rome", "sequential", "constrained", "batch", "null-space", "finetune"],
+        typer.Option(
+            help="sequential: the paper's rule, one edit after another; rome: the same, each "
+            "target value found on the model the last edit left; constrained: all values exact; "
+            "batch: MEMIT; null-space: AlphaEdit; finetune: gradient steps on the kernel."
+        ),
+    ] = "constrained",
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            help="Layer to write; for batch also 2,3 or 2:4. [default: that of the literature "
+            "for the family]"
+        ),
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            help="Text for the second moment: .txt (a document a line), .jsonl, .parquet, a "
+            'folder of these, a hub name, or "wikipedia".'
+        ),
+    ] = None,
+    second_moments: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a finished kis scan; or, with a corpus, where second moments are kept "
+            "for the next edit. [default: beside the output]"
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the edited model.")] = Path("kis-edit"),
+    num_facts: Annotated[
+        int | None, typer.Option(help="Take the first so many facts. [default: all]")
+    ] = None,
+    num_documents: Annotated[
+        int, typer.Option(help="Take at most so many documents, from the start.")
+    ] = 100_000,
+    document_length: Annotated[
+        int | None,
+        typer.Option(help="Cut documents at so many tokens. [default: the context, at most 4096]"),
+    ] = None,
+    ridge: Annotated[float, typer.Option(help="Added to the diagonal of the second moment.")] = 0.0,
+    original_keys: Annotated[
+        bool,
+        typer.Option(
+            "--original-keys",
+            help="Of rome: keys as in its authors' program, which is known to collapse models.",
+        ),
+    ] = False,
+) -> None:
+    """Writes facts into a model, and measures what that did.
+
+    Without a model: factlm, the small one that comes with kis_jax, with its facts and its corpus.
+
+    The output folder is a model in HuggingFace layout, with ledger.safetensors (what kis undo
+    takes back), adapter/ (the same edit for peft) and edit.json (metrics before and after). It
+    appears at once; the same command again replaces it.
+    """
+    from kis_jax.checkpoints.edited_directory import check_other, check_writable
+    from kis_jax.checkpoints.loading import load_model
+    from kis_jax.cli import console, edit_console
+    from kis_jax.scale.edit import edit_model
+    from kis_jax.scale.edit_inputs import EditRequest, edit_moments, open_edit
+
+    if model == NAME:
+        facts = facts or NAME
+        corpus = corpus or (NAME if second_moments is None else None)
+    if facts is None or (corpus is None and second_moments is None):
+        raise ValueError(
+            "--facts, --corpus: both are needed with a model, the latter unless --second-moments "
+            "names a scan of it; for example --facts counterfact --corpus wikipedia"
+        )
+    check_writable(out)
+    inputs = open_edit(
+        EditRequest(
+            model,
+            facts,
+            method,
+            second_moments or out.with_name(f"{out.resolve().name}-second-moments"),
+            corpus,
+            layers=layer,
+            num_facts=num_facts,
+            num_documents=num_documents,
+            document_length=document_length,
+            ridge=ridge,
+            original_keys=original_keys,
+        )
+    )
+    check_other(out, inputs.directory)
+    loaded = load_model(inputs.directory)
+    if inputs.corpus is None:
+        moments, identity = edit_moments(inputs, loaded)
+    else:
+        with console.corpus_progress(inputs.corpus.num_documents or num_documents) as on_batch:
+            moments, identity = edit_moments(inputs, loaded, on_batch=on_batch)
+    with edit_console.fact_progress(len(inputs.facts)) as on_fact:
+        record = edit_model(inputs, loaded, moments, identity, out, on_fact=on_fact)
+    edit_console.print_edit(record, out)

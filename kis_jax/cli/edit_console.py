@@ -1,0 +1,119 @@
+"""What the commands about edits show."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from kis_jax.checkpoints.ledger import Ledger
+
+_MEASURES = ("efficacy", "paraphrase", "neighborhood", "score")
+_NEAREST = 5
+
+
+@contextlib.contextmanager
+def fact_progress(num_facts: int) -> Iterator[Callable[[int], None]]:
+    """A bar over facts; gives the call with the number of those that are through."""
+    columns = (
+        TextColumn("target values"),
+        BarColumn(),
+        TextColumn("{task.completed} of {task.total} facts, left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=num_facts)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def print_edit(record: Mapping[str, Any], out: Path) -> None:
+    """The table of an edit: measures before and after; and what was left out."""
+    before, after = record["metrics"]["before"], record["metrics"]["after"]
+    if before is not None:
+        table = Table(title=f"{len(record['edits'])} facts by {record['method']}")
+        for name in ("measure", "before", "after", "95 %"):
+            table.add_column(name, justify="left" if name == "measure" else "right")
+        for name in _MEASURES:
+            then = after[name]
+            interval = f"{_share(then['low'])} to {_share(then['high'])}"
+            table.add_row(name, _share(before[name]["mean"]), _share(then["mean"]), interval)
+        Console().print(table)
+    for fact in record["facts"]:
+        if fact["left_out"] is not None:
+            print(f"left out: fact {fact['case_id']} ({fact['subject']}): {fact['left_out']}")
+    print(f"model: {out}")
+
+
+def print_ledger(ledger: Ledger) -> None:
+    """The table of a ledger: a line an edit."""
+    layers = ", ".join(map(str, sorted(ledger.layers)))
+    table = Table(title=f"{len(ledger.facts)} edits by {ledger.method} in layer {layers}")
+    for name in ("row", "fact", "prompt", "target"):
+        table.add_column(name, justify="right" if name in ("row", "fact") else "left")
+    for row, fact in enumerate(ledger.facts):
+        text = fact.prompt.replace("{}", fact.subject)
+        table.add_row(str(row), str(fact.case_id), escape(text), escape(fact.target))
+    Console().print(table)
+    if ledger.base is not None:
+        print(f"base: {ledger.base.source}, fingerprint {ledger.base.fingerprint}")
+
+
+def print_row(ledger: Ledger, row: int) -> None:
+    """One edit, and at each layer what it wrote and where it lands beside its own fact."""
+    if not 0 <= row < len(ledger.facts):
+        raise ValueError(
+            f"row: expected one of the ledger, 0 to {len(ledger.facts) - 1}, found {row}"
+        )
+    fact = ledger.facts[row]
+    print(f"row {row}, fact {fact.case_id}: {fact.prompt.replace('{}', fact.subject)}")
+    print(f"  {fact.target}")
+    for layer in sorted(ledger.layers):
+        found = ledger.shares(layer, row)
+        if found is None:
+            print(f"layer {layer}: fine-tuned with all other facts, no part of it is its own")
+            continue
+        size, shares = found
+        print(f"layer {layer}: length of what was asked of the value {size:.4g}")
+        nearest = sorted(range(len(shares)), key=lambda other: -abs(shares[other]))
+        for other in [other for other in nearest if other != row][:_NEAREST]:
+            theirs = ledger.facts[other]
+            print(f"  p = {shares[other]:+.3f} on row {other}, {theirs.subject}")
+
+
+def print_rewritten(ledger: Ledger | None, before: int, out: Path) -> None:
+    """How many edits are left of how many."""
+    if ledger is None:
+        print(f"none of {before} edits left: the base, bit for bit")
+    else:
+        print(f"{len(ledger.facts)} of {before} edits by {ledger.method}")
+        if not ledger.exact and len(ledger.facts) < before:
+            print(
+                "as several layers were edited, these are the edits with what each layer then "
+                "met, not those that editing the facts anew would give"
+            )
+    print(f"model: {out}")
+
+
+def parse_rows(name: str, text: str) -> list[int]:
+    """Rows of a ledger from "3,7".
+
+    Raises:
+      ValueError: if it is of no such form.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"{name}: expected rows of the ledger such as 3,7, found {text!r}"
+        ) from None
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"

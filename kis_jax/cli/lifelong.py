@@ -1,0 +1,156 @@
+"""`kis lifelong`: facts edited one after another, measured at checkpoints on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from kis_jax.factlm import NAME
+
+
+def lifelong(
+    model: Annotated[
+        str, typer.Argument(help="A local directory in HuggingFace layout, or a hub name.")
+    ] = NAME,
+    facts: Annotated[
+        str | None,
+        typer.Option(help="A JSON file in CounterFact's or zsRE's layout, or a known hub name."),
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            help="Text for the second moment: .txt (a document a line), .jsonl, .parquet, a "
+            'folder of these, a hub name, or "wikipedia".'
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("kis-lifelong"),
+    layer: Annotated[
+        int | None,
+        typer.Option(help="Layer to edit. [default: that of the literature for the family]"),
+    ] = None,
+    steps: Annotated[
+        str, typer.Option(help="Numbers of edits after which all is measured; the last is the end.")
+    ] = "1,2,5,10,20,50,100,200,500",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="Of editing, several side by side, or all. sequential: the paper's rule, each "
+            "edit on the kernel the last one left; rome: the same, target values always "
+            "recomputed; constrained: earlier values stay exact; batch (MEMIT) and null-space "
+            "(AlphaEdit): the facts between two checkpoints together, in least squares, keys of "
+            "earlier ones kept; finetune: gradient steps on the kernel, the same batches."
+        ),
+    ] = "sequential,constrained",
+    targets: Annotated[
+        Literal["fixed", "recomputed"],
+        typer.Option(
+            help="Target values v*: found once on the unedited model; or on the model as it is "
+            "when a fact's turn (for batch and null-space: its batch's) comes."
+        ),
+    ] = "fixed",
+    num_others: Annotated[
+        int, typer.Option(help="Facts after the edited ones whose keys are watched.")
+    ] = 200,
+    num_documents: Annotated[
+        int | None,
+        typer.Option(
+            help="Documents for the second moment, from the start. [default: all but those held "
+            "out, at most 100000]"
+        ),
+    ] = None,
+    document_length: Annotated[
+        int | None,
+        typer.Option(help="Cut documents at so many tokens. [default: the context, at most 4096]"),
+    ] = None,
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            help="Text for perplexity and for keys of ordinary text. [default: documents of the "
+            "corpus after those of the second moment]"
+        ),
+    ] = None,
+    num_held_out: Annotated[int, typer.Option(help="Documents held out, at most.")] = 200,
+    most_evaluated: Annotated[
+        int | None,
+        typer.Option(
+            help="Score at most so many facts at a checkpoint, spread over the edited ones. "
+            "[default: all]"
+        ),
+    ] = None,
+    fluency: Annotated[
+        bool, typer.Option("--fluency", help="Also generate text, and measure its entropy.")
+    ] = False,
+    ridge: Annotated[float, typer.Option(help="Added to the diagonal of the second moment.")] = 0.0,
+    second_moments: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a scan, or of second moments, of the same documents; measured and "
+            "kept there if it has none. [default: the output folder]"
+        ),
+    ] = None,
+) -> None:
+    """Edits facts one after another, and measures what becomes of them and of all the rest.
+
+    At each step: efficacy, paraphrase and neighborhood of the edits so far, retention of the
+    earlier ones, perplexity on held-out text; how far values of edited and of untouched keys have
+    moved, foreseen from their superposition alone and measured on the edited kernel; and where
+    collapse sets in.
+
+    Without a model: factlm, the small one that comes with kis_jax, with its facts and its corpus.
+
+    Writes lifelong.json, figures/ and report.html into the output folder; and progress/, from
+    which the same command goes on if it was interrupted. Methods may be added later.
+    """
+    from kis_jax import report
+    from kis_jax.checkpoints.loading import load_model
+    from kis_jax.cli import console, lifelong_console
+    from kis_jax.scale.edit_inputs import store_of
+    from kis_jax.scale.lifelong import run_lifelong
+    from kis_jax.scale.lifelong_inputs import (
+        LifelongRequest,
+        open_lifelong,
+        parse_methods,
+        parse_steps,
+    )
+    from kis_jax.scale.scan import measure_second_moments
+
+    if model == NAME:
+        facts, corpus = facts or NAME, corpus or NAME
+    if facts is None or corpus is None:
+        raise ValueError(
+            "--facts, --corpus: both are needed with a model; name files, or for example "
+            "--facts counterfact --corpus wikipedia"
+        )
+    inputs = open_lifelong(
+        LifelongRequest(
+            model,
+            facts,
+            corpus,
+            layer=layer,
+            steps=parse_steps(steps),
+            methods=parse_methods(method),
+            targets=targets,
+            num_others=num_others,
+            num_documents=num_documents,
+            document_length=document_length,
+            held_out=held_out,
+            num_held_out=num_held_out,
+            most_evaluated=most_evaluated,
+            fluency=fluency,
+            ridge=ridge,
+        )
+    )
+    report.check_lifelong_directory(out)
+    loaded = load_model(inputs.scan.directory)
+    out.mkdir(parents=True, exist_ok=True)
+    documents = inputs.scan.corpus.num_documents or inputs.scan.request.num_documents
+    kept = store_of(second_moments or out / "second_moments")
+    with console.corpus_progress(documents) as on_batch:
+        moments = measure_second_moments(inputs.scan, loaded, kept, on_batch=on_batch)
+    with lifelong_console.lifelong_progress(inputs.request.steps[-1]) as on_step:
+        record = run_lifelong(inputs, loaded, moments, out / "progress", on_step=on_step)
+    report.write_lifelong(out, record)
+    lifelong_console.print_lifelong(record["methods"])
+    console.print_done(report.write_lifelong_report(out))

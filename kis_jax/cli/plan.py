@@ -1,0 +1,124 @@
+"""`kis plan`: what edits would collide, where to put them, what they would break; none is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kis_jax.factlm import NAME
+
+
+def plan(
+    model: Annotated[
+        str, typer.Argument(help="A local directory in HuggingFace layout, or a hub name.")
+    ] = NAME,
+    facts: Annotated[
+        str | None,
+        typer.Option(help="A JSON file in CounterFact's or zsRE's layout, or a known hub name."),
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            help="Text for the second moment: .txt (a document a line), .jsonl, .parquet, a "
+            'folder of these, a hub name, or "wikipedia".'
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("kis-plan"),
+    num_facts: Annotated[
+        int, typer.Option(help="Facts to be edited, the first so many of the file.")
+    ] = 500,
+    layers: Annotated[
+        str, typer.Option(help="Layers that come into question: all, 0,3 or 0:4.")
+    ] = "all",
+    max_superposition: Annotated[
+        float, typer.Option(help="Two facts collide above this |p|; the exit status is then 1.")
+    ] = 0.5,
+    max_displacement: Annotated[
+        float,
+        typer.Option(
+            help="Bound on how far other knowledge moves, in lengths of the residual stream, for "
+            "the number of edits that a layer bears."
+        ),
+    ] = 1.0,
+    methods: Annotated[
+        str, typer.Option(help="Methods that come into question.")
+    ] = "sequential,constrained,batch,null-space",
+    num_others: Annotated[
+        int,
+        typer.Option(
+            help="Texts to be left alone, from neighborhood prompts and later facts of the file."
+        ),
+    ] = 256,
+    num_documents: Annotated[
+        int, typer.Option(help="Take at most so many documents, from the start.")
+    ] = 100_000,
+    document_length: Annotated[
+        int | None,
+        typer.Option(help="Cut documents at so many tokens. [default: the context, at most 4096]"),
+    ] = None,
+    ridge: Annotated[float, typer.Option(help="Added to the diagonal of the second moment.")] = 0.0,
+    second_moments: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of second moments, as kis scan keeps them; made if there is none. "
+            "[default: second_moments in the output folder]"
+        ),
+    ] = None,
+) -> None:
+    """Tells what edits would do before any is made: collisions, damage, the best layer and method.
+
+    Exit status, as of a linter: 0 if all is well; 1 if two facts collide above
+    --max-superposition at one of the layers, or contradict each other; 2 for an error.
+
+    Without a model: factlm, the small one that comes with kis_jax, with its facts and its corpus.
+
+    Writes plan.json, figures/ and report.html into the output folder; and second_moments/, which
+    the same command takes up again if it was interrupted.
+    """
+    from kis_jax import report
+    from kis_jax.checkpoints.loading import load_model
+    from kis_jax.cli import console, plan_console
+    from kis_jax.scale.plan import make_plan
+    from kis_jax.scale.plan_inputs import PlanRequest, open_plan, parse_planned
+    from kis_jax.scale.scan import measure_second_moments
+
+    if model == NAME:
+        facts, corpus = facts or NAME, corpus or NAME
+    if facts is None or corpus is None:
+        raise ValueError(
+            "--facts, --corpus: both are needed with a model; name files, or for example "
+            "--facts counterfact --corpus wikipedia"
+        )
+    inputs = open_plan(
+        PlanRequest(
+            model,
+            facts,
+            corpus,
+            num_facts=num_facts,
+            layers=layers,
+            max_superposition=max_superposition,
+            max_displacement=max_displacement,
+            methods=parse_planned(methods),
+            num_others=num_others,
+            num_documents=num_documents,
+            document_length=document_length,
+            ridge=ridge,
+        )
+    )
+    report.check_plan_directory(out)
+    loaded = load_model(inputs.scan.directory)
+    out.mkdir(parents=True, exist_ok=True)
+    documents = inputs.scan.corpus.num_documents or num_documents
+    with console.corpus_progress(documents) as on_batch:
+        moments = measure_second_moments(
+            inputs.scan, loaded, second_moments or out / "second_moments", on_batch=on_batch
+        )
+    with plan_console.plan_progress(len(inputs.facts), len(inputs.scan.layers)) as on_layer:
+        record = make_plan(inputs, loaded, moments, on_layer=on_layer)
+    report.write_plan(out, record)
+    plan_console.print_plan(record)
+    console.print_done(report.write_plan_report(out))
+    if record["num_collisions"] or record["contradictions"]:
+        raise typer.Exit(1)

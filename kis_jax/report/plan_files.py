@@ -1,0 +1,188 @@
+"""`plan.json`, read back and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kis_jax.report.record_files import number, read_record
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PlannedFact:
+    """A fact to be edited; `sides` is its prompt before and after the subject."""
+
+    index: int
+    case_id: int
+    subject: str
+    sides: tuple[str, str]
+    target: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is foreseen after some number of edits."""
+
+    num_edits: int
+    displacement: float
+    kept: float
+    effect: float
+    carried: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One method at one layer."""
+
+    method: str
+    displacement: float
+    kept: float
+    effect: float
+    carried: float
+    score: float
+    edits_within_bound: int
+    curve: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Collision:
+    """Two facts of which one's edit lands on the other, by their places."""
+
+    edit: int
+    touched: int
+    superposition: float
+    reverse: float
+    near_duplicate: bool
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """One layer."""
+
+    index: int
+    num_collisions: int
+    num_near_duplicates: int
+    reached: float
+    pairs: tuple[Collision, ...]
+    clusters: tuple[tuple[int, ...], ...]
+    choices: tuple[Choice, ...]
+
+    @property
+    def best(self) -> Choice:
+        """The method with the best score."""
+        return max(self.choices, key=lambda choice: choice.score)
+
+    def choice(self, method: str) -> Choice | None:
+        """A method here; None if this layer does not admit it."""
+        return next((choice for choice in self.choices if choice.method == method), None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A finished plan."""
+
+    version: str
+    model: str
+    family: str
+    fingerprints: Mapping[str, str]
+    settings: Mapping[str, Any]
+    default_layer: int
+    token_count: int
+    num_others: int
+    facts: tuple[PlannedFact, ...]
+    contradictions: tuple[tuple[int, int], ...]
+    repetitions: tuple[tuple[int, int], ...]
+    layers: tuple[PlannedLayer, ...]
+    layer: int
+    method: str
+    order: tuple[int, ...] | None
+
+    @property
+    def recommended(self) -> PlannedLayer:
+        """The layer that is recommended."""
+        return next(layer for layer in self.layers if layer.index == self.layer)
+
+    @property
+    def choice(self) -> Choice:
+        """The method that is recommended, at its layer."""
+        return next(each for each in self.recommended.choices if each.method == self.method)
+
+
+def read_plan(directory: Path) -> Plan:
+    """Reads `plan.json`.
+
+    Raises:
+      ValueError: when the file is missing, is no JSON, has another format, or lacks an entry.
+    """
+    return read_record(directory / "plan.json", command="kis plan", format=FORMAT, parse=_plan)
+
+
+def _plan(record: Mapping[str, Any]) -> Plan:
+    chosen = record["recommendation"]
+    order = chosen["order"]
+    return Plan(
+        version=str(record["version"]),
+        model=str(record["model"]),
+        family=str(record["family"]),
+        fingerprints={name: str(value) for name, value in record["fingerprints"].items()},
+        settings=dict(record["settings"]),
+        default_layer=int(record["edit_settings"]["layer"]),
+        token_count=int(record["token_count"]),
+        num_others=int(record["num_others"]),
+        facts=tuple(_fact(index, fact) for index, fact in enumerate(record["facts"])),
+        contradictions=tuple((int(i), int(j)) for i, j in record["contradictions"]),
+        repetitions=tuple((int(i), int(j)) for i, j in record["repetitions"]),
+        layers=tuple(map(_layer, record["layers"])),
+        layer=int(chosen["layer"]),
+        method=str(chosen["method"]),
+        order=None if order is None else tuple(map(int, order)),
+    )
+
+
+def _fact(index: int, record: Mapping[str, Any]) -> PlannedFact:
+    before, after = str(record["prompt"]).split("{}", 1)
+    return PlannedFact(
+        index, int(record["case_id"]), str(record["subject"]), (before, after), record["target"]
+    )
+
+
+def _layer(record: Mapping[str, Any]) -> PlannedLayer:
+    return PlannedLayer(
+        index=int(record["layer"]),
+        num_collisions=int(record["num_collisions"]),
+        num_near_duplicates=int(record["num_near_duplicates"]),
+        reached=number(record["reached"]),
+        pairs=tuple(map(_collision, record["pairs"])),
+        clusters=tuple(tuple(map(int, cluster)) for cluster in record["clusters"]),
+        choices=tuple(map(_choice, record["methods"])),
+    )
+
+
+def _collision(record: Mapping[str, Any]) -> Collision:
+    return Collision(
+        int(record["edit"]),
+        int(record["touched"]),
+        number(record["superposition"]),
+        number(record["reverse"]),
+        bool(record["near_duplicate"]),
+    )
+
+
+def _choice(record: Mapping[str, Any]) -> Choice:
+    names = ("displacement", "kept", "effect", "carried", "score")
+    return Choice(
+        str(record["method"]),
+        *(number(record[name]) for name in names),
+        edits_within_bound=int(record["edits_within_bound"]),
+        curve=tuple(map(_point, record["curve"])),
+    )
+
+
+def _point(record: Mapping[str, Any]) -> Point:
+    names = ("displacement", "kept", "effect", "carried", "score")
+    return Point(int(record["num_edits"]), *(number(record[name]) for name in names))

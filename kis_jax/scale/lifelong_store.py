@@ -1,0 +1,98 @@
+"""What a lifelong run has done so far, on disk: one whole file for each step of its way."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kis_jax.checkpoints.files import write_atomically
+
+_ABOUT = "about"
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """Arrays, and plain JSON values that belong to them.
+
+    Attributes:
+      arrays: by their names.
+      about: plain JSON values.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    about: dict[str, Any]
+
+
+class LifelongStore:
+    """A folder of saved states under names, with the identity of the run that they belong to.
+
+    A state is one `.npz` file, replaced as a whole: a process may be killed at any moment, and
+    the next one finds the state before or the state after.
+    """
+
+    def __init__(self, directory: Path, identity: Mapping[str, object]) -> None:
+        """Opens the folder, making it if need be.
+
+        Args:
+          directory: of the store.
+          identity: what tells the run from another; plain JSON values.
+
+        Raises:
+          ValueError: if the folder holds the states of another run, naming in what they differ.
+        """
+        self.directory = directory
+        self._identity = json.loads(json.dumps(identity))
+        directory.mkdir(parents=True, exist_ok=True)
+        for leftover in directory.glob(".*.partial*"):
+            leftover.unlink()
+        path = directory / "identity.json"
+        if not path.exists():
+            with write_atomically(path) as temporary:
+                temporary.write_text(json.dumps(self._identity, indent=1), encoding="utf-8")
+            return
+        try:
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            raise self._damaged(path, "it is not the JSON that was written") from None
+        names = sorted(found.keys() | self._identity.keys())
+        different = [name for name in names if found.get(name) != self._identity.get(name)]
+        if different:
+            raise ValueError(
+                f"{directory}: expected the states of this run, found those of another: "
+                f"{', '.join(different)} differ; choose another output folder, or delete this one"
+            )
+
+    def save(self, name: str, saved: Saved) -> None:
+        """Saves a state in place of the one of that name."""
+        text = np.array(json.dumps(saved.about, allow_nan=False))
+        with write_atomically(self.directory / f"{name}.npz") as path:
+            np.savez(path, allow_pickle=False, **{**saved.arrays, _ABOUT: text})
+
+    def load(self, name: str) -> Saved | None:
+        """The state of a name, or None if there is none.
+
+        Raises:
+          ValueError: if its file is damaged.
+        """
+        path = self.directory / f"{name}.npz"
+        if not path.exists():
+            return None
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+                arrays = {key: found[key] for key in found.files}
+            about = json.loads(str(arrays.pop(_ABOUT)))
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise self._damaged(path, str(error)) from error
+        return Saved(arrays, about)
+
+    def _damaged(self, path: Path, reason: str) -> ValueError:
+        return ValueError(
+            f"{path}: expected a state as kis lifelong saved it, found that {reason}; delete this "
+            "file, and the run goes on without it"
+        )

@@ -1,0 +1,151 @@
+"""`kis plan` as a user runs it, on the embedded model."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import kis_jax as kis_library
+from kis_jax.data.facts import Fact, read_facts
+from kis_jax.data.prompts import tokenize_facts
+from kis_jax.factlm import NAME, facts_path
+from kis_jax.measure.keys import fact_keys
+from kis_jax.report.plan_files import read_plan
+from kis_jax.scale.plan import recommend
+from kis_jax.scale.plan_inputs import PlanRequest, open_plan, texts_left_alone
+from kis_jax.scale.store import SecondMomentStore
+
+SMALL = ("--num-documents", 300, "--num-others", 12)
+
+
+@pytest.fixture(scope="module")
+def records():
+    """Ten of the embedded facts; the last but one contradicts the first, the last repeats it."""
+    found = json.loads(facts_path().read_text())[:12]
+    first = json.dumps(found[0])
+    found[8], found[9] = json.loads(first), json.loads(first)
+    found[8]["requested_rewrite"]["target_new"]["str"] = "Port Ravel"
+    for case_id, record in enumerate(found):
+        record["case_id"] = case_id
+    return found
+
+
+@pytest.fixture(scope="module")
+def planned(records, tmp_path_factory):
+    """A plan of the ten facts at two layers: exit status, what was printed, and its folder."""
+    folder = tmp_path_factory.mktemp("plan")
+    (folder / "facts.json").write_text(json.dumps(records))
+    code = "import sys; from kis_jax.cli import main; sys.argv[0] = 'kis'; main()"
+    arguments = [sys.executable, "-c", code, "plan", "--facts", str(folder / "facts.json")]
+    arguments += ["--num-facts", "10", "--layers", "1,2", "--out", str(folder / "out")]
+    arguments += map(str, SMALL)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+    return done, folder / "out", folder / "facts.json"
+
+
+def test_collisions_and_contradictions_are_told_and_fail_the_command(planned, records):
+    done, out, _ = planned
+    assert done.returncode == 1, done.stderr
+    assert "contradiction: The birthplace of" in done.stdout
+    assert "recommended: layer" in done.stdout
+    record = json.loads((out / "plan.json").read_text())
+    assert record["contradictions"] == [[0, 8]]
+    assert record["repetitions"] == [[0, 9]]
+    for layer in record["layers"]:
+        strongest = {frozenset((p["edit"], p["touched"])) for p in layer["pairs"]}
+        assert {frozenset((0, 8)), frozenset((0, 9))} <= strongest
+        same = next(p for p in layer["pairs"] if {p["edit"], p["touched"]} == {0, 8})
+        assert same["superposition"] == pytest.approx(1.0) and same["near_duplicate"]
+        assert any({0, 8, 9} <= set(cluster) for cluster in layer["clusters"])
+        for method in layer["methods"]:
+            assert [point["num_edits"] for point in method["curve"]] == [1, 2, 5, 10]
+            assert 0 <= method["effect"] <= method["kept"] <= 1
+        sequential = layer["methods"][0]
+        assert sorted(sequential["order"]) == list(range(10))
+    best = recommend(record["layers"])
+    assert record["recommendation"] == best
+    scores = [method["score"] for layer in record["layers"] for method in layer["methods"]]
+    assert best["score"] == max(scores)
+
+
+def test_superposition_is_that_of_a_scan(planned, records):
+    """The keys are those of the prompts alone, as `kis scan` takes them."""
+    _, out, path = planned
+    record = json.loads((out / "plan.json").read_text())
+    model, tokenizer = kis_library.load(NAME)
+    prompts = tokenize_facts(read_facts(path, 10), tokenizer, context_length=96)
+    keys = fact_keys(model, prompts, token_budget=512)
+    identity = open_plan(
+        PlanRequest(NAME, str(path), NAME, num_facts=10, num_others=12, num_documents=300)
+    ).scan.second_moment_identity
+    with SecondMomentStore(out / "second_moments", identity) as store:
+        moments = store.restore().moments
+    for layer in record["layers"]:
+        index = layer["layer"]
+        inverse = np.linalg.inv(moments.total[index] / moments.count[index])
+        for pair in layer["pairs"][:20]:
+            edit, touched = (keys[index, pair[side]].astype(float) for side in ("edit", "touched"))
+            p = edit @ inverse @ touched / (edit @ inverse @ edit)
+            assert pair["superposition"] == pytest.approx(p, rel=1e-4)
+
+
+def test_the_page_loads_nothing_and_names_the_facts(planned, records):
+    _, out, _ = planned
+    page = (out / "report.html").read_text()
+    assert "http" not in page.split("<main>")[1] and 'src="data:image/png' in page
+    assert records[0]["requested_rewrite"]["subject"] in page
+    plan = read_plan(out)
+    assert f"layer {plan.layer}" in page and "kis plan factlm" in page
+    assert {path.name for path in (out / "figures").iterdir()} >= {"by_layer.png", "growth.svg"}
+
+
+def test_a_lenient_bound_and_no_contradiction_pass(kis, planned, tmp_path):
+    _, out, _ = planned
+    status, printed, errors = kis(
+        *("plan", "--num-facts", 3, "--layers", 2, "--out", tmp_path / "a"),
+        *("--max-superposition", 50, "--methods", "sequential", *SMALL),
+        *("--second-moments", out / "second_moments"),
+    )
+    assert status == 0, errors
+    assert "recommended: layer 2, sequential" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--max-superposition", 0), "max_superposition: expected a positive number"),
+        (("--num-facts", 1), "num_facts: expected at least 2"),
+        (("--methods", "finetune"), "methods: expected some of sequential"),
+        (("--layers", "9"), "layers: expected"),
+    ],
+)
+def test_wrong_options_are_one_line_and_status_2(kis, tmp_path, arguments, message):
+    status, _, errors = kis("plan", "--out", tmp_path / "out", *arguments)
+    assert status == 2 and message in errors and errors.count("\n") == 1
+
+
+def test_a_folder_with_other_files_is_refused(kis, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    status, _, errors = kis("plan", "--num-facts", 2, "--out", tmp_path)
+    assert status == 2 and "notes.txt" in errors
+
+
+def test_a_fact_without_a_new_object_is_named(kis, tmp_path, records):
+    bare = json.loads(json.dumps(records[:3]))
+    bare[1]["requested_rewrite"]["target_new"] = {"str": ""}
+    (tmp_path / "facts.json").write_text(json.dumps(bare))
+    status, _, errors = kis(
+        "plan", "--facts", tmp_path / "facts.json", "--num-facts", 3, "--out", tmp_path / "out"
+    )
+    assert status == 2 and "fact 1: expected a `target_new`" in errors
+
+
+def test_texts_to_be_left_alone_name_no_edited_subject():
+    facts = read_facts(NAME, 300)
+    texts = texts_left_alone(facts[:100], facts[100:], 80)
+    assert len(texts) == len(set(texts)) == 80
+    assert texts == texts_left_alone(facts[:100], facts[100:], 80)
+    with pytest.raises(ValueError, match="facts: expected texts to be left alone"):
+        texts_left_alone([Fact(0, "{} is", "A", target_new="b")], [], 8)

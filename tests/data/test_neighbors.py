@@ -1,0 +1,34 @@
+from kis_jax import factlm
+from kis_jax.data.facts import Fact, read_facts
+from kis_jax.data.neighbors import without_edited_neighbors
+
+
+def test_prompts_about_edited_subjects_of_the_relation_are_left_out():
+    facts = read_facts(factlm.NAME, 120)
+    left = without_edited_neighbors(facts)
+    dropped = 0
+    for before, after in zip(facts, left, strict=True):
+        for prompt in before.neighborhood_prompts:
+            about = any(
+                other.subject in prompt
+                for other in facts
+                if other.relation == before.relation and other.subject != before.subject
+            )
+            assert (prompt in after.neighborhood_prompts) != about
+            dropped += about
+    assert 0 < dropped < sum(len(fact.neighborhood_prompts) for fact in facts)
+
+
+def test_targets_of_their_own_stay_with_their_prompts():
+    prompts, targets = ("who is Bob", "who is Cy", "who is Di"), ("b", "c", "d")
+    fact = Fact(0, "{}", "A", neighborhood_prompts=prompts, neighborhood_targets=targets)
+    left, _ = without_edited_neighbors([fact, Fact(1, "{}", "Cy")])
+    assert left.neighborhood_prompts == ("who is Bob", "who is Di")
+    assert left.neighborhood_targets == ("b", "d")
+    assert without_edited_neighbors([fact]) == [fact]
+
+
+def test_part_of_a_word_names_nobody():
+    first = Fact(0, "{} speaks", "Bob", neighborhood_prompts=("Annabel speaks", "St. Ann's speaks"))
+    kept, _ = without_edited_neighbors([first, Fact(1, "{} speaks", "Ann")])
+    assert kept.neighborhood_prompts == ("Annabel speaks",)
