@@ -2,11 +2,14 @@
 
 Facts are halved by subject. On the first half the forecast's measures were chosen; the figures of
 docs/planning.md are of the second. Edits are made by `make_edits` and judged by `evaluate`.
+Forecasts see other neighborhood prompts than those that damage is measured on, and rehearsals half
+of the facts that are edited.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -28,12 +31,16 @@ from kis_jax.measure.editing import make_edits
 from kis_jax.measure.evaluation import evaluate
 from kis_jax.measure.planning import LayerForecast, forecast_layer
 from kis_jax.measure.probes import probe_layers
+from kis_jax.measure.rehearsal import Rehearsals
 from kis_jax.measure.second_moments import SecondMomentPass
 from kis_jax.measure.target_values import TargetValues, target_values
 from kis_jax.models import Decoder
+from kis_jax.models.memory import edited as with_edits
 from kis_jax.models.memory import memory_kernel
 
-_JUDGES = 100  # facts whose neighborhood prompts tell of damage, none about an edited subject
+# Facts whose neighborhood prompts tell of damage, and prompts of other facts that forecasts see;
+# none of them about an edited subject.
+_JUDGES = 100
 _PROBES = 256
 
 
@@ -64,16 +71,15 @@ class Study:
         mine = [fact for fact in facts if (fact.subject in first) == (half == "design")]
         places = np.random.default_rng(3).permutation(len(mine))[start : start + num_facts]
         self.facts = [mine[place] for place in sorted(places)]
-        self.judges = _judges(self.facts)
+        self.judges, prompts = _judges(self.facts)
         self.moments = _second_moments(model, self.tokenizer)
-        prompts = sorted({text for fact in self.judges for text in fact.neighborhood_prompts})
-        texts = [
-            self.tokenizer(text)["input_ids"] for text in prompts[:: -(-len(prompts) // _PROBES)]
-        ]
+        budget = token_budget(config)
+        self.stage = Rehearsals(model, tokenizer, self.facts, prompts, token_budget=budget)
+        texts = [self.tokenizer(text)["input_ids"] for text in prompts]
         asked = [(i, text) for i, fact in enumerate(self.facts) for text in fact.paraphrase_prompts]
         split = len(texts)
         texts += [self.tokenizer(text)["input_ids"] for _, text in asked]
-        probes = probe_layers(model, texts, token_budget=token_budget(config))
+        probes = probe_layers(model, texts, token_budget=budget)
         self.targets: list[TargetValues] = []
         self.forecasts: list[LayerForecast] = []
         for layer, probe in enumerate(probes):
@@ -99,7 +105,13 @@ class Study:
 
     def measure(self, run: Run) -> dict[str, Any]:
         """Forecast first, then the edit, then what it did."""
-        outlook = self.forecasts[run.layer].outlook(run.method, run.order)
+        forecast = self.forecasts[run.layer]
+        outlook = forecast.outlook(run.method, run.order)
+        edit, _ = forecast.edit(run.method, run.order)
+        assert edit is not None
+        began = time.perf_counter()
+        rehearsed = self.stage.of(with_edits(self.model, {run.layer: edit}), run.order[::2])
+        seconds = time.perf_counter() - began
         facts = [self.facts[place] for place in run.order]
         edited = make_edits(
             self.model,
@@ -125,6 +137,11 @@ class Study:
             "effect": outlook.effect,
             "carried": outlook.carried,
             "forecast_score": outlook.score,
+            "rehearsed_loss": 1 - rehearsed.stays,
+            "rehearsed_effect": rehearsed.effect,
+            "rehearsed_carried": rehearsed.carried,
+            "rehearsed_score": rehearsed.score,
+            "rehearsal_seconds": seconds,
             "efficacy": float(efficacy),
             "paraphrase": float(paraphrase),
             "neighborhood": neighborhood[0],
@@ -138,21 +155,27 @@ class Study:
         return float(np.mean(found.neighborhood)), float(np.mean(found.neighborhood_magnitude))
 
 
-def _judges(facts: Sequence[Fact]) -> list[Fact]:
-    """Facts with the neighborhood prompts that name no subject of the half."""
+def _judges(facts: Sequence[Fact]) -> tuple[list[Fact], list[str]]:
+    """Facts to judge by, and prompts to forecast with: neighborhood prompts, no prompt in both.
+
+    Neither names a subject of the facts that may be edited.
+    """
     subjects = {fact.subject for fact in facts}
+    shuffled = np.random.default_rng(1).permutation(
+        sorted({text for fact in facts for text in fact.neighborhood_prompts})
+    )
+    free = [text for text in shuffled if not any(subject in text for subject in subjects)]
+    seen = set(free[: min(_PROBES, len(free) // 2)])
     kept = []
     for fact in without_edited_neighbors(facts):
         prompts = tuple(
-            prompt
-            for prompt in fact.neighborhood_prompts
-            if not any(subject in prompt for subject in subjects)
+            text for text in fact.neighborhood_prompts if text in free and text not in seen
         )
         if prompts:
             bare = dataclasses.replace(fact, neighborhood_prompts=prompts, paraphrase_prompts=())
             kept.append(bare)
     places = np.random.default_rng(1).permutation(len(kept))[:_JUDGES]
-    return [kept[place] for place in sorted(places)]
+    return [kept[place] for place in sorted(places)], sorted(seen)
 
 
 def _second_moments(model: Decoder, tokenizer: Any) -> SecondMoment:
@@ -178,11 +201,18 @@ def runs(study: Study, sizes: Sequence[int], draws: int) -> Iterator[Run]:
                 for method in methods if draw == 0 else methods[:2]:
                     yield Run(f"layers, {size} edits", layer, method, order, draw)
     layer = study.settings.layer
-    for _ in range(6 * draws):
+    for _ in range(5 * draws):
         yield Run(f"subsets of {sizes[-1]}", layer, "sequential", rng.permutation(n)[: sizes[-1]])
-    for _ in range(6 * draws):
-        size = int(np.exp(rng.uniform(np.log(5), np.log(min(n, 2 * sizes[-1])))))
+    for _ in range(8 * draws):
+        size = int(np.exp(rng.uniform(np.log(5), np.log(n))))
         yield Run("subsets of any size", layer, "sequential", rng.permutation(n)[:size])
+    closeness = np.abs(np.nan_to_num(study.forecasts[layer].superposition))
+    for _ in range(8 * draws):
+        size, share = sizes[-1], rng.uniform()
+        nearest = np.argsort(-closeness[rng.integers(n)])[: round(share * size)]
+        rest = rng.permutation(np.setdiff1d(np.arange(n), nearest))[: size - len(nearest)]
+        order = rng.permutation(np.concatenate([nearest, rest]))
+        yield Run(f"subsets of {size}, colliding more or less", layer, "sequential", order)
     some = rng.permutation(n)[: sizes[-1]]
     gentle = study.forecasts[layer].order()
     gentle = gentle[np.isin(gentle, some)]
@@ -234,9 +264,20 @@ def main(
 
 def tables(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Rank correlations of forecasts with measurements, group by group, as Markdown."""
-    titles = "displacement: drop | its magnitude | effect: efficacy | carried: paraphrase | score"
-    yield f"| runs | n | {titles} |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    pairs = (
+        ("displacement", "drop"),
+        ("displacement", "drop_magnitude"),
+        ("rehearsed_loss", "drop"),
+        ("rehearsed_loss", "drop_magnitude"),
+        ("effect", "efficacy"),
+        ("rehearsed_effect", "efficacy"),
+        ("carried", "paraphrase"),
+        ("rehearsed_carried", "paraphrase"),
+        ("forecast_score", "score"),
+        ("rehearsed_score", "score"),
+    )
+    yield f"| runs | n | {' | '.join(f'{a}: {b}' for a, b in pairs)} |"
+    yield "| --- | --- |" + " --- |" * len(pairs)
     layers = [run for run in results if run["part"].startswith("layers")]
     groups = {"all layers, methods, sizes": layers}
     for run in layers:
@@ -245,13 +286,6 @@ def tables(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     for run in results:
         if not run["part"].startswith("layers"):
             groups.setdefault(run["part"], []).append(run)
-    pairs = (
-        ("displacement", "drop"),
-        ("displacement", "drop_magnitude"),
-        ("effect", "efficacy"),
-        ("carried", "paraphrase"),
-        ("forecast_score", "score"),
-    )
     for name, group in groups.items():
         found = [spearman([run[a] for run in group], [run[b] for run in group]) for a, b in pairs]
         cells = " | ".join("-" if np.isnan(r) else f"{r:.2f}" for r in found)
@@ -260,14 +294,16 @@ def tables(results: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 def recommendations(results: Sequence[dict[str, Any]], default_layer: int) -> Iterator[str]:
     """How the recommended layer and method did beside others, for each set of facts."""
-    yield "| runs | recommended | its score | default layer, same method | mean of all | best |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| set | by | recommended | its score | default layer, same method | mean of all | best |"
+    yield "| --- |" + " --- |" * 6
     sets: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for run in results:
         if run["part"].startswith("layers"):
             sets.setdefault((run["part"], run["set"]), []).append(run)
-    for (part, _), group in sets.items():
-        chosen = max(group, key=lambda run: run["forecast_score"])
+    for ((part, place), group), by in itertools.product(
+        sets.items(), ("forecast_score", "rehearsed_score")
+    ):
+        chosen = max(group, key=lambda run: run[by])
         beside = next(
             run
             for run in group
@@ -275,8 +311,9 @@ def recommendations(results: Sequence[dict[str, Any]], default_layer: int) -> It
         )
         scores = [run["score"] for run in group]
         yield (
-            f"| {part} | layer {chosen['layer']}, {chosen['method']} | {chosen['score']:.3f} | "
-            f"{beside['score']:.3f} | {np.mean(scores):.3f} | {max(scores):.3f} |"
+            f"| {part}, set {place} | {by} | layer {chosen['layer']}, {chosen['method']} | "
+            f"{chosen['score']:.3f} | {beside['score']:.3f} | {np.mean(scores):.3f} | "
+            f"{max(scores):.3f} |"
         )
 
 

@@ -51,6 +51,13 @@ def plan(
             help="Texts to be left alone, from neighborhood prompts and later facts of the file."
         ),
     ] = 256,
+    num_rehearsed: Annotated[
+        int,
+        typer.Option(
+            help="Facts on whose prompts each layer and method is tried, edited in memory; 0 for "
+            "closed forms alone."
+        ),
+    ] = 100,
     num_documents: Annotated[
         int, typer.Option(help="Take at most so many documents, from the start.")
     ] = 100_000,
@@ -68,6 +75,9 @@ def plan(
     ] = None,
 ) -> None:
     """Tells what edits would do before any is made: collisions, damage, the best layer and method.
+
+    Every layer and method is foreseen in closed form, then tried on a sample of prompts with the
+    memory of the layer edited in a copy of it; no file of the model is written.
 
     Exit status, as of a linter: 0 if all is well; 1 if two facts collide above
     --max-superposition at one of the layers, or contradict each other; 2 for an error.
@@ -102,6 +112,7 @@ def plan(
             max_displacement=max_displacement,
             methods=parse_planned(methods),
             num_others=num_others,
+            num_rehearsed=num_rehearsed,
             num_documents=num_documents,
             document_length=document_length,
             ridge=ridge,

@@ -77,10 +77,10 @@ def _table(record: Mapping[str, Any]) -> Table:
     for name in ("pairs", "clusters", "reached"):
         table.add_column(name, justify="right")
     table.add_column("method", no_wrap=True)
-    for name in ("effect", "carried", "moved", f"edits to {bound:g}", "score"):
+    for name in ("effect", "carried", "moved", f"edits to {bound:g}", "score", "tried"):
         table.add_column(name, justify="right")
     for layer in record["layers"]:
-        best = max(layer["methods"], key=lambda method: method["score"])
+        best = max(layer["methods"], key=lambda method: (method["rehearsal"] or method)["score"])
         table.add_row(
             str(layer["layer"]),
             f"{layer['num_collisions']:,}",
@@ -92,5 +92,6 @@ def _table(record: Mapping[str, Any]) -> Table:
             f"{best['displacement']:.2f}",
             f"{best['edits_within_bound']:,}",
             f"{best['score']:.3f}",
+            f"{best['rehearsal']['score']:.3f}" if best["rehearsal"] else "-",
         )
     return table

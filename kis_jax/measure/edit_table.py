@@ -14,6 +14,7 @@ from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.facts import Fact
 from kis_jax.data.neighbors import without_edited_neighbors
 from kis_jax.measure.closed_forms import Method
+from kis_jax.measure.edit_job import target_settings
 from kis_jax.measure.edit_settings import TargetSettings, edit_settings
 from kis_jax.measure.editing import make_edits
 from kis_jax.measure.evaluation import KINDS, MEASURES, evaluate
@@ -123,8 +124,7 @@ class EditTable:
         """Target values found once on the unedited model; None for methods that seek their own."""
         if method in ("rome", "finetune"):
             return None
-        together = method in ("batch", "null-space")
-        settings = self._settings.batch_target if together else self._settings.target
+        settings = target_settings(self._settings, method)
         if settings not in self._targets:
             self._targets[settings] = target_values(
                 self._model,

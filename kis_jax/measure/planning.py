@@ -103,7 +103,7 @@ class LayerForecast:
         earlier ones, are left out of the edit, and count as without effect.
         """
         order = np.asarray(order)
-        edit, made = self._edit(method, order)
+        edit, made = self.edit(method, order)
         if edit is None:
             return Outlook(len(order), 0.0, 0.0, 0.0, 0.0)
         asked = self.asked[method].take(made)
@@ -149,8 +149,14 @@ class LayerForecast:
         carried = probe.greatest(part) * self.probabilities[self.paraphrased]
         return float(carried[asked_for].mean())
 
-    def _edit(self, method: Method, order: np.ndarray) -> tuple[Edit | None, np.ndarray]:
-        """The edit of those facts that can be edited, as NumPy arrays; and which they are."""
+    def edit(
+        self, method: Method, order: Sequence[int] | np.ndarray
+    ) -> tuple[Edit | None, np.ndarray]:
+        """The edit that is forecast, as NumPy arrays, and which facts of `order` it is of.
+
+        None if none of them can be edited.
+        """
+        order = np.asarray(order)
         asked = self.asked[method]
         made = order[np.isfinite(asked.requested[order]).all(axis=1)]
         with float64_on_host():

@@ -36,6 +36,16 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Rehearsed:
+    """What one method at one layer did to a sample of prompts, in memory."""
+
+    effect: float
+    carried: float
+    stays: float
+    score: float
+
+
+@dataclass(frozen=True)
 class Choice:
     """One method at one layer."""
 
@@ -45,8 +55,14 @@ class Choice:
     effect: float
     carried: float
     score: float
+    rehearsal: Rehearsed | None
     edits_within_bound: int
     curve: tuple[Point, ...]
+
+    @property
+    def standing(self) -> float:
+        """The score by which choices are compared: that of the rehearsal, if there was one."""
+        return self.score if self.rehearsal is None else self.rehearsal.score
 
 
 @dataclass(frozen=True)
@@ -75,7 +91,7 @@ class PlannedLayer:
     @property
     def best(self) -> Choice:
         """The method with the best score."""
-        return max(self.choices, key=lambda choice: choice.score)
+        return max(self.choices, key=lambda choice: choice.standing)
 
     def choice(self, method: str) -> Choice | None:
         """A method here; None if this layer does not admit it."""
@@ -175,12 +191,19 @@ def _collision(record: Mapping[str, Any]) -> Collision:
 
 def _choice(record: Mapping[str, Any]) -> Choice:
     names = ("displacement", "kept", "effect", "carried", "score")
+    rehearsal = record["rehearsal"]
     return Choice(
         str(record["method"]),
         *(number(record[name]) for name in names),
+        rehearsal=None if rehearsal is None else _rehearsed(rehearsal),
         edits_within_bound=int(record["edits_within_bound"]),
         curve=tuple(map(_point, record["curve"])),
     )
+
+
+def _rehearsed(record: Mapping[str, Any]) -> Rehearsed:
+    names = ("effect", "carried", "stays", "score")
+    return Rehearsed(*(number(record[name]) for name in names))
 
 
 def _point(record: Mapping[str, Any]) -> Point:

@@ -17,6 +17,7 @@ _OPTIONS = (
     "max_displacement",
     "methods",
     "num_others",
+    "num_rehearsed",
     "num_documents",
     "document_length",
     "ridge",

@@ -101,6 +101,7 @@ def _method_record(
     return {
         "method": method,
         "targets": layer.targets_of(method),
+        "prefixes": list(layer.prefixes.get(method, ())),
         "left_out": [
             {"fact": place, "reason": reason} for place, reason in sorted(course.left_out.items())
         ],
@@ -131,7 +132,6 @@ def _record(
         "fingerprints": inputs.scan.fingerprints,
         "settings": inputs.plain_settings,
         "edit_settings": dataclasses.asdict(inputs.settings),
-        "prefixes": list(layer.prefixes),
         "token_count": int(moments.count[inputs.layer]),
         "held_out_documents": len(inputs.text),
         "facts": [

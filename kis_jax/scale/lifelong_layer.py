@@ -14,13 +14,15 @@ from kis_jax.core.second_moment import SecondMoment
 from kis_jax.core.whitening import whitener
 from kis_jax.measure.closed_forms import Method
 from kis_jax.measure.context_prefixes import default_prefixes
+from kis_jax.measure.edit_job import target_settings
+from kis_jax.measure.edit_settings import TargetSettings
 from kis_jax.measure.finetune import finetune
 from kis_jax.measure.foresight import foresee
 from kis_jax.measure.keys import fact_keys
 from kis_jax.measure.successive_edits import InBatches, OneByOne, SuccessiveEdits
 from kis_jax.models import Decoder
 from kis_jax.models.memory import memory_kernel, with_memory
-from kis_jax.scale.lifelong_courses import ClosedFormCourse, Course, GradientCourse
+from kis_jax.scale.lifelong_courses import ClosedFormCourse, Course, FindTargets, GradientCourse
 from kis_jax.scale.lifelong_inputs import LifelongInputs
 from kis_jax.scale.lifelong_store import LifelongStore
 from kis_jax.scale.lifelong_targets import TargetFinder, fixed_targets
@@ -31,7 +33,7 @@ class EditedLayer:
 
     Attributes:
       kernel: of the unedited model, `(d, m)` float64.
-      prefixes: before the prompts, when keys and values are taken.
+      prefixes: of each method, before the prompts when its keys and values are taken.
       bystanders: keys that nobody edits, `(q, d)` float64, by kind: of facts after the edited
         ones, and of tokens of held-out text.
       failures: for each fact why no target value was found on the unedited model, or None.
@@ -55,13 +57,26 @@ class EditedLayer:
         self.kernel = np.asarray(memory_kernel(model, inputs.layer), np.float64)
         self._factor(moments)
         self.bystanders = self._bystanders()
-        self.prefixes = default_prefixes(model, inputs.scan.tokenizer, inputs.settings.target)
-        self._targets = TargetFinder(inputs, model, self.prefixes)
+        self.prefixes: dict[Method, tuple[str, ...]] = {}
         self.failures: tuple[str | None, ...] = (None,) * len(inputs.facts)
-        self._find = self._targets.on_edited
-        if any(self.targets_of(method) == "fixed" for method in inputs.request.methods):
-            found = self._targets.on_unedited(store, on_facts)
-            self.failures, self._find = found.failures, fixed_targets(found)
+        self._find: dict[Method, FindTargets] = {}
+        finders: dict[TargetSettings, TargetFinder] = {}
+        fixed: dict[TargetSettings, FindTargets] = {}
+        for method in inputs.request.methods:
+            if self.targets_of(method) is None:
+                continue
+            wanted = target_settings(inputs.settings, method)
+            self.prefixes[method] = default_prefixes(model, inputs.scan.tokenizer, wanted)
+            if wanted not in finders:
+                finders[wanted] = TargetFinder(inputs, model, wanted, self.prefixes[method])
+            self._find[method] = finders[wanted].on_edited
+            if self.targets_of(method) == "fixed":
+                if wanted not in fixed:
+                    found = finders[wanted].on_unedited(store, on_facts)
+                    pairs = zip(self.failures, found.failures, strict=True)
+                    self.failures = tuple(one or other for one, other in pairs)
+                    fixed[wanted] = fixed_targets(found)
+                self._find[method] = fixed[wanted]
 
     def targets_of(self, method: Method) -> str | None:
         """Whether a method's target values are "fixed" or "recomputed"; None if it has none."""
@@ -76,7 +91,7 @@ class EditedLayer:
         recomputed = self.targets_of(method) == "recomputed"
         return ClosedFormCourse(
             self._edits(method),
-            self._targets.on_edited if recomputed else self._find,
+            self._find[method],
             singly=recomputed and RULES[method] in ("sequential", "constrained"),
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kis_jax.measure.edit_settings import TargetSettings
 from kis_jax.measure.target_values import target_values
 from kis_jax.models import Decoder
 from kis_jax.models.memory import with_memory
@@ -20,16 +21,24 @@ _CHUNK = 64
 class TargetFinder:
     """Finds what the facts of a run ask of its layer."""
 
-    def __init__(self, inputs: LifelongInputs, model: Decoder, prefixes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        inputs: LifelongInputs,
+        model: Decoder,
+        settings: TargetSettings,
+        prefixes: tuple[str, ...],
+    ) -> None:
         """Prepares.
 
         Args:
           inputs: of the run.
           model: not edited.
+          settings: of the search.
           prefixes: before the prompts, when keys and values are taken.
         """
         self._inputs = inputs
         self._model = model
+        self._settings = settings
         self._prefixes = prefixes
 
     def on_edited(self, facts: slice, kernel: np.ndarray) -> Wanted:
@@ -42,9 +51,12 @@ class TargetFinder:
         Raises:
           ValueError: if no target value of any fact is found.
         """
+        single = self._settings == self._inputs.settings.target
+        kind = "targets" if single else "batch_targets"
         parts, total = [], len(self._inputs.facts)
         for start in range(0, total, _CHUNK):
-            name, facts = f"targets_{start:06d}", slice(start, min(start + _CHUNK, total))
+            facts = slice(start, min(start + _CHUNK, total))
+            name = f"{kind}_{start:06d}"
             saved = store.load(name)
             if saved is None:
                 found = self._find(self._model, facts)
@@ -68,7 +80,7 @@ class TargetFinder:
             self._inputs.scan.tokenizer,
             self._inputs.facts[facts],
             layer=self._inputs.layer,
-            settings=self._inputs.settings.target,
+            settings=self._settings,
             prefixes=self._prefixes,
             token_budget=self._inputs.scan.token_budget,
         )

@@ -1,13 +1,15 @@
-"""The steps of a plan: each layer's collisions and forecasts, then what they recommend."""
+"""The steps of a plan: each layer's collisions, forecasts, rehearsals, and what they recommend."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from kis_jax.core.ledger import Edit
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.conflicts import conflicts
 from kis_jax.data.corpora import tokenize_corpus
@@ -15,9 +17,10 @@ from kis_jax.measure.closed_forms import Method
 from kis_jax.measure.collisions import clusters, colliding_pairs
 from kis_jax.measure.planning import LayerForecast, Outlook, forecast_layer
 from kis_jax.measure.probes import Probe, probe_layers
+from kis_jax.measure.rehearsal import Rehearsals
 from kis_jax.measure.target_values import target_values
-from kis_jax.models import Model
-from kis_jax.models.memory import memory_kernel
+from kis_jax.models import Decoder, Model
+from kis_jax.models.memory import edited, memory_kernel
 from kis_jax.scale.plan_inputs import PlanInputs
 
 _PAIRS = 100  # colliding pairs listed for a layer
@@ -28,6 +31,10 @@ _NEAR = 0.95
 _PREFIXES = ("",)
 
 
+# Tries an edit of a layer in memory.
+Rehearse = Callable[[int, Edit | None], dict[str, float] | None]
+
+
 def make_plan(
     inputs: PlanInputs,
     model: Model,
@@ -35,7 +42,7 @@ def make_plan(
     *,
     on_layer: Callable[[int, int], None] = lambda layer, facts: None,
 ) -> dict[str, Any]:
-    """Plans edits, without making any.
+    """Plans edits, without making any; rehearsals edit a copy of one kernel at a time.
 
     Args:
       inputs: what is planned.
@@ -52,13 +59,14 @@ def make_plan(
     spoken = [*inputs.others, *(text for _, text in inputs.paraphrases)]
     length = inputs.scan.config.context_length
     texts = list(tokenize_corpus(spoken, inputs.scan.tokenizer, context_length=length))
+    rehearse = _rehearsals(inputs, model)
     layers = []
     for layer, probe in enumerate(
         probe_layers(model, texts, token_budget=inputs.scan.token_budget)
     ):
         if layer in inputs.scan.layers:
             forecast = _forecast(inputs, model, moments, probe, layer, on_layer)
-            layers.append(_plan_layer(inputs, forecast, layer))
+            layers.append(_plan_layer(inputs, forecast, layer, rehearse))
     return _record(inputs, layers, int(moments.count[0]))
 
 
@@ -96,7 +104,31 @@ def _forecast(
         raise ValueError(f"layer {layer}: {error}") from error
 
 
-def _plan_layer(inputs: PlanInputs, forecast: LayerForecast, layer: int) -> dict[str, Any]:
+def _rehearsals(inputs: PlanInputs, model: Model) -> Rehearse:
+    """The call that tries one edit in memory; it gives None if none is to be tried."""
+    n, most = len(inputs.facts), inputs.request.num_rehearsed
+    if not most or not isinstance(model, Decoder):
+        return lambda layer, edit: None
+    places = np.unique(np.linspace(0, n - 1, min(most, n)).round().astype(int))
+    stage = Rehearsals(
+        model,
+        inputs.scan.tokenizer,
+        [inputs.facts[place] for place in places],
+        inputs.others,
+        token_budget=inputs.scan.token_budget,
+    )
+
+    def rehearse(layer: int, edit: Edit | None) -> dict[str, float]:
+        tried = model if edit is None else edited(model, {layer: edit})
+        found = stage.of(tried, range(len(places)))
+        return {**dataclasses.asdict(found), "score": found.score}
+
+    return rehearse
+
+
+def _plan_layer(
+    inputs: PlanInputs, forecast: LayerForecast, layer: int, rehearse: Rehearse
+) -> dict[str, Any]:
     p = np.nan_to_num(forecast.superposition)
     pairs = colliding_pairs(p, inputs.request.max_superposition)
     near = np.sqrt(np.abs(p * p.T))[pairs[:, 0], pairs[:, 1]] >= _NEAR
@@ -119,14 +151,19 @@ def _plan_layer(inputs: PlanInputs, forecast: LayerForecast, layer: int) -> dict
         "clusters": clusters(pairs.tolist(), len(p)),
         "reached": float(forecast.probabilities.mean()),
         "methods": [
-            _plan_method(inputs, forecast, method)
+            _plan_method(inputs, forecast, method, lambda edit: rehearse(layer, edit))
             for method in inputs.request.methods
             if method in forecast.asked
         ],
     }
 
 
-def _plan_method(inputs: PlanInputs, forecast: LayerForecast, method: Method) -> dict[str, Any]:
+def _plan_method(
+    inputs: PlanInputs,
+    forecast: LayerForecast,
+    method: Method,
+    rehearse: Callable[[Edit | None], dict[str, float] | None],
+) -> dict[str, Any]:
     """One method at one layer, its facts in the best order known for it."""
     n, given = len(inputs.facts), np.arange(len(inputs.facts))
     order = forecast.order() if method == "sequential" else given
@@ -136,6 +173,7 @@ def _plan_method(inputs: PlanInputs, forecast: LayerForecast, method: Method) ->
     found = {
         "method": method,
         **_plain(curve[-1]),
+        "rehearsal": rehearse(forecast.edit(method, order)[0]),
         "edits_within_bound": within,
         "order": order.tolist() if method == "sequential" else None,
         "curve": [_plain(point) for point in curve],
@@ -163,9 +201,9 @@ def _plain(outlook: Outlook) -> dict[str, float | int]:
 
 
 def recommend(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The layer and method with the best forecast score; on equal ones the earlier."""
+    """The layer and method with the best score, rehearsed if it was; on equal ones the earlier."""
     choices = [(layer, method) for layer in layers for method in layer["methods"]]
-    layer, method = max(choices, key=lambda choice: choice[1]["score"])
+    layer, method = max(choices, key=lambda choice: (choice[1]["rehearsal"] or choice[1])["score"])
     chosen = {name: value for name, value in method.items() if name != "curve"}
     return {"layer": layer["layer"], **chosen}
 

@@ -29,6 +29,8 @@ class PlanRequest:
       methods: that come into question.
       num_others: the most texts to be left alone, drawn from the facts' neighborhood prompts and
         the prompts of the facts after them.
+      num_rehearsed: the most facts on whose prompts each layer and method is tried in memory; 0
+        for the closed forms alone.
       num_documents: for the second moment, the first so many.
       document_length: tokens at which they are cut; None for the context, 4,096 at most.
       ridge: added to the diagonal of the second moment.
@@ -43,6 +45,7 @@ class PlanRequest:
     max_displacement: float = 1.0
     methods: tuple[Method, ...] = PLANNED
     num_others: int = 256
+    num_rehearsed: int = 100
     num_documents: int = 100_000
     document_length: int | None = None
     ridge: float = 0.0
@@ -98,7 +101,7 @@ def open_plan(request: PlanRequest) -> PlanInputs:
     for name in ("max_superposition", "max_displacement"):
         if not getattr(request, name) > 0:
             raise ValueError(f"{name}: expected a positive number, found {getattr(request, name)}")
-    for name, least in (("num_facts", 2), ("num_others", 1)):
+    for name, least in (("num_facts", 2), ("num_others", 1), ("num_rehearsed", 0)):
         if getattr(request, name) < least:
             raise ValueError(f"{name}: expected at least {least}, found {getattr(request, name)}")
     unknown = [method for method in request.methods if method not in PLANNED]

@@ -11,6 +11,7 @@ import kis_jax as kis_library
 from kis_jax.data.facts import Fact, read_facts
 from kis_jax.data.prompts import tokenize_facts
 from kis_jax.factlm import NAME, facts_path
+from kis_jax.measure.edit_settings import edit_settings
 from kis_jax.measure.keys import fact_keys
 from kis_jax.report.plan_files import read_plan
 from kis_jax.scale.plan import recommend
@@ -66,16 +67,18 @@ def test_collisions_and_contradictions_are_told_and_fail_the_command(planned, re
         assert sorted(sequential["order"]) == list(range(10))
     best = recommend(record["layers"])
     assert record["recommendation"] == best
-    scores = [method["score"] for layer in record["layers"] for method in layer["methods"]]
-    assert best["score"] == max(scores)
+    tried = [method["rehearsal"] for layer in record["layers"] for method in layer["methods"]]
+    assert best["rehearsal"]["score"] == max(rehearsal["score"] for rehearsal in tried)
+    assert all(0 <= rehearsal["stays"] <= 1 + 1e-5 for rehearsal in tried)
 
 
 def test_superposition_is_that_of_a_scan(planned, records):
-    """The keys are those of the prompts alone, as `kis scan` takes them."""
+    """The keys are those of the prompts alone, as `kis scan` takes them where edits are made."""
     _, out, path = planned
     record = json.loads((out / "plan.json").read_text())
     model, tokenizer = kis_library.load(NAME)
-    prompts = tokenize_facts(read_facts(path, 10), tokenizer, context_length=96)
+    position = edit_settings(model.config).target.position
+    prompts = tokenize_facts(read_facts(path, 10), tokenizer, context_length=96, position=position)
     keys = fact_keys(model, prompts, token_budget=512)
     identity = open_plan(
         PlanRequest(NAME, str(path), NAME, num_facts=10, num_others=12, num_documents=300)
@@ -105,11 +108,12 @@ def test_a_lenient_bound_and_no_contradiction_pass(kis, planned, tmp_path):
     _, out, _ = planned
     status, printed, errors = kis(
         *("plan", "--num-facts", 3, "--layers", 2, "--out", tmp_path / "a"),
-        *("--max-superposition", 50, "--methods", "sequential", *SMALL),
+        *("--max-superposition", 50, "--methods", "sequential", *SMALL, "--num-rehearsed", 0),
         *("--second-moments", out / "second_moments"),
     )
     assert status == 0, errors
     assert "recommended: layer 2, sequential" in printed
+    assert read_plan(tmp_path / "a").choice.rehearsal is None
 
 
 @pytest.mark.parametrize(

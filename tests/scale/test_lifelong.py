@@ -210,8 +210,9 @@ def test_targets_are_recomputed_on_the_model_as_it_is(bench, embedded, monkeypat
     before = np.asarray(memory_kernel(model, LAYER), np.float64)
     for fact in inputs.facts:
         found = target_values(
-            model, embedded[1], [fact], layer=LAYER, settings=target, prefixes=record["prefixes"]
-        )
+            model, embedded[1], [fact], layer=LAYER, settings=target,
+            prefixes=record["methods"][0]["prefixes"],
+        )  # fmt: skip
         with float64_on_host():
             kernel = np.asarray(memory_kernel(model, LAYER), np.float64)
             edit = kis.edit_rank_one(kernel, found.keys[0], found.values[0], whitener)
@@ -224,6 +225,22 @@ def test_targets_are_recomputed_on_the_model_as_it_is(bench, embedded, monkeypat
         for group in point["interference"].values():
             assert group["error"] is None or group["error"] < 1e-4
     assert constrained["interference"]["edited"]["largest"] < 1e-4
+
+
+def test_each_method_has_target_values_of_its_own_settings(bench, monkeypatch, tmp_path):
+    searched = []
+
+    def noted(model, tokenizer, facts, *, settings, **options):
+        searched.append(settings)
+        return made_up_targets(model, tokenizer, facts, **options)
+
+    monkeypatch.setattr(lifelong_targets, "target_values", noted)
+    inputs = open_lifelong(
+        request(steps=(2,), methods=("sequential", "batch", "constrained", "null-space"))
+    )
+    bench.run(tmp_path, inputs=inputs)
+    assert searched == [inputs.settings.target, inputs.settings.batch_target]
+    assert searched[0] != searched[1]
 
 
 SHORT = {"steps": (1, 4), "methods": ("sequential", "batch", "finetune")}
