@@ -62,7 +62,7 @@ def ngram_entropy(text: str) -> float:
 
     Example:
       >>> ngram_entropy("again and again and again"), round(ngram_entropy("one two three"), 3)
-      (0.9727..., 0.333)
+      (0.9455..., 0.333)
     """
     words = _WORD.findall(text)
     parts = [weight * _entropy(_ngrams(words, n)) for n, weight in _WEIGHTS.items()]
