@@ -17,6 +17,13 @@ import pytest
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_module():
+    """Lets compiled programs go: each maps memory, and Linux grants a process 65,530 maps."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
