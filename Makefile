@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/kis scan --out out/demo
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

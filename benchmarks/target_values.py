@@ -284,7 +284,11 @@ def main() -> None:
     mine = statistics.median(durations)
     needed, taken = flops(model, rewrites, layer)
     shifts = (found[0].values - found[0].initial)[:: FACTS // SAMPLE]
-    batches = list(row_batches(rewrites, config, layer=layer, budget=step_budget(config)))
+    batches = list(
+        row_batches(
+            *(rewrites, config), layer=layer, budget=step_budget(config), steps=SETTINGS.steps
+        )
+    )
     rows = [
         {
             "procedure": f"{FACTS} {whose} facts at once, layer {layer}, {len(batches)} batches",

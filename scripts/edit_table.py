@@ -30,7 +30,7 @@ NUM_HELD_OUT = 200
 def main(
     runs: Annotated[
         str, typer.Option(help="Numbers of edits, each with how many random subsets.")
-    ] = "1:100,10:20,100:5,500:3",
+    ] = "1:40,10:10,100:3,500:2",
     methods: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join(METHODS),
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("out/edit_table"),
     docs: Annotated[Path, typer.Option(help="Receives the table.")] = DOCS,

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kis_jax.checkpoints.ledger import RULES
 from kis_jax.core.host import float64_on_host
-from kis_jax.core.ledger import Edit, Rule
+from kis_jax.core.ledger import Edit
 from kis_jax.core.replay import Asked, independent, replay
 from kis_jax.measure.closed_forms import Method, ask, layer_solver
 from kis_jax.measure.collisions import gentle_order
@@ -23,12 +24,6 @@ PLANNED: tuple[Method, ...] = ("sequential", "constrained", "batch", "null-space
 # The displacement at which half of the neighborhood prompts are lost: fitted, within 0.04, on that
 # half of factlm's facts on which docs/planning.md does not report.
 _HALF_LOST = 10.0
-_RULES: dict[Method, Rule] = {
-    "sequential": "sequential",
-    "constrained": "constrained",
-    "batch": "batch",
-    "null-space": "null_space",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +159,7 @@ class LayerForecast:
                 made = made[np.asarray(independent(_jax(asked.take(made))))]
             if not len(made):
                 return None, made
-            edit = replay(_jax(asked.take(made)), _RULES[method], weight=self.weights.get(method))
+            edit = replay(_jax(asked.take(made)), RULES[method], weight=self.weights.get(method))
             return jax.tree.map(np.asarray, edit), made
 
 
@@ -197,10 +192,10 @@ def forecast_layer(
     Raises:
       ValueError: if C is not positive definite, or a method has no forecast.
     """
-    unknown = [method for method in methods if method not in _RULES]
+    unknown = [method for method in methods if method not in PLANNED]
     if unknown:
         raise ValueError(
-            f"methods: expected some of {', '.join(_RULES)}, found {unknown[0]!r}, which has no "
+            f"methods: expected some of {', '.join(PLANNED)}, found {unknown[0]!r}, which has no "
             "closed form to forecast from"
         )
     solve = layer_solver(second_moment, "sequential", ridge=ridge)

@@ -1,9 +1,10 @@
 """The descent to target values, for a batch of facts at once, over the upper layers alone.
 
 What stands before a subject's last token is not changed by a shift there, as attention is causal,
-nor is the stream below the edited layer. One pass over the whole texts keeps what the rest needs
-of both; each step then runs the layers above the edited one, on the tokens from the subject's
-last one on, and makes logits only where a token of the target, or of the essence, is predicted.
+nor is the stream below the edited layer. One pass over the whole texts, their common openings run
+once, keeps what the rest needs of both; each step then runs the layers above the edited one, on
+the tokens from the subject's last one on, and makes logits only where a token of the target, or of
+the essence, is predicted.
 """
 
 from __future__ import annotations
@@ -80,21 +81,30 @@ def prepare(model: Decoder, rows: Rows, *, layer: int, extent: Extent) -> Ready:
     texts = jax.tree.map(_flat, (rows.tokens, rows.lengths, rows.subjects))
     tokens, lengths, subjects = texts
     every = jnp.arange(len(tokens))
-    mask = jnp.arange(tokens.shape[1]) < lengths[:, None]
-    x, _ = model.run(model.embed(tokens, mask), mask, layers=range(layer))
+    before, opened = _opened(model, rows)
+    earlier = opened.shape[1]
+    mask = jnp.concat([opened, jnp.arange(tokens.shape[1]) < lengths[:, None]], axis=1)
+    x, _ = model.run(
+        model.embed(tokens, mask), mask, layers=range(layer), past=_of(before, range(layer))
+    )
+    here, upper = range(layer, layer + 1), range(layer + 1, model.config.num_layers)
     x, found = model.run(
         x,
         mask,
-        layers=range(layer, layer + 1),
+        layers=here,
+        past=_of(before, here),
         watch=lambda g: tuple(part[every, subjects] for part in (g.keys, g.values, g.rest)),
     )
     keys, values, rest = (part[0] for part in found)
     top, past = model.run(
         x,
         mask,
-        layers=range(layer + 1, model.config.num_layers),
+        layers=upper,
+        past=_of(before, upper),
         watch=lambda g: jax.tree.map(lambda kept: kept[:, : extent.past], g.past),
     )
+    if before is not None:
+        past = jax.tree.map(lambda *parts: jnp.concat(parts, axis=2), _of(before, upper), past)
     place = jnp.arange(extent.suffix)
     inside = jnp.minimum(subjects[:, None] + place, tokens.shape[1] - 1)
     last = top[every, lengths - 1].reshape(*rows.lengths.shape, -1)[:, -1]
@@ -106,13 +116,34 @@ def prepare(model: Decoder, rows: Rows, *, layer: int, extent: Extent) -> Ready:
         past=past,
         mask=jnp.concat(
             [
-                jnp.arange(past.keys.shape[2]) < subjects[:, None],
+                opened,
+                jnp.arange(past.keys.shape[2] - earlier) < subjects[:, None],
                 place < (lengths - subjects)[:, None],
             ],
             axis=1,
         ),
         essence=jax.nn.log_softmax(model.finish(last)),
     )
+
+
+def _opened(model: Decoder, rows: Rows) -> tuple[Past | None, Array]:
+    """Attention's past of the openings at all layers, run once for all facts, and its mask.
+
+    The past is None if there are none; the mask is `(r, o)`.
+    """
+    f, texts = rows.lengths.shape
+    mask = jnp.arange(rows.opening.shape[1]) < rows.opening_lengths[:, None]
+    past = None
+    if mask.shape[1]:
+        x = model.embed(jnp.asarray(rows.opening), mask)
+        _, past = model.run(x, mask, watch=lambda glimpse: glimpse.past)
+        past = jax.tree.map(lambda part: jnp.tile(part, (1, f, 1, 1, 1)), past)
+    return past, jnp.tile(mask, (f, 1))
+
+
+def _of(past: Past | None, layers: range) -> Past | None:
+    """The part of some layers."""
+    return jax.tree.map(lambda part: part[layers.start : layers.stop], past)
 
 
 def losses(
@@ -139,14 +170,17 @@ def losses(
         rows.targets.shape[2]
     )
     before = jnp.minimum(before, x.shape[2] - 1)
-    predicted = jnp.take_along_axis(x[:, :-1], before[..., None], axis=2)
-    logits = model.finish(predicted)
-    chosen = jnp.take_along_axis(logits, rows.targets[..., None], axis=-1)[..., 0]
-    log_p = jnp.where(rows.counted, chosen - jax.nn.logsumexp(logits, axis=-1), 0)
+    end = (rows.lengths - rows.subjects)[:, -1] - 1
+    predicting = jnp.take_along_axis(x[:, :-1], before[..., None], axis=2)
+    predicting = predicting.reshape(f, -1, x.shape[-1])
+    logits = _finish(model, jnp.concat([predicting, x[jnp.arange(f), -1, end][:, None]], axis=1))
+    log_sums = jax.nn.logsumexp(logits, axis=-1)
+    chosen = jnp.take_along_axis(logits[:, :-1], rows.targets.reshape(f, -1, 1), axis=-1)[..., 0]
+    log_p = (chosen - log_sums[:, :-1]).reshape(rows.targets.shape)
+    log_p = jnp.where(rows.counted, log_p, 0)
     mean_log_p = jnp.sum(log_p, axis=-1) / jnp.sum(rows.counted, axis=-1, dtype=jnp.float32)
 
-    end = (rows.lengths - rows.subjects)[:, -1] - 1
-    after = jax.nn.log_softmax(model.finish(x[jnp.arange(f), -1, end]))
+    after = logits[:, -1] - log_sums[:, -1:]
     drift = jnp.sum(jnp.exp(after) * (after - ready.essence), axis=-1)
     # Texts that were left out have weight 0 and the numbers of the bare prompt: finite ones.
     loss = (
@@ -155,6 +189,12 @@ def losses(
         + numbers["weight_decay"] * jnp.sum(shift**2, axis=-1) / norms**2
     )
     return loss, jnp.sum(rows.weights * jnp.exp(mean_log_p), axis=-1)
+
+
+@functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_saveable)
+def _finish(model: Decoder, x: Array) -> Array:
+    """Logits; the gradient reads the head where it lies, where otherwise it would keep a copy."""
+    return model.finish(x)
 
 
 def descend(
@@ -191,14 +231,17 @@ def _descend(
     adam = optax.adam(numbers["learning_rate"])
     norms = reference_norms(model, rows, ready, convention, layer=layer)
 
-    def total(shift: Array) -> tuple[Array, tuple[Array, Array]]:
-        loss, probability = losses(shift, model, rows, ready, norms, numbers, layer=layer)
-        return jnp.sum(loss), (loss, probability)
+    def at(shift: Array) -> tuple[Array, Array]:
+        return losses(shift, model, rows, ready, norms, numbers, layer=layer)
 
     def look(now: Descent) -> Descent:
-        (_, (loss, probability)), slope = jax.value_and_grad(total, has_aux=True)(now.shift)
+        loss, back, probability = jax.vjp(at, now.shift, has_aux=True)
         last = now.step == numbers["steps"] - 1
         going = now.active & (loss >= numbers["stop_below"]) & jnp.isfinite(loss) & ~last
+        # The last look needs no gradient.
+        slope = jax.lax.cond(
+            jnp.any(going), lambda: back(jnp.ones_like(loss))[0], lambda: jnp.zeros_like(now.shift)
+        )
         # Optax raises float32 to an integer power, which a user may have forbidden.
         with jax.numpy_dtype_promotion("standard"):
             change, state = adam.update(slope, now.adam)

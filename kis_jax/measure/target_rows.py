@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -10,10 +11,12 @@ import numpy as np
 
 from kis_jax.data.batches import device_memory, token_budget
 from kis_jax.data.rewrites import Placed, Rewrite
-from kis_jax.models import ModelConfig
+from kis_jax.models import DecoderConfig, ModelConfig
 
 _SHARE_OF_MEMORY = 0.125
 _ENOUGH_TOKENS = 1024
+# What compiling one more program is worth: a second or two of a core.
+_PROGRAM_FLOPS = 2e11
 
 
 @jax.tree_util.register_dataclass
@@ -22,9 +25,11 @@ class Rows:
     """The texts of f facts, each with p prefixes, and its essence as one more text.
 
     Attributes:
-      tokens: what the model reads, `(f, p + 1, t)`: all but a target's last token, which nothing
-        is predicted from.
-      lengths: of the texts, `(f, p + 1)`.
+      opening: tokens with which the texts of all facts begin after each prefix, `(p + 1, o)`.
+      opening_lengths: how many these are, `(p + 1,)`.
+      tokens: those that follow, `(f, p + 1, t)`: all but a target's last token, which nothing
+        is predicted from. All places below count from the first of them.
+      lengths: how many follow, `(f, p + 1)`.
       subjects: place of the subject's last token, `(f, p + 1)`.
       starts: place of the target's first token, `(f, p)`.
       targets: the target's tokens, `(f, p, k)`.
@@ -32,6 +37,8 @@ class Rows:
       weights: of each text in the loss, `(f, p)`: 0 for one that is longer than the context.
     """
 
+    opening: np.ndarray
+    opening_lengths: np.ndarray
     tokens: np.ndarray
     lengths: np.ndarray
     subjects: np.ndarray
@@ -46,7 +53,7 @@ class Extent:
     """How far the texts of a batch reach, so that one compiled program serves many batches.
 
     Attributes:
-      past: the most tokens before a subject's last one.
+      past: the most tokens between the opening and a subject's last one.
       suffix: the most tokens from there on.
     """
 
@@ -70,7 +77,7 @@ class RowBatch:
 
 
 def row_batches(
-    rewrites: Sequence[Rewrite], config: ModelConfig, *, layer: int, budget: int
+    rewrites: Sequence[Rewrite], config: DecoderConfig, *, layer: int, budget: int, steps: int
 ) -> Iterator[RowBatch]:
     """Batches of facts whose texts go on about as far beyond their subjects.
 
@@ -80,24 +87,30 @@ def row_batches(
       layer: the edited one: what is held is of those above it.
       budget: the most tokens from subjects on in a batch, padding included; at least one
         fact is taken, and fewer facts where memory asks for it.
+      steps: of the descent, which says how much padding is worth a program of its own.
     """
-    texts = [_all(rewrite) for rewrite in rewrites]
+    groups = [_all(rewrite) for rewrite in rewrites]
+    rotaries = [kind for kind in (config.rotary, config.local_rotary) if kind is not None]
+    openings = [[] for _ in groups[0]]
+    # Of a single fact there is nothing to share: its texts stay whole, so that facts given one
+    # after another are all run by one program.
+    if len(groups) > 1 and not any(rotary.by_length for rotary in rotaries):
+        openings = [_opening(column) for column in zip(*groups, strict=True)]
+    texts = [_without(openings, group) for group in groups]
+    used = [[text is not None for text in rewrite.texts] for rewrite in rewrites]
     reach = np.array([max(map(_suffix, group)) for group in texts])
-    lengths = np.array([max(map(_length, group)) for group in texts])
-    order = np.lexsort((-lengths, -reach))
-    while order.size:
-        suffix = int(reach[order[0]])
-        past = min(_rounded(int(lengths[order].max()), 8), config.context_length)
-        size = _batch_size(config, len(texts[0]), past, suffix, layer, budget)
-        size = min(size, 1 << (order.size - 1).bit_length())
-        facts, order = order[:size], order[size:]
-        padded = [rewrites[fact] for fact in (*facts, *(size - len(facts)) * [facts[-1]])]
-        most = max(text.index for fact in facts for text in texts[fact])
-        past = min(_rounded(most, 8), config.context_length)
-        longest = min(_rounded(int(lengths[facts].max()), 4), config.context_length)
-        # What is past is cut from the whole texts.
-        rows = _rows(padded, longest)
-        yield RowBatch(rows, Extent(min(past, longest), suffix), tuple(map(int, facts)))
+    for suffix, members in _by_reach(reach, _step_flops(config, layer, len(openings)) * steps):
+        past = _rounded(max(text.index for fact in members for text in texts[fact]), 8)
+        most = _batch_size(
+            config, len(openings), past + max(map(len, openings)), suffix, layer, budget
+        )
+        size = -(-len(members) // -(-len(members) // most))
+        for first in range(0, len(members), size):
+            facts = members[first : first + size]
+            padded = [*facts, *(size - len(facts)) * [facts[-1]]]
+            rows = _rows(openings, [texts[fact] for fact in padded], [used[f] for f in padded])
+            extent = Extent(min(past, rows.tokens.shape[2]), suffix)
+            yield RowBatch(rows, extent, tuple(map(int, facts)))
 
 
 def step_budget(config: ModelConfig) -> int:
@@ -120,6 +133,49 @@ def _bare(rewrite: Rewrite) -> Placed:
     return bare
 
 
+def _opening(texts: Sequence[Placed]) -> list[int]:
+    """What texts begin with before the subject of any of them ends."""
+    most = min(text.index for text in texts)
+    columns = zip(*(text.tokens[:most] for text in texts), strict=True)
+    same = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, columns)
+    return [tokens[0] for tokens in same]
+
+
+def _without(openings: Sequence[Sequence[int]], group: Sequence[Placed]) -> list[Placed]:
+    """The texts of a fact from where their openings end."""
+    return [
+        Placed(text.tokens[n:], text.index - n, text.start - n)
+        for text, n in zip(group, map(len, openings), strict=True)
+    ]
+
+
+def _by_reach(reach: np.ndarray, flops: float) -> Iterator[tuple[int, list[int]]]:
+    """Facts by how far they reach, neighbours together where padding costs less than a program.
+
+    Args:
+      reach: of each fact.
+      flops: what one more token to each text of a fact costs in the whole descent.
+
+    Yields:
+      The reach that the facts are padded to, and their places.
+    """
+    members: list[int] = []
+    sizes = np.unique(reach)
+    for here, longer in zip(sizes, [*sizes[1:], None], strict=True):
+        members += np.flatnonzero(reach == here).tolist()
+        if longer is None or len(members) * (longer - here) * flops > _PROGRAM_FLOPS:
+            yield int(here), members
+            members = []
+
+
+def _step_flops(config: ModelConfig, layer: int, texts: int) -> float:
+    """Of one token of each text of a fact, through the layers above and back."""
+    matrices = (3 if config.gated else 2) * config.mlp_width * config.width
+    matrices += 2 * config.num_heads * config.head_dim * config.width
+    matrices += 2 * config.num_kv_heads * config.head_dim * config.width
+    return 4.0 * texts * (config.num_layers - layer - 1) * matrices
+
+
 def _length(text: Placed) -> int:
     """How many tokens the model reads: a target's last one is not among them."""
     return len(text.tokens) - (text.start < len(text.tokens))
@@ -136,7 +192,7 @@ def _rounded(length: int, step: int) -> int:
 def _batch_size(
     config: ModelConfig, texts: int, past: int, suffix: int, layer: int, budget: int
 ) -> int:
-    """How many facts, a power of two, keep to the budget and to a share of the memory.
+    """How many facts keep to the budget and to a share of the memory.
 
     For each token and layer above the edited one, the products that the gradient needs; for each
     token before, attention's keys and values; for each text, its logits, three times.
@@ -147,18 +203,24 @@ def _batch_size(
     layers = config.num_layers - layer - 1
     floats = layers * (suffix * product + past * kept) + 3 * config.vocab_size
     by_memory = _SHARE_OF_MEMORY * device_memory() / (4 * texts * floats)
-    most = max(1, int(min(budget / (texts * suffix), by_memory)))
-    return 1 << (most.bit_length() - 1)
+    return max(1, int(min(budget / (texts * suffix), by_memory)))
 
 
-def _rows(rewrites: Sequence[Rewrite], longest: int) -> Rows:
-    texts = [_all(rewrite) for rewrite in rewrites]
-    f, p = len(texts), len(texts[0]) - 1
+def _rows(
+    openings: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[Placed]],
+    used: Sequence[Sequence[bool]],
+) -> Rows:
+    f, p = len(texts), len(openings) - 1
+    longest = _rounded(max(_length(text) for group in texts for text in group), 4)
     most = max(len(text.tokens) - text.start for group in texts for text in group)
+    opening = np.zeros((p + 1, max(map(len, openings))), np.int32)
     tokens = np.zeros((f, p + 1, longest), np.int32)
     lengths = np.array([[_length(text) for text in group] for group in texts], np.int32)
     targets = np.zeros((f, p, most), np.int32)
     counted = np.zeros((f, p, most), bool)
+    for column, shared in enumerate(openings):
+        opening[column, : len(shared)] = shared
     for row, group in enumerate(texts):
         for column, text in enumerate(group):
             tokens[row, column, : _length(text)] = text.tokens[: _length(text)]
@@ -166,13 +228,15 @@ def _rows(rewrites: Sequence[Rewrite], longest: int) -> Rows:
                 target = text.tokens[text.start :]
                 targets[row, column, : len(target)] = target
                 counted[row, column, : len(target)] = True
-    used = np.array([[text is not None for text in rewrite.texts] for rewrite in rewrites])
+    weights = np.array(used)
     return Rows(
+        opening=opening,
+        opening_lengths=np.array([len(shared) for shared in openings], np.int32),
         tokens=tokens,
         lengths=lengths,
         subjects=np.array([[text.index for text in group] for group in texts], np.int32),
         starts=np.array([[text.start for text in group[:-1]] for group in texts], np.int32),
         targets=targets,
         counted=counted,
-        weights=(used / used.sum(axis=1, keepdims=True)).astype(np.float32),
+        weights=(weights / weights.sum(axis=1, keepdims=True)).astype(np.float32),
     )

@@ -145,7 +145,8 @@ def target_values(
     steps = np.zeros(n, int)
     budget = step_budget(config) if token_budget is None else token_budget
     done = 0
-    for batch in row_batches(rewrites, config, layer=layer, budget=budget) if n else ():
+    batches = row_batches(rewrites, config, layer=layer, budget=budget, steps=settings.steps)
+    for batch in batches if n else ():
         ready = prepare(decoder, batch.rows, layer=layer, extent=batch.extent)
         active = jnp.arange(len(batch.rows.tokens)) < len(batch.facts)
         descent = descend(decoder, batch.rows, ready, active, layer=layer, settings=settings)

@@ -68,6 +68,11 @@ class Rotary:
     interleaved: bool = False
     scaling: Linear | Dynamic | Banded | Long | None = None
 
+    @property
+    def by_length(self) -> bool:
+        """Whether a token's rotation also depends on how long its text is."""
+        return isinstance(self.scaling, Dynamic | Long)
+
     def tables(self, positions: Array, lengths: Array) -> tuple[Array, Array]:
         """Cosines and sines of the angles at positions, each `(b, t, dim / 2)` float32.
 

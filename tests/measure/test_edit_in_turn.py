@@ -13,7 +13,7 @@ from kis_jax.measure.target_values import target_values
 from kis_jax.models.memory import memory_kernel, with_memory
 from tests import references
 
-LAYER, N = 2, 3
+LAYER, N = 4, 3
 PREFIXES = ("", "I was there", "Therefore it is so")
 
 
@@ -28,7 +28,7 @@ def test_is_a_loop_of_searches_and_rank_one_edits_on_the_model(embedded, rng, or
     facts: list[Fact] = read_facts("factlm", N)
     through = []
     made = make_edits(
-        model, tokenizer, facts, moments, method="rome", prefixes=PREFIXES,
+        model, tokenizer, facts, moments, method="rome", layers=[LAYER], prefixes=PREFIXES,
         settings=dataclasses.replace(settings, target=searched), original_keys=original_keys,
         on_fact=through.append,
     )  # fmt: skip
