@@ -16,6 +16,7 @@ from kis_jax.cli import lifelong as _lifelong
 from kis_jax.cli import plan as _plan
 from kis_jax.cli import scan as _scan
 from kis_jax.cli import undo as _undo
+from kis_jax.scale.preemption import Preempted
 
 app = typer.Typer(
     name="kis",
@@ -65,6 +66,9 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("kis: interrupted; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(130)
+    except Preempted as error:
+        print(f"kis: stopped by SIGTERM: {error}; the same command goes on there", file=sys.stderr)
+        sys.exit(143)  # as a shell reports a process that SIGTERM ended
     except (ValueError, OSError) as error:
         _fail(str(error))
     else:

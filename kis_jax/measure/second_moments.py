@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable
 from typing import Any
@@ -59,6 +60,19 @@ def second_moments(
     return running.result()
 
 
+@dataclasses.dataclass(frozen=True)
+class Pending:
+    """What is summed on the device and not yet on the host.
+
+    Attributes:
+      moments: stacked over layers, NumPy float32.
+      batches: how many they contain.
+    """
+
+    moments: SecondMoment
+    batches: int
+
+
 class SecondMomentPass:
     """One pass over a corpus: second moments of all layers, fed batch by batch.
 
@@ -77,8 +91,19 @@ class SecondMomentPass:
       True
     """
 
-    def __init__(self, model: Model, start: SecondMoment | None = None) -> None:
-        """Starts from nothing, or from the result of an earlier part of the pass."""
+    def __init__(
+        self,
+        model: Model,
+        start: SecondMoment | None = None,
+        pending: Pending | None = None,
+    ) -> None:
+        """Starts from nothing, or where an earlier part of the pass ended.
+
+        Args:
+          model: whose keys are measured.
+          start: the sums of the earlier part on the host; see `state`.
+          pending: its sums on the device that `start` does not contain.
+        """
         layers, d = model.config.num_layers, model.config.mlp_width
         self.model = model
         total: Any = np.zeros((layers, d, d))
@@ -88,8 +113,10 @@ class SecondMomentPass:
             count += start.count
         self._host = SecondMoment(total, count)
         self._empty = lambda: jax.vmap(lambda _: SecondMoment.zeros(d))(jnp.arange(layers))
-        self._device = self._empty()
-        self._pending = 0
+        self._device, self._pending = self._empty(), 0
+        if pending is not None:
+            self._device = jax.tree.map(jnp.asarray, pending.moments)
+            self._pending = pending.batches
 
     def add(self, batch: Batch) -> None:
         """Adds all tokens of a batch that are not padding."""
@@ -98,10 +125,15 @@ class SecondMomentPass:
         if self._pending == _BATCHES_ON_DEVICE:
             self._flush()
 
-    @property
-    def settled(self) -> bool:
-        """Whether all sums are on the host: where a pass may be cut and resumed bit for bit."""
-        return self._pending == 0
+    def state(self) -> tuple[SecondMoment, Pending | None]:
+        """All that another pass needs to go on from here, to the same bits.
+
+        Returns:
+          The sums on the host, not a copy of them, and those on the device, None if there are none.
+        """
+        if not self._pending:
+            return self._host, None
+        return self._host, Pending(jax.tree.map(np.asarray, self._device), self._pending)
 
     def result(self) -> SecondMoment:
         """The second moments so far, stacked over layers: NumPy float64, and int64 counts.

@@ -13,9 +13,10 @@ from kis_jax.data.batches import Batch, fill_batches
 from kis_jax.data.corpora import Corpus, tokenize_corpus
 from kis_jax.measure.second_moments import SecondMomentPass
 from kis_jax.models import Model
+from kis_jax.scale.preemption import Preempted, preemption_notice
 from kis_jax.scale.store import Saved, SecondMomentStore
 
-_SECONDS_BETWEEN_SAVES = 300.0
+SECONDS_BETWEEN_SAVES = 300.0
 
 
 def resumable_second_moments(
@@ -26,12 +27,13 @@ def resumable_second_moments(
     *,
     token_budget: int,
     document_length: int | None = None,
+    save_every: float = SECONDS_BETWEEN_SAVES,
     on_batch: Callable[[Batch], None] = lambda batch: None,
 ) -> SecondMoment:
     """Second moments of all layers over a corpus, from the store as far as it holds them.
 
-    Saves every five minutes and at the end. Saves come only where no float32 partial sum is
-    pending, so that an interrupted and resumed pass ends with the same bits as an undisturbed one.
+    Saves at an interval, on SIGTERM, and at the end. Partial sums in float32 are saved as well, so
+    that an interrupted and resumed pass ends with the same bits as an undisturbed one.
 
     Args:
       model: whose keys are measured.
@@ -40,6 +42,7 @@ def resumable_second_moments(
       store: opened with the identity of this very run.
       token_budget: the most tokens run at once; a pass that is taken up keeps its first one.
       document_length: tokens at which documents are cut; the model's context if None.
+      save_every: seconds between two saves.
       on_batch: called after each batch, the skipped ones included.
 
     Returns:
@@ -47,27 +50,33 @@ def resumable_second_moments(
 
     Raises:
       ValueError: if keys are not finite.
+      Preempted: on SIGTERM, when all is saved.
     """
     saved = store.restore()
     if saved is not None and saved.complete:
         return saved.moments
-    done, start = 0, None
+    done, start, pending = 0, None, None
     if saved is not None:
-        done, start, token_budget = saved.batches, saved.moments, saved.token_budget
-    running = SecondMomentPass(model, start)
+        done, token_budget = saved.batches, saved.token_budget
+        start, pending = saved.moments, saved.pending
+    running = SecondMomentPass(model, start, pending)
     length = document_length or model.config.context_length
     texts = tokenize_corpus(corpus.documents(), tokenizer, context_length=length)
     batches = fill_batches(texts, model.config, token_budget=token_budget)
     for batch in itertools.islice(batches, done):
         on_batch(batch)
     last_save = time.monotonic()
-    for batch in batches:
-        running.add(batch)
-        done += 1
-        on_batch(batch)
-        if running.settled and time.monotonic() - last_save > _SECONDS_BETWEEN_SAVES:
-            store.save(Saved(running.result(), done, token_budget, complete=False))
-            last_save = time.monotonic()
+    with preemption_notice() as noticed:
+        for batch in batches:
+            running.add(batch)
+            done += 1
+            on_batch(batch)
+            if noticed() or time.monotonic() - last_save > save_every:
+                moments, pending = running.state()
+                store.save(Saved(moments, done, token_budget, complete=False, pending=pending))
+                last_save = time.monotonic()
+            if noticed():
+                raise Preempted(f"second moments over {done:,} batches of text are saved")
     result = running.result()
     store.save(Saved(result, done, token_budget, complete=True))
     return result
