@@ -23,6 +23,7 @@ from .core.interference import interference as interference
 from .core.interference import interference_on_edited as interference_on_edited
 from .core.ledger import Edit as Edit
 from .core.ledger import reorder as reorder
+from .core.mesh import make_mesh as make_mesh
 from .core.moments import Moments as Moments
 from .core.moments import moments as moments
 from .core.null_space import null_space as null_space
