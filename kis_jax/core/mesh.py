@@ -72,10 +72,17 @@ def mesh_of(tree: object) -> Mesh | None:
     return None
 
 
-def spread(array: np.ndarray, mesh: Mesh, spec: PartitionSpec) -> Array:
-    """An array of the host laid out over a mesh; every host holds the whole and sends its part."""
-    sharding = NamedSharding(mesh, spec)
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+def dealt(rows: np.ndarray, mesh: Mesh | None) -> np.ndarray | Array:
+    """Rows of the host dealt out over the data axis, with zeros added so that they go up.
+
+    Every host holds all of them, and sends its devices theirs. As they are if there is no mesh.
+    """
+    if mesh is None:
+        return rows
+    missing = -len(rows) % mesh.shape[DATA]
+    filled = np.pad(rows, ((0, missing), *((0, 0),) * (rows.ndim - 1)))
+    sharding = NamedSharding(mesh, PartitionSpec(DATA))
+    return jax.make_array_from_callback(filled.shape, sharding, lambda index: filled[index])
 
 
 def on_every_host(array: Array) -> np.ndarray:
