@@ -144,9 +144,9 @@ class StreamedModel:
         values, bad = _converted(jnp.asarray(raw), self.dtype, transposed)
         if int(bad):
             raise ValueError(
-                f"{tensor.path}: {entry.source}: expected finite weights, found {int(bad)} that are "
-                f"not finite as {self.dtype.name}; the file is damaged, or its training failed: "
-                "download it again"
+                f"{tensor.path}: {entry.source}: expected finite weights, found {int(bad)} "
+                f"that are not finite as {self.dtype.name}; the file is damaged, or its training "
+                "failed: download it again"
             )
         tensor.forget()
         return values

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from kis_jax.core.second_moment import transposed_product
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +67,7 @@ class PackedMoment:
             )
         keys = jnp.where(where[..., None], keys, jnp.zeros((), keys.dtype)).reshape(-1, d)
         rows = tuple(
-            total + _product(keys[:, start:stop], keys[:, start:])
+            total + transposed_product(keys[:, start:stop], keys[:, start:], jnp.float32)
             for total, (start, stop) in zip(self.rows, row_blocks(d), strict=True)
         )
         return PackedMoment(rows, self.count + jnp.sum(where, dtype=jnp.int32))
@@ -89,13 +91,3 @@ def row_blocks(d: int) -> Iterator[tuple[int, int]]:
 def packed_size(d: int) -> int:
     """How many numbers a `PackedMoment` of width `d` holds."""
     return sum((stop - start) * (d - start) for start, stop in row_blocks(d))
-
-
-def _product(left: Array, right: Array) -> Array:
-    return jax.lax.dot_general(
-        left,
-        right,
-        (((0,), (0,)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=jnp.float32,
-    )

@@ -17,6 +17,7 @@ from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, fill_batches
 from kis_jax.data.batches import token_budget as budget_of
 from kis_jax.data.corpora import tokenize_corpus
+from kis_jax.measure.convergence import Spread
 from kis_jax.measure.keys import check_finite
 from kis_jax.models import Model
 
@@ -79,6 +80,10 @@ class SecondMomentPass:
     Sums run in float32 on the device and in float64 on the host. Memory is that of the sums,
     `layers * d * d`, and of one batch, however long the corpus.
 
+    Attributes:
+      model: whose keys are measured.
+      spread: how much the parts differ that have reached the host.
+
     Example:
       >>> from kis_jax import load
       >>> from kis_jax.data.batches import fill_batches
@@ -96,6 +101,7 @@ class SecondMomentPass:
         model: Model,
         start: SecondMoment | None = None,
         pending: Pending | None = None,
+        spread: Spread | None = None,
     ) -> None:
         """Starts from nothing, or where an earlier part of the pass ended.
 
@@ -103,6 +109,7 @@ class SecondMomentPass:
           model: whose keys are measured.
           start: the sums of the earlier part on the host; see `state`.
           pending: its sums on the device that `start` does not contain.
+          spread: of the parts that `start` was summed from.
         """
         layers, d = model.config.num_layers, model.config.mlp_width
         self.model = model
@@ -112,6 +119,7 @@ class SecondMomentPass:
             total += start.total
             count += start.count
         self._host = SecondMoment(total, count)
+        self.spread = Spread.zeros(layers) if spread is None else spread
         self._empty = lambda: jax.vmap(lambda _: SecondMoment.zeros(d))(jnp.arange(layers))
         self._device, self._pending = self._empty(), 0
         if pending is not None:
@@ -122,7 +130,8 @@ class SecondMomentPass:
         """Adds all tokens of a batch that are not padding."""
         self._device = _add(self._device, self.model, batch.tokens, batch.mask)
         self._pending += 1
-        if self._pending == _BATCHES_ON_DEVICE:
+        # The first parts are small ones, so that their spread is known soon.
+        if self._pending >= min(_BATCHES_ON_DEVICE, 2 ** (self.spread.parts // 2)):
             self._flush()
 
     def state(self) -> tuple[SecondMoment, Pending | None]:
@@ -152,9 +161,17 @@ class SecondMomentPass:
         part = jax.tree.map(np.asarray, self._device)
         # A key that is not finite shows on the diagonal, the sums of squares.
         check_finite(np.diagonal(part.total, axis1=1, axis2=2), "second moments")
+        norms = np.asarray(_norms(self._device.total))
+        self.spread = self.spread.add(norms, int(part.count[0]))
         self._host.total[...] += part.total
         self._host.count[...] += part.count
         self._device, self._pending = self._empty(), 0
+
+
+@jax.jit
+def _norms(total: Array) -> Array:
+    """Frobenius norms of stacked matrices."""
+    return jnp.sqrt(jnp.sum(jnp.square(total), axis=(1, 2)))
 
 
 @functools.partial(jax.jit, donate_argnums=0)

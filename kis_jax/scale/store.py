@@ -10,10 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from kis_jax.core.second_moment import SecondMoment
+from kis_jax.measure.convergence import Look, Spread
 from kis_jax.measure.second_moments import Pending
 
 _STATE, _PENDING, _ABOUT = "second_moments", "pending", "about"
@@ -30,6 +32,8 @@ class Saved:
       complete: whether these are all.
       pending: sums of the last of these batches, which `moments` does not contain yet: a pass that
         is taken up adds them where the undisturbed one would have.
+      spread: of the parts of which `moments` are the sum; None if it was not measured.
+      looks: at their convergence, as `kis_jax.measure.convergence.Look` has them.
     """
 
     moments: SecondMoment
@@ -37,6 +41,8 @@ class Saved:
     token_budget: int
     complete: bool
     pending: Pending | None = None
+    spread: Spread | None = None
+    looks: tuple[Look, ...] = ()
 
 
 class SecondMomentStore:
@@ -62,9 +68,15 @@ class SecondMomentStore:
             raise ValueError(f"{directory}: expected a folder, found a file; delete or rename it")
         self.directory = directory
         self.identity = json.loads(json.dumps(identity))
+        directory.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False),
+            options=ocp.CheckpointManagerOptions(
+                create=False,
+                max_to_keep=1,
+                enable_async_checkpointing=False,
+                multiprocessing_options=_this_process_alone(),
+            ),
         )
         self._check_identity()
 
@@ -93,6 +105,8 @@ class SecondMomentStore:
             "complete": saved.complete,
             "pending": 0 if saved.pending is None else saved.pending.batches,
             "digest": _digest(*parts.values()),
+            "spread": None if saved.spread is None else saved.spread.as_json(),
+            "looks": [dataclasses.asdict(look) for look in saved.looks],
         }
         # Orbax leaves a step alone that is there, so that the end needs one of its own.
         self._manager.save(
@@ -116,7 +130,20 @@ class SecondMomentStore:
         if _digest(*parts) != about["digest"]:
             raise self._damaged("its numbers are not those that were saved")
         pending = Pending(parts[1], about["pending"]) if about["pending"] else None
-        return Saved(parts[0], about["batches"], about["token_budget"], about["complete"], pending)
+        return Saved(
+            parts[0],
+            about["batches"],
+            about["token_budget"],
+            about["complete"],
+            pending,
+            None if about["spread"] is None else Spread.from_json(about["spread"]),
+            tuple(Look(**look) for look in about["looks"]),
+        )
+
+    def progress(self) -> tuple[int, bool] | None:
+        """How many batches were saved last, and whether these are all; None if nothing was."""
+        about = self._about()
+        return None if about is None else (about["batches"], about["complete"])
 
     def saved_identity(self) -> dict[str, Any] | None:
         """The whole identity of the run that saved last, or None."""
@@ -144,7 +171,7 @@ class SecondMomentStore:
         names = {"identity", "batches", "token_budget", "complete", "digest"}
         if not isinstance(about, dict) or not names <= about.keys():
             raise self._damaged("it was written by another version of kis_jax")
-        return {"pending": 0, **about}
+        return {"pending": 0, "spread": None, "looks": [], **about}
 
     def _read(self, item: str, how: Any) -> Any:
         """One part of the last save."""
@@ -160,6 +187,16 @@ class SecondMomentStore:
             f"{self.directory}: expected second moments as kis_jax saved them, found that "
             f"{reason}; delete this folder and run again"
         )
+
+
+def _this_process_alone() -> ocp.options.MultiprocessingOptions:
+    """Orbax would have all hosts meet at every save; each store is one process's own."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process_{index}"
+    )
 
 
 def _digest(*parts: SecondMoment) -> str:
