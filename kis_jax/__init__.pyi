@@ -4,6 +4,8 @@ from .checkpoints import save_adapter as save_adapter
 from .checkpoints.ledger import Ledger as Ledger
 from .checkpoints.ledger_file import load_ledger as load_ledger
 from .checkpoints.ledger_file import save_ledger as save_ledger
+from .core.blocked import BlockedWhitener as BlockedWhitener
+from .core.blocked import blocked_whitener as blocked_whitener
 from .core.bootstrap import Interval as Interval
 from .core.bootstrap import kurtosis_interval as kurtosis_interval
 from .core.conjugate_gradients import solve_iteratively as solve_iteratively
