@@ -129,8 +129,11 @@ def scan(
     if many or model_axis is not None:
         from kis_jax.cli.scan_mesh import scan_on_mesh
 
-        if stream:
-            raise ValueError("stream: reads a model on one device; pass it without --model-axis")
+        if stream or until is not None:
+            raise ValueError(
+                "stream, until: are for one device; leave them out, or --model-axis and "
+                "--distributed"
+            )
         scan_on_mesh(
             request,
             out,

@@ -13,12 +13,14 @@ import numpy as np
 from jax import Array
 from transformers import PreTrainedTokenizerFast
 
+from kis_jax.core.mesh import DATA, mesh_of
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, fill_batches
 from kis_jax.data.batches import token_budget as budget_of
 from kis_jax.data.corpora import tokenize_corpus
 from kis_jax.measure.convergence import Spread
 from kis_jax.measure.keys import check_finite
+from kis_jax.measure.sharded_moments import ShardedSecondMomentPass
 from kis_jax.models import Model
 
 # Batches summed on the device in float32 before they are added to the float64 sum on the host:
@@ -36,7 +38,8 @@ def second_moments(
     """Second moments of all layers over texts, in memory; `kis scan` keeps those of long runs.
 
     Args:
-      model: whose keys are measured.
+      model: whose keys are measured; on a mesh, its devices share the texts and the sums. On
+        many hosts each calls this with the same texts, and gets the whole.
       tokenizer: of the model.
       texts: ordinary ones; each is cut at the model's context.
       token_budget: the most tokens run at once; chosen from memory if None.
@@ -53,12 +56,14 @@ def second_moments(
       >>> second_moments(model, tokenizer, ["A line of text.", "And another one."]).total.shape
       (6, 512, 512)
     """
-    running = SecondMomentPass(model)
-    budget = budget_of(model.config) if token_budget is None else token_budget
+    mesh = mesh_of(model)
+    running = SecondMomentPass(model) if mesh is None else ShardedSecondMomentPass(model)
+    groups = 1 if mesh is None else mesh.shape[DATA]
+    budget = groups * budget_of(model.config) if token_budget is None else token_budget
     tokens = tokenize_corpus(texts, tokenizer, context_length=model.config.context_length)
     for batch in fill_batches(tokens, model.config, token_budget=budget):
         running.add(batch)
-    return running.result()
+    return running.result() if isinstance(running, SecondMomentPass) else running.whole()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kis_jax.core.bands import band, band_width, rows_of_band
-from kis_jax.core.mesh import DATA, MODEL, dealt, mesh_of
+from kis_jax.core.mesh import DATA, MODEL, dealt, gather_rows, mesh_of
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch
 from kis_jax.measure.keys import check_finite
@@ -83,10 +83,6 @@ class ShardedSecondMomentPass:
         """Whether all sums are on the hosts: where a pass is saved, to go on to the same bits."""
         return self._settled
 
-    def state(self) -> tuple[SecondMoment, None]:
-        """What a pass on the same hosts needs to go on from here, if `settled`; not a copy."""
-        return self._host, None
-
     def result(self) -> SecondMoment:
         """This host's rows of the second moments so far, stacked over layers.
 
@@ -97,6 +93,12 @@ class ShardedSecondMomentPass:
         """
         self._flush()
         return self._host
+
+    def whole(self) -> SecondMoment:
+        """All rows of the second moments so far, on every host; every host must ask."""
+        part = self.result()
+        total = [gather_rows(rows, self.rows_of_hosts) for rows in np.asarray(part.total)]
+        return SecondMoment(np.stack(total), part.count)  # pyright: ignore[reportArgumentType]
 
     def _empty(self) -> Array:
         layers, d = self.model.config.num_layers, self.model.config.mlp_width

@@ -202,33 +202,3 @@ def check_shared(folder: Path) -> None:
     finally:
         if jax.process_index() == 0:
             path.unlink(missing_ok=True)
-
-
-def gather_rows(part: np.ndarray, rows_of_hosts: list[np.ndarray]) -> np.ndarray:
-    """A matrix of which every host has some rows, whole on every host. A collective.
-
-    Float64 passes through devices that may not know it as pairs of 32 bits, some megabytes at a
-    time.
-
-    Args:
-      part: `(r, d)` float64, this host's rows.
-      rows_of_hosts: which rows each host has.
-
-    Returns:
-      `(d, d)` float64.
-    """
-    d = part.shape[1]
-    whole = np.empty((d, d))
-    if len(rows_of_hosts) == 1:
-        whole[rows_of_hosts[0]] = part
-        return whole
-    step = max(1, 2**26 // (8 * d))
-    for start in range(0, max(map(len, rows_of_hosts)), step):
-        piece = np.zeros((step, d))
-        mine = part[start : start + step]
-        piece[: len(mine)] = mine
-        found = np.asarray(multihost_utils.process_allgather(piece.view(np.uint32)))
-        for rows, of_host in zip(rows_of_hosts, found, strict=True):
-            some = rows[start : start + step]
-            whole[some] = np.ascontiguousarray(of_host[: len(some)]).view(np.float64)
-    return whole
