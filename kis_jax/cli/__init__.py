@@ -15,6 +15,7 @@ from kis_jax.cli import ledger as _ledger
 from kis_jax.cli import lifelong as _lifelong
 from kis_jax.cli import plan as _plan
 from kis_jax.cli import scan as _scan
+from kis_jax.cli import stats as _stats
 from kis_jax.cli import undo as _undo
 from kis_jax.scale.preemption import Preempted
 
@@ -30,6 +31,7 @@ app.command(name="edit")(_edit.edit)
 app.command(name="undo")(_undo.undo)
 app.add_typer(_ledger.app, name="ledger")
 app.command(name="lifelong")(_lifelong.lifelong)
+app.add_typer(_stats.app, name="stats")
 app.command(name="inspect")(_inspect.inspect)
 
 

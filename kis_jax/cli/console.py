@@ -167,6 +167,11 @@ def print_done(page: Path) -> None:
     print(f"report: {page}")
 
 
+def print_folder(folder: Path) -> None:
+    """The path of second moments, on a line of its own."""
+    print(f"second moments: {folder}")
+
+
 def _number(value: float | int | None) -> str:
     return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3g}"
 

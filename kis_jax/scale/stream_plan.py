@@ -90,7 +90,9 @@ def plan_stream(
 
     fixed = program + weights + sums
     budget = _MOST_TOKENS
-    while budget > _LEAST_TOKENS and held(budget) + 2 * budget * token > (available - fixed) // 2:
+    # A long text is run whole: a budget that holds no more than it does costs nothing.
+    share = max((available - fixed) // 2, held(_LEAST_TOKENS))
+    while budget > _LEAST_TOKENS and held(budget) > share:
         budget //= 2
     needed = fixed + held(budget) + max(budget, document_length) * token
     if needed > available:
