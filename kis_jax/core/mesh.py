@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ DATA, MODEL = "data", "model"
 
 
 def make_mesh(
-    *, data: int | None = None, model: int = 1, devices: Sequence[jax.Device] | None = None
+    *, data: int | None = None, model: int = 1, devices: Sequence[Any] | None = None
 ) -> Mesh:
     """A mesh with axes `data` and `model` over the devices of all hosts.
 

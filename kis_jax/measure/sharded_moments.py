@@ -117,7 +117,7 @@ class ShardedSecondMomentPass:
                     part = np.asarray(shard.data)
                     self._host.total[layer, place : place + len(part)] += part
         # A key that is not finite shows in every row of its layer, and so on every host.
-        check_finite(self._host.total.sum(axis=-1), "second moments")
+        check_finite(np.sum(self._host.total, axis=-1), "second moments")
         self._host.count[...] += self._tokens
         self._bands, self._tokens, self._settled = self._empty(), 0, True
 
@@ -166,7 +166,7 @@ def _rows_of_hosts(layout: NamedSharding, d: int) -> list[np.ndarray]:
 
     That is the one whose `replica_id` is 0.
     """
-    first: dict[int, tuple[jax.Device, int]] = {}
+    first: dict[int, tuple[Any, int]] = {}
     for device, index in layout.devices_indices_map((d, d)).items():
         start, stop, _ = index[0].indices(d)
         first.setdefault(start, (device, stop))

@@ -135,6 +135,7 @@ def _run(
                     store.save(Saved(running.result(), done, budget, complete=False))
                     last_save = time.monotonic()
                 if stop:
+                    each(lambda: None)  # a launcher may kill the others when the first one ends
                     raise Preempted(f"second moments over {done:,} batches of text are saved")
     return done
 
