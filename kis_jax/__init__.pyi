@@ -4,6 +4,8 @@ from .checkpoints import save_adapter as save_adapter
 from .checkpoints.ledger import Ledger as Ledger
 from .checkpoints.ledger_file import load_ledger as load_ledger
 from .checkpoints.ledger_file import save_ledger as save_ledger
+from .core.blocked import BlockedWhitener as BlockedWhitener
+from .core.blocked import blocked_whitener as blocked_whitener
 from .core.bootstrap import Interval as Interval
 from .core.bootstrap import kurtosis_interval as kurtosis_interval
 from .core.conjugate_gradients import solve_iteratively as solve_iteratively
@@ -23,6 +25,7 @@ from .core.interference import interference as interference
 from .core.interference import interference_on_edited as interference_on_edited
 from .core.ledger import Edit as Edit
 from .core.ledger import reorder as reorder
+from .core.mesh import make_mesh as make_mesh
 from .core.moments import Moments as Moments
 from .core.moments import moments as moments
 from .core.null_space import null_space as null_space

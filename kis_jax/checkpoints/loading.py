@@ -9,8 +9,8 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 from transformers import PreTrainedTokenizerFast
 
@@ -22,14 +22,17 @@ from kis_jax.checkpoints.opening import (
     path_name,
 )
 from kis_jax.checkpoints.opening import read_config as read_config
-from kis_jax.checkpoints.pieces import empty, equal, read_into
+from kis_jax.checkpoints.parts import Parts
+from kis_jax.checkpoints.pieces import equal
 from kis_jax.checkpoints.table import Entry
 from kis_jax.checkpoints.tokenizers import load_tokenizer
-from kis_jax.models import Model
+from kis_jax.core.mesh import checked_mesh
+from kis_jax.models import Model, ModelConfig
+from kis_jax.models.sharding import partitions
 
 
 def load(
-    name_or_path: str | Path, *, dtype: DTypeLike = jnp.float32
+    name_or_path: str | Path, *, dtype: DTypeLike = jnp.float32, mesh: Mesh | None = None
 ) -> tuple[Model, PreTrainedTokenizerFast | None]:
     """Loads a model and its tokenizer.
 
@@ -41,6 +44,8 @@ def load(
       name_or_path: a local directory in HuggingFace layout, a name on the hub, or "factlm", the
         embedded model.
       dtype: of the parameters and the computation: float32 or bfloat16.
+      mesh: of devices to lay the model out over, as `make_mesh` makes it; the default device if
+        None. Each host reads those parts of each tensor that its devices hold.
 
     Returns:
       The model, and its tokenizer: None if the directory has no tokenizer files.
@@ -54,10 +59,12 @@ def load(
       'gpt2'
     """
     directory = locate(name_or_path)
-    return load_model(directory, dtype=dtype), load_tokenizer(directory)
+    return load_model(directory, dtype=dtype, mesh=mesh), load_tokenizer(directory)
 
 
-def load_model(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Model:
+def load_model(
+    directory: Path, *, dtype: DTypeLike = jnp.float32, mesh: Mesh | None = None
+) -> Model:
     """The model of a local directory; see `load`."""
     if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"dtype: expected float32 or bfloat16, found {jnp.dtype(dtype).name}")
@@ -65,21 +72,31 @@ def load_model(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Model:
     _check_copies(checkpoint)
     graph, parameters = abstract_model(checkpoint.family, checkpoint.config, dtype)
     leaves = {path_name(path): leaf for path, leaf in parameters.items()}
+    shardings = _shardings(leaves, checkpoint.config, mesh)
     missing = collections.Counter(entry.target for entry in checkpoint.entries)
-    values: dict[str, np.ndarray] = {}
+    values: dict[str, Parts] = {}
     filled: dict[str, jax.Array] = {}
     for entry in _by_source(checkpoint.entries):
         name = entry.target
         if name not in values:
-            values[name] = empty(leaves[name].shape, leaves[name].dtype)
-        part = values[name] if entry.layer is None else values[name][entry.layer]
-        read_into(part, entry.source, checkpoint.tensors[entry.source], entry.layout)
+            values[name] = Parts(leaves[name].shape, leaves[name].dtype, shardings[name])
+        values[name].read(entry, checkpoint.tensors[entry.source])
         missing[name] -= 1
         if not missing[name]:
-            # On a CPU jax takes the memory over; elsewhere wait, so that the host can free it.
-            filled[name] = jax.block_until_ready(jax.device_put(values.pop(name)))
+            filled[name] = values.pop(name).on_devices()
     state = [(path, leaf.replace(filled[path_name(path)])) for path, leaf in parameters.items()]
     return nnx.merge(graph, nnx.from_flat_state(state))
+
+
+def _shardings(
+    paths: Iterable[str], config: ModelConfig, mesh: Mesh | None
+) -> dict[str, NamedSharding | None]:
+    """Where each parameter is to lie; None for the default device."""
+    if mesh is None:
+        return dict.fromkeys(paths)
+    mesh = checked_mesh(mesh)
+    specs = partitions(paths, config, mesh)
+    return {path: NamedSharding(mesh, spec) for path, spec in specs.items()}
 
 
 def _check_copies(checkpoint: Checkpoint) -> None:

@@ -49,14 +49,27 @@ def equal(left: StoredTensor, right: StoredTensor) -> bool:
     return True
 
 
-def read_into(target: np.ndarray, name: str, tensor: StoredTensor, layout: Layout) -> None:
-    """Fills a parameter, or one layer of it, from a tensor, and converts its dtype.
+def read_into(
+    target: np.ndarray,
+    name: str,
+    tensor: StoredTensor,
+    layout: Layout,
+    index: Piece,
+) -> None:
+    """Fills a parameter, or one layer or part of it, from a tensor, and converts its dtype.
+
+    Args:
+      target: to be filled.
+      name: of the tensor, for messages.
+      tensor: that holds it.
+      layout: how it lies there.
+      index: slices of step 1 that cut the target from the whole parameter, or its layer.
 
     Raises:
       ValueError: if a number is not finite. That is all that can be seen of a damaged body: a bit
         flipped in a number may well leave a number.
     """
-    view = layout.view(tensor.array())
+    view = _cut(layout.view(tensor.array()), index)
     target = target.reshape(view.shape)  # a view, as parameters are contiguous
     for piece in pieces(view):
         with np.errstate(over="ignore"):  # what is too large is named below
@@ -71,3 +84,16 @@ def read_into(target: np.ndarray, name: str, tensor: StoredTensor, layout: Layou
                 "to weights shows nowhere else"
             )
         tensor.forget()
+
+
+def _cut(view: np.ndarray, index: Piece) -> np.ndarray:
+    """The part of a view that slices cut from its parameter.
+
+    A view may have the last axis of its parameter in two: heads, and the features of each. Its
+    parts are whole heads, as no plan of shardings lays one head on two devices.
+    """
+    if view.ndim == len(index):
+        return view[index]
+    features = view.shape[-1]
+    last = slice(*(end // features for end in index[-1].indices(view.shape[-2] * features)[:2]))
+    return view[(*index[:-1], last)]

@@ -15,7 +15,9 @@ from kis_jax.cli import ledger as _ledger
 from kis_jax.cli import lifelong as _lifelong
 from kis_jax.cli import plan as _plan
 from kis_jax.cli import scan as _scan
+from kis_jax.cli import stats as _stats
 from kis_jax.cli import undo as _undo
+from kis_jax.scale.preemption import Preempted
 
 app = typer.Typer(
     name="kis",
@@ -29,6 +31,7 @@ app.command(name="edit")(_edit.edit)
 app.command(name="undo")(_undo.undo)
 app.add_typer(_ledger.app, name="ledger")
 app.command(name="lifelong")(_lifelong.lifelong)
+app.add_typer(_stats.app, name="stats")
 app.command(name="inspect")(_inspect.inspect)
 
 
@@ -65,6 +68,9 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("kis: interrupted; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(130)
+    except Preempted as error:
+        print(f"kis: stopped by SIGTERM: {error}; the same command goes on there", file=sys.stderr)
+        sys.exit(143)  # as a shell reports a process that SIGTERM ended
     except (ValueError, OSError) as error:
         _fail(str(error))
     else:

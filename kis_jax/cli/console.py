@@ -17,11 +17,17 @@ from rich.table import Table
 if TYPE_CHECKING:
     from kis_jax.data.batches import Batch
     from kis_jax.scale.inspection import Inspection
+    from kis_jax.scale.stream_plan import StreamPlan
 
 
 @contextlib.contextmanager
-def corpus_progress(num_documents: int) -> Iterator[Callable[[Batch], None]]:
-    """A bar over the documents of a corpus, with rate and time left; gives the call for a batch."""
+def corpus_progress(num_documents: int, *, times: int = 1) -> Iterator[Callable[[Batch], None]]:
+    """A bar over the documents of a corpus, with rate and time left; gives the call for a batch.
+
+    Args:
+      num_documents: of the corpus.
+      times: how often the call comes for each batch: once for each layer of a streamed model.
+    """
     columns = (
         TextColumn("second moments"),
         BarColumn(),
@@ -35,10 +41,29 @@ def corpus_progress(num_documents: int) -> Iterator[Callable[[Batch], None]]:
         def on_batch(batch: Batch) -> None:
             nonlocal tokens
             tokens += int(batch.mask.sum())
-            rate = f"{tokens / (time.monotonic() - start):,.0f}"
-            progress.update(task, advance=len(batch.rows), rate=rate)
+            rate = f"{tokens / times / (time.monotonic() - start):,.3g}"
+            progress.update(task, advance=len(batch.rows) / times, rate=rate)
 
         yield on_batch
+
+
+def print_stream_plan(plan: StreamPlan) -> None:
+    """What a streamed scan will take, on standard error, before it starts."""
+    held = {
+        "weights of two layers": plan.weights,
+        "sums of one": plan.sums,
+        "activations": plan.activations,
+        "stream of a chunk": plan.stream,
+        "program": plan.program,
+    }
+    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in held.items() if size)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(
+        f"stream: {plan.num_layers} layers of {_bytes(plan.layer)}, each read once for "
+        f"{plan.chunk_tokens:,} tokens, {plan.token_budget:,} at a time\n"
+        f"memory: {_bytes(plan.memory)} of {_bytes(plan.available)} ({parts})\n"
+        f"disk: {_bytes(plan.disk)} for second moments"
+    )
 
 
 def print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
@@ -140,6 +165,11 @@ def print_json(content: Any) -> None:
 def print_done(page: Path) -> None:
     """The path of the report, on a line of its own."""
     print(f"report: {page}")
+
+
+def print_folder(folder: Path) -> None:
+    """The path of second moments, on a line of its own."""
+    print(f"second moments: {folder}")
 
 
 def _number(value: float | int | None) -> str:

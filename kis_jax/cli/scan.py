@@ -45,6 +45,50 @@ def scan(
     dtype: Annotated[
         Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass.")
     ] = "float32",
+    until: Annotated[
+        float | None,
+        typer.Option(
+            help="End the pass over the corpus where every C is known to this relative error, such "
+            "as 0.01, and the kurtosis of P stays as well."
+        ),
+    ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream", help="Read the model layer by layer, for one that is larger than memory."
+        ),
+    ] = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="With --stream: the most memory to use, such as 3GB. "
+            "[default: three quarters of what there is]"
+        ),
+    ] = None,
+    save_every: Annotated[
+        float,
+        typer.Option(help="Seconds between two saves; --stream saves after each layer."),
+    ] = 300.0,
+    model_axis: Annotated[
+        int | None,
+        typer.Option(
+            help="Use all devices: so many share one copy of the model, each such group runs "
+            "texts of its own. [default: the first device; on many hosts 1]"
+        ),
+    ] = None,
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            "--distributed",
+            help="Run the same command on every host of a TPU pod; seen by itself under Slurm, "
+            "Open MPI and GKE.",
+        ),
+    ] = False,
+    coordinator: Annotated[
+        str | None, typer.Option(help="HOST:PORT of host 0, where no cluster tells it.")
+    ] = None,
+    num_hosts: Annotated[int | None, typer.Option(help="With --coordinator: how many.")] = None,
+    host: Annotated[int | None, typer.Option(help="With --coordinator: which is this one.")] = None,
 ) -> None:
     """Measures how far an edit of one fact would also move the others, at every layer.
 
@@ -54,10 +98,11 @@ def scan(
     and second_moments/, which the same command takes up again if it was interrupted.
     """
     from kis_jax import report
-    from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console
+    from kis_jax.cli.measuring import check_memory_option, in_memory, streamed
+    from kis_jax.scale.distributed import Hosts, runs_on_many_hosts
     from kis_jax.scale.inputs import ScanRequest, open_inputs
-    from kis_jax.scale.scan import measure_second_moments, scan_layers, scan_record
+    from kis_jax.scale.scan import scan_layers, scan_record
 
     if model == NAME:
         facts, corpus = facts or NAME, corpus or NAME
@@ -66,31 +111,52 @@ def scan(
             "--facts, --corpus: both are needed with a model; name files, or for example "
             "--facts counterfact --corpus wikipedia"
         )
-    inputs = open_inputs(
-        ScanRequest(
-            model,
-            facts,
-            corpus,
-            num_facts=num_facts,
-            num_documents=num_documents,
-            layers=layers,
-            position=position,
-            ridge=ridge,
-            dtype=dtype,
-            document_length=document_length,
-        )
+    request = ScanRequest(
+        model,
+        facts,
+        corpus,
+        num_facts=num_facts,
+        num_documents=num_documents,
+        layers=layers,
+        position=position,
+        ridge=ridge,
+        dtype=dtype,
+        document_length=document_length,
+        until=until,
     )
+    hosts = Hosts(coordinator, num_hosts, host)
+    many = distributed or hosts != Hosts() or runs_on_many_hosts()
+    if many or model_axis is not None:
+        from kis_jax.cli.scan_mesh import scan_on_mesh
+
+        if stream or until is not None:
+            raise ValueError(
+                "stream, until: are for one device; leave them out, or --model-axis and "
+                "--distributed"
+            )
+        scan_on_mesh(
+            request,
+            out,
+            hosts=hosts if many else None,
+            model_axis=1 if model_axis is None else model_axis,
+            save_every=save_every,
+        )
+        return
+    inputs = open_inputs(request, streamed=stream)
     report.check_directory(out, inputs.identity)
-    loaded = load_model(inputs.directory, dtype=dtype)
+    check_memory_option(stream, memory)
     out.mkdir(parents=True, exist_ok=True)
     report.clear_leftovers(out)
-    with console.corpus_progress(inputs.corpus.num_documents or num_documents) as on_batch:
-        moments = measure_second_moments(inputs, loaded, out / "second_moments", on_batch=on_batch)
+    directory, watched = out / "second_moments", until is not None
+    if stream:
+        moments, keys = streamed(inputs, directory, memory=memory, watch_facts=watched)
+    else:
+        moments, keys = in_memory(inputs, directory, save_every=save_every, watch_facts=watched)
     statistics = []
-    for layer, result in zip(inputs.layers, scan_layers(inputs, loaded, moments), strict=True):
+    for layer, result in zip(inputs.layers, scan_layers(inputs, keys, moments), strict=True):
         report.write_layer(out, layer, result.arrays)
         statistics.append(result.statistics)
-    record = scan_record(inputs, loaded, moments, statistics)
+    record = scan_record(inputs, moments, statistics)
     report.write_record(out, record)
     console.print_layers(record["layers"])
     console.print_done(report.write_report(out))

@@ -79,7 +79,7 @@ class SecondMoment:
                 )
             keys = jnp.where(where[..., None], keys, jnp.zeros((), keys.dtype))
             count = jnp.sum(where, dtype=jnp.int32)
-        total = _gram(keys.reshape(-1, d), self.total.dtype)
+        total = gram(keys.reshape(-1, d), self.total.dtype)
         return SecondMoment(self.total + total, self.count + count)
 
     def merge(self, other: SecondMoment) -> SecondMoment:
@@ -122,7 +122,7 @@ def as_matrix(second_moment: ArrayLike | SecondMoment) -> Array:
 _NARROW = 1024
 
 
-def _gram(keys: Array, dtype: DTypeLike) -> Array:
+def gram(keys: Array, dtype: DTypeLike) -> Array:
     """`keys.T @ keys`, its mirrored part copied rather than computed.
 
     Splits the columns in two, again and again: each time, three products of a quarter of the size
@@ -130,13 +130,14 @@ def _gram(keys: Array, dtype: DTypeLike) -> Array:
     """
     d = keys.shape[1]
     if d < _NARROW or d % 2:
-        return _product(keys, keys, dtype)
+        return transposed_product(keys, keys, dtype)
     left, right = keys[:, : d // 2], keys[:, d // 2 :]
-    mixed = _product(left, right, dtype)
-    return jnp.block([[_gram(left, dtype), mixed], [mixed.T, _gram(right, dtype)]])
+    mixed = transposed_product(left, right, dtype)
+    return jnp.block([[gram(left, dtype), mixed], [mixed.T, gram(right, dtype)]])
 
 
-def _product(left: Array, right: Array, dtype: DTypeLike) -> Array:
+def transposed_product(left: Array, right: Array, dtype: DTypeLike) -> Array:
+    """`left.T @ right`, at the highest precision, summed in `dtype`."""
     return jax.lax.dot_general(
         left,
         right,

@@ -11,9 +11,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh
 
+from kis_jax.core.blocked import BlockedWhitener
 from kis_jax.core.checks import holds_or_traced
+from kis_jax.core.mesh import checked_mesh
 from kis_jax.core.moments import Moments
+from kis_jax.core.ring import ring_tiles, whitened_rows
 from kis_jax.core.tail import hill
 from kis_jax.core.tiles import Block, count_slots, make_tile, power_sums, strongest
 from kis_jax.core.whitening import Whitener
@@ -68,12 +72,13 @@ class Summary:
 
 def summarize(
     keys: Array,
-    whitener: Whitener,
+    whitener: Whitener | BlockedWhitener,
     *,
     tile: int = 1024,
     bins: int | Array = 200,
     top: int = 100,
     groups: Array | None = None,
+    mesh: Mesh | None = None,
 ) -> Summary:
     """Summary of the superposition of n facts, never holding an `(n, n)` array.
 
@@ -90,6 +95,8 @@ def summarize(
       groups: `(n,)` int, such as the subject that a fact is about. Pairs within one group are left
         out of `pairs`, which duplicates would crowd out, and of `tail_index`; moments and
         histogram hold them all the same.
+      mesh: of devices to deal the facts and the tiles out over, as `make_mesh` makes it: each
+        holds some facts, and meets those of the others as they go around. One device if None.
 
     Returns:
       A `Summary` in the dtype of the whitener.
@@ -125,8 +132,19 @@ def summarize(
             f"{_count_dtype().name} can count, found {n:,}; call it under jax.enable_x64(True), "
             "where float32 keys stay float32"
         )
-    edges = _edges(bins)
+    edges, equal = _edges(bins), not jnp.ndim(bins)
+    top = min(top, n * (n - 1) // 2)
+    if mesh is not None:
+        return _on_mesh(keys, whitener, edges, groups, tile, top, equal, checked_mesh(mesh))
     white = whitener.whiten(keys)
+    _check_sound(white)
+    return _summarize(
+        white, edges.astype(white.dtype), groups, tiling=_tiling(n, tile), top=top, equal=equal
+    )
+
+
+def _check_sound(white: Array) -> None:
+    """Raises ValueError if a whitened key is zero or not finite."""
     sizes = jnp.sum(white * white, axis=1)
     sound = (sizes > 0) & jnp.isfinite(sizes)
     if not holds_or_traced(jnp.all(sound)):
@@ -134,14 +152,34 @@ def summarize(
             f"keys: expected finite keys that are not zero, found row {jnp.argmin(sound)} to be "
             "one (or beyond the range of its dtype); leave it out"
         )
-    return _summarize(
-        white,
-        edges.astype(white.dtype),
-        groups,
-        tiling=_tiling(n, tile),
-        top=min(top, n * (n - 1) // 2),
-        equal=not jnp.ndim(bins),
+
+
+def _on_mesh(
+    keys: Array,
+    whitener: Whitener | BlockedWhitener,
+    edges: Array,
+    groups: Array | None,
+    tile: int,
+    top: int,
+    equal: bool,
+    mesh: Mesh,
+) -> Summary:
+    """The same, the facts dealt out over devices in whole tiles."""
+    n = len(keys)
+    share = -(-n // mesh.size)
+    tiles = -(-share // tile)
+    side = -(-share // tiles)
+    side += -side % 8 if tile >= 8 else 0
+    white = whitened_rows(keys, whitener, mesh, multiple=tiles * side)
+    _check_sound(white[:n])
+    edges = edges.astype(white.dtype)
+    groups = jnp.arange(n) if groups is None else groups
+    groups = jnp.pad(groups, (0, len(white) - n))
+    found = ring_tiles(
+        white, edges, groups, num_facts=n, side=side, top=top, equal=equal, mesh=mesh
     )
+    inside, outside = found.counts[1:-1], found.counts[0] + found.counts[-1]
+    return Summary(found.moments, inside, edges, outside, found.pairs, found.values)
 
 
 def _edges(bins: int | Array) -> Array:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh
 
+from kis_jax.core.blocked import BlockedWhitener
 from kis_jax.core.checks import as_rows
+from kis_jax.core.mesh import checked_mesh
 from kis_jax.core.moments import Moments, moments
 from kis_jax.core.products import inner
+from kis_jax.core.ring import ring_superposition, whitened_rows
 from kis_jax.core.whitening import Whitener
 
 
@@ -36,7 +40,13 @@ def gram(keys: Array, whitener: Whitener | None = None) -> Array:
     return inner(coordinates, coordinates, extended=_extended(whitener))
 
 
-def superposition(keys: Array, whitener: Whitener, others: Array | None = None) -> Array:
+def superposition(
+    keys: Array,
+    whitener: Whitener | BlockedWhitener,
+    others: Array | None = None,
+    *,
+    mesh: Mesh | None = None,
+) -> Array:
     r"""Superposition of each key with every other.
 
     $P_{ij} = k_i^\top C^{-1} k_j / k_i^\top C^{-1} k_i$: the share of an edit of fact $i$ that
@@ -46,12 +56,14 @@ def superposition(keys: Array, whitener: Whitener, others: Array | None = None) 
       keys: the facts that are edited, `(n, d)`.
       whitener: of the layer's second moment.
       others: the keys that are touched, `(q, d)`; the edited ones themselves if None.
+      mesh: of devices to deal the facts out over, as `make_mesh` makes it; then each holds the
+        rows of its facts. Not with `others`.
 
     Returns:
       `(n, q)`. Without `others` it is `(n, n)` with diagonal 1.
 
     Raises:
-      ValueError: if a width differs from the whitener's.
+      ValueError: if a width differs from the whitener's, or `others` come with a mesh.
 
     Example:
       >>> import jax.numpy as jnp
@@ -63,6 +75,12 @@ def superposition(keys: Array, whitener: Whitener, others: Array | None = None) 
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), eq. 17.
     """
+    if mesh is not None:
+        if others is not None:
+            raise ValueError("others, mesh: expected one of the two, found both; leave out mesh")
+        mesh, n = checked_mesh(mesh), len(keys)
+        white = whitened_rows(keys, whitener, mesh)
+        return ring_superposition(white, extended=whitener.extended, mesh=mesh)[:n, :n]
     white = _coordinates(keys, whitener)
     if others is None:
         products = inner(white, white, extended=whitener.extended)
@@ -136,7 +154,9 @@ def off_diagonal_moments(matrix: Array) -> Moments:
     return moments(matrix, where=~jnp.eye(matrix.shape[0], dtype=bool))
 
 
-def _coordinates(keys: Array, whitener: Whitener | None, name: str = "keys") -> Array:
+def _coordinates(
+    keys: Array, whitener: Whitener | BlockedWhitener | None, name: str = "keys"
+) -> Array:
     """The keys, whitened if asked for, in float32 or better."""
     rows = as_rows(name, keys, None if whitener is None else whitener.width)
     if whitener is not None:

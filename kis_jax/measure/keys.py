@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kis_jax.core.mesh import mesh_of
 from kis_jax.data.batches import fill_batches
 from kis_jax.data.prompts import Prompt
+from kis_jax.measure.hosts import dealt, on_every_host
 from kis_jax.models import Model
 
 
@@ -18,7 +20,8 @@ def fact_keys(model: Model, prompts: Sequence[Prompt], *, token_budget: int) -> 
     """The MLP keys at each fact's token, for every layer.
 
     Args:
-      model: whose keys are taken.
+      model: whose keys are taken; on a mesh, its devices share each batch, and every host that
+        has some of them calls this.
       prompts: one for each fact.
       token_budget: the most tokens run at once, padding included.
 
@@ -28,15 +31,16 @@ def fact_keys(model: Model, prompts: Sequence[Prompt], *, token_budget: int) -> 
     Raises:
       ValueError: if a key is not finite, naming the layer.
     """
-    config = model.config
+    config, mesh = model.config, mesh_of(model)
     keys = np.empty((config.num_layers, len(prompts), config.mlp_width), np.float32)
     texts = (prompt.tokens for prompt in prompts)
     batches = fill_batches(texts, config, token_budget=token_budget)
     for batch in batches:
         index = np.zeros(len(batch.tokens), np.int32)
         index[: len(batch.rows)] = [prompts[row].index for row in batch.rows]
-        found = _keys_at(model, batch.tokens, batch.mask, index)
-        keys[:, batch.rows] = np.asarray(found)[:, : len(batch.rows)]
+        rows = [dealt(array, mesh) for array in (batch.tokens, batch.mask, index)]
+        found = on_every_host(_keys_at(model, *rows))
+        keys[:, batch.rows] = found[:, : len(batch.rows)]
     check_finite(keys, "keys of the facts")
     return keys
 

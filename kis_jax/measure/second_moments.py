@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable
 from typing import Any
@@ -12,11 +13,14 @@ import numpy as np
 from jax import Array
 from transformers import PreTrainedTokenizerFast
 
+from kis_jax.core.mesh import DATA, mesh_of
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, fill_batches
 from kis_jax.data.batches import token_budget as budget_of
 from kis_jax.data.corpora import tokenize_corpus
+from kis_jax.measure.convergence import Spread
 from kis_jax.measure.keys import check_finite
+from kis_jax.measure.sharded_moments import ShardedSecondMomentPass
 from kis_jax.models import Model
 
 # Batches summed on the device in float32 before they are added to the float64 sum on the host:
@@ -34,7 +38,8 @@ def second_moments(
     """Second moments of all layers over texts, in memory; `kis scan` keeps those of long runs.
 
     Args:
-      model: whose keys are measured.
+      model: whose keys are measured; on a mesh, its devices share the texts and the sums. On
+        many hosts each calls this with the same texts, and gets the whole.
       tokenizer: of the model.
       texts: ordinary ones; each is cut at the model's context.
       token_budget: the most tokens run at once; chosen from memory if None.
@@ -51,12 +56,27 @@ def second_moments(
       >>> second_moments(model, tokenizer, ["A line of text.", "And another one."]).total.shape
       (6, 512, 512)
     """
-    running = SecondMomentPass(model)
-    budget = budget_of(model.config) if token_budget is None else token_budget
+    mesh = mesh_of(model)
+    running = SecondMomentPass(model) if mesh is None else ShardedSecondMomentPass(model)
+    groups = 1 if mesh is None else mesh.shape[DATA]
+    budget = groups * budget_of(model.config) if token_budget is None else token_budget
     tokens = tokenize_corpus(texts, tokenizer, context_length=model.config.context_length)
     for batch in fill_batches(tokens, model.config, token_budget=budget):
         running.add(batch)
-    return running.result()
+    return running.result() if isinstance(running, SecondMomentPass) else running.whole()
+
+
+@dataclasses.dataclass(frozen=True)
+class Pending:
+    """What is summed on the device and not yet on the host.
+
+    Attributes:
+      moments: stacked over layers, NumPy float32.
+      batches: how many they contain.
+    """
+
+    moments: SecondMoment
+    batches: int
 
 
 class SecondMomentPass:
@@ -64,6 +84,10 @@ class SecondMomentPass:
 
     Sums run in float32 on the device and in float64 on the host. Memory is that of the sums,
     `layers * d * d`, and of one batch, however long the corpus.
+
+    Attributes:
+      model: whose keys are measured.
+      spread: how much the parts differ that have reached the host.
 
     Example:
       >>> from kis_jax import load
@@ -77,8 +101,21 @@ class SecondMomentPass:
       True
     """
 
-    def __init__(self, model: Model, start: SecondMoment | None = None) -> None:
-        """Starts from nothing, or from the result of an earlier part of the pass."""
+    def __init__(
+        self,
+        model: Model,
+        start: SecondMoment | None = None,
+        pending: Pending | None = None,
+        spread: Spread | None = None,
+    ) -> None:
+        """Starts from nothing, or where an earlier part of the pass ended.
+
+        Args:
+          model: whose keys are measured.
+          start: the sums of the earlier part on the host; see `state`.
+          pending: its sums on the device that `start` does not contain.
+          spread: of the parts that `start` was summed from.
+        """
         layers, d = model.config.num_layers, model.config.mlp_width
         self.model = model
         total: Any = np.zeros((layers, d, d))
@@ -87,21 +124,30 @@ class SecondMomentPass:
             total += start.total
             count += start.count
         self._host = SecondMoment(total, count)
+        self.spread = Spread.zeros(layers) if spread is None else spread
         self._empty = lambda: jax.vmap(lambda _: SecondMoment.zeros(d))(jnp.arange(layers))
-        self._device = self._empty()
-        self._pending = 0
+        self._device, self._pending = self._empty(), 0
+        if pending is not None:
+            self._device = jax.tree.map(jnp.asarray, pending.moments)
+            self._pending = pending.batches
 
     def add(self, batch: Batch) -> None:
         """Adds all tokens of a batch that are not padding."""
         self._device = _add(self._device, self.model, batch.tokens, batch.mask)
         self._pending += 1
-        if self._pending == _BATCHES_ON_DEVICE:
+        # The first parts are small ones, so that their spread is known soon.
+        if self._pending >= min(_BATCHES_ON_DEVICE, 2 ** (self.spread.parts // 2)):
             self._flush()
 
-    @property
-    def settled(self) -> bool:
-        """Whether all sums are on the host: where a pass may be cut and resumed bit for bit."""
-        return self._pending == 0
+    def state(self) -> tuple[SecondMoment, Pending | None]:
+        """All that another pass needs to go on from here, to the same bits.
+
+        Returns:
+          The sums on the host, not a copy of them, and those on the device, None if there are none.
+        """
+        if not self._pending:
+            return self._host, None
+        return self._host, Pending(jax.tree.map(np.asarray, self._device), self._pending)
 
     def result(self) -> SecondMoment:
         """The second moments so far, stacked over layers: NumPy float64, and int64 counts.
@@ -120,9 +166,17 @@ class SecondMomentPass:
         part = jax.tree.map(np.asarray, self._device)
         # A key that is not finite shows on the diagonal, the sums of squares.
         check_finite(np.diagonal(part.total, axis1=1, axis2=2), "second moments")
+        norms = np.asarray(_norms(self._device.total))
+        self.spread = self.spread.add(norms, int(part.count[0]))
         self._host.total[...] += part.total
         self._host.count[...] += part.count
         self._device, self._pending = self._empty(), 0
+
+
+@jax.jit
+def _norms(total: Array) -> Array:
+    """Frobenius norms of stacked matrices."""
+    return jnp.sqrt(jnp.sum(jnp.square(total), axis=(1, 2)))
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -22,10 +22,10 @@ from kis_jax.measure.edit_settings import EditSettings, edit_settings
 from kis_jax.measure.editing import check_facts
 from kis_jax.models import Model, ModelConfig
 from kis_jax.scale.inputs import parse_layers
+from kis_jax.scale.layer_store import open_store
 from kis_jax.scale.memory import checked_length
 from kis_jax.scale.passes import resumable_second_moments
 from kis_jax.scale.scan import check_enough_tokens
-from kis_jax.scale.store import SecondMomentStore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +99,7 @@ class EditInputs:
             "corpus": self.corpus.fingerprint,
             "dtype": "float32",
             "document_length": length,
+            "until": None,
         }
 
 
@@ -153,7 +154,7 @@ def edit_moments(
         or if the corpus has fewer tokens than C needs.
     """
     request = inputs.request
-    with SecondMomentStore(store_of(request.second_moments), inputs.moments_identity) as store:
+    with open_store(store_of(request.second_moments), inputs.moments_identity) as store:
         if inputs.corpus is not None:
             moments = resumable_second_moments(
                 model,

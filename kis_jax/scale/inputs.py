@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
@@ -25,7 +26,7 @@ class ScanRequest:
 
     Attributes:
       model: a local directory or a hub name.
-      facts: a JSON file or a known data set.
+      facts: a JSON file or a known data set; None for second moments alone.
       corpus: files or a hub name.
       num_facts: take the first so many facts.
       num_documents: take at most so many documents.
@@ -34,10 +35,12 @@ class ScanRequest:
       position: the token whose key stands for a fact.
       ridge: added to the diagonal of every second moment.
       dtype: of the forward pass.
+      until: the pass over the corpus may end where C is known to this relative error, and kurtosis
+        stays; None for never.
     """
 
     model: str
-    facts: str
+    facts: str | None
     corpus: str
     num_facts: int = 128
     num_documents: int = 100_000
@@ -46,6 +49,7 @@ class ScanRequest:
     ridge: float = 0.0
     dtype: str = "float32"
     document_length: int | None = None
+    until: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +67,7 @@ class ScanInputs:
       layers: indices of the layers asked for.
       document_length: the most tokens of a document.
       token_budget: the most tokens run at once.
+      num_parameters: of the model.
       fingerprints: of model, tokenizer, corpus and facts.
     """
 
@@ -76,6 +81,7 @@ class ScanInputs:
     layers: list[int]
     document_length: int
     token_budget: int
+    num_parameters: int
     fingerprints: dict[str, str]
 
     @property
@@ -95,20 +101,46 @@ class ScanInputs:
         return {
             **{name: self.fingerprints[name] for name in ("model", "tokenizer", "corpus")},
             **{name: self.settings[name] for name in ("dtype", "document_length")},
+            **self._end,
+        }
+
+    @property
+    def _end(self) -> dict[str, object]:
+        """What decides where a pass over the corpus ends before it does."""
+        if self.request.until is None:
+            return {"until": None}
+        facts = self.fingerprints.get("facts")
+        return {
+            "until": self.request.until,
+            "until_facts": facts,
+            **{
+                f"until_{name}": self.settings[name] if facts else None
+                for name in ("layers", "position", "ridge")
+            },
         }
 
     @property
     def identity(self) -> dict[str, object]:
         """What tells this run from another, whatever its files are called."""
         return {
-            **self.second_moment_identity,
-            "facts": self.fingerprints["facts"],
-            **{name: self.settings[name] for name in ("layers", "position", "ridge")},
+            **{name: self.fingerprints[name] for name in ("model", "tokenizer", "corpus")},
+            "facts": self.fingerprints.get("facts"),
+            **{
+                name: self.settings[name]
+                for name in ("dtype", "document_length", "until", "layers", "position", "ridge")
+            },
         }
 
 
-def open_inputs(request: ScanRequest) -> ScanInputs:
+def open_inputs(
+    request: ScanRequest, *, streamed: bool = False, model_fingerprint: str | None = None
+) -> ScanInputs:
     """Opens all that a request names, cheap things first.
+
+    Args:
+      request: what is asked for.
+      streamed: whether the model is read layer by layer, so that it need not fit the memory.
+      model_fingerprint: where another host has read the model for it already.
 
     Raises:
       ValueError: naming what is wrong, before anything is computed.
@@ -118,26 +150,29 @@ def open_inputs(request: ScanRequest) -> ScanInputs:
     directory = locate(request.model)
     family, config = read_config(directory)
     length = checked_length(request.document_length, config)
-    _check_fits(scan_memory(config, parameter_shapes(family, config), request.dtype, length))
+    shapes = parameter_shapes(family, config)
+    if not streamed:
+        _check_fits(scan_memory(config, shapes, request.dtype, length))
     layers = parse_layers(request.layers, config.num_layers)
     tokenizer = load_tokenizer(directory)
     if tokenizer is None:
         raise ValueError(
             f"{directory}: expected files of a tokenizer, found none; add tokenizer.json"
         )
-    facts = read_facts(request.facts, request.num_facts)
-    if len(facts) < 2:
+    facts = [] if request.facts is None else read_facts(request.facts, request.num_facts)
+    if len(facts) == 1:
         raise ValueError("num_facts: expected at least two facts to compare, found one")
     prompts = tokenize_facts(
         facts, tokenizer, context_length=config.context_length, position=request.position
     )
     corpus = open_corpus(request.corpus, limit=request.num_documents)
     fingerprints = {
-        "model": fingerprint.of_model(directory),
+        "model": model_fingerprint or fingerprint.of_model(directory),
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "corpus": corpus.fingerprint,
-        "facts": facts_fingerprint(facts),
     }
+    if facts:
+        fingerprints["facts"] = facts_fingerprint(facts)
     return ScanInputs(
         request,
         directory,
@@ -149,6 +184,7 @@ def open_inputs(request: ScanRequest) -> ScanInputs:
         layers,
         length,
         token_budget(config),
+        sum(map(math.prod, shapes.values())),
         fingerprints,
     )
 

@@ -7,18 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
+from kis_jax.checkpoints.streamed import StreamedModel
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch
+from kis_jax.data.corpora import tokenize_corpus
 from kis_jax.data.facts import first_of_subject
-from kis_jax.measure.keys import fact_keys
+from kis_jax.measure.convergence import Watch, kurtosis_of
 from kis_jax.measure.layers import LayerScan, scan_layer
 from kis_jax.models import Model
 from kis_jax.scale.inputs import ScanInputs
-from kis_jax.scale.passes import resumable_second_moments
-from kis_jax.scale.store import SecondMomentStore
+from kis_jax.scale.layer_store import LayerStore, open_store
+from kis_jax.scale.passes import SECONDS_BETWEEN_SAVES, resumable_second_moments
+from kis_jax.scale.stream_plan import StreamPlan
+from kis_jax.scale.streaming import streamed_keys_and_moments
 
 
 def measure_second_moments(
@@ -26,15 +29,26 @@ def measure_second_moments(
     model: Model,
     directory: Path,
     *,
+    keys: np.ndarray | None = None,
+    save_every: float = SECONDS_BETWEEN_SAVES,
     on_batch: Callable[[Batch], None] = lambda batch: None,
 ) -> SecondMoment:
     """Second moments of all layers, resumed from `directory` and saved there.
 
+    Args:
+      inputs: of the scan.
+      model: whose keys are measured.
+      directory: of the second moments.
+      keys: of the facts, `(layers, n, d)`; if given, the kurtosis of P between them is watched.
+      save_every: seconds between two saves.
+      on_batch: called after each batch.
+
     Raises:
+      Preempted: on SIGTERM, when all is saved.
       ValueError: if the directory holds those of another run; if the corpus has fewer tokens
         than C needs to be invertible, and no ridge was asked for.
     """
-    with SecondMomentStore(directory, inputs.second_moment_identity) as store:
+    with open_store(directory, inputs.second_moment_identity) as store:
         moments = resumable_second_moments(
             model,
             inputs.tokenizer,
@@ -42,10 +56,79 @@ def measure_second_moments(
             store,
             token_budget=inputs.token_budget,
             document_length=inputs.document_length,
+            save_every=save_every,
+            watch=_watch(inputs, keys),
             on_batch=on_batch,
         )
     check_enough_tokens(moments, name=inputs.corpus.name, ridge=inputs.request.ridge)
     return moments
+
+
+def measure_streamed(
+    inputs: ScanInputs,
+    model: StreamedModel,
+    directory: Path,
+    plan: StreamPlan,
+    *,
+    watch_facts: bool = False,
+    on_layer: Callable[[Batch], None] = lambda batch: None,
+) -> tuple[SecondMoment, np.ndarray]:
+    """Second moments of all layers, and keys of the facts, from one pass layer after layer.
+
+    Args:
+      inputs: of the scan.
+      model: streamed.
+      directory: of the second moments; an unfinished pass there is taken up.
+      plan: how much of the corpus is taken at once, where no pass is taken up.
+      watch_facts: whether the kurtosis of P between the facts is watched.
+      on_layer: called after each batch in each layer.
+
+    Returns:
+      Second moments, read layer by layer as they are asked for, and keys `(layers, n, d)`.
+
+    Raises:
+      ValueError: as `measure_second_moments`; or if the directory holds those of an unfinished
+        pass that is not streamed.
+      Preempted: on SIGTERM.
+    """
+    if any(path.name.isdigit() for path in directory.glob("*")):
+        raise ValueError(
+            f"{directory}: expected second moments of a streamed scan, found those of one without "
+            "--stream; go on without it, or choose another output folder"
+        )
+    config = inputs.config
+    with LayerStore(
+        directory,
+        inputs.second_moment_identity,
+        num_layers=config.num_layers,
+        width=config.mlp_width,
+        settings={"token_budget": plan.token_budget, "chunk_tokens": plan.chunk_tokens},
+    ) as store:
+        keys = streamed_keys_and_moments(
+            model,
+            tokenize_corpus(
+                inputs.corpus.documents(),
+                inputs.tokenizer,
+                context_length=inputs.document_length,
+            ),
+            inputs.prompts,
+            store,
+            token_budget=plan.token_budget,
+            chunk_tokens=plan.chunk_tokens,
+            watch=lambda keys: _watch(inputs, keys if watch_facts else None),
+            on_layer=on_layer,
+        )
+        saved = store.restore()
+    assert saved is not None
+    check_enough_tokens(saved.moments, name=inputs.corpus.name, ridge=inputs.request.ridge)
+    return saved.moments, keys
+
+
+def _watch(inputs: ScanInputs, keys: np.ndarray | None) -> Watch:
+    if keys is None or not inputs.prompts:
+        return Watch(inputs.request.until)
+    kurtosis = kurtosis_of(keys, ridge=inputs.request.ridge)
+    return Watch(inputs.request.until, kurtosis, tuple(inputs.layers))
 
 
 def check_enough_tokens(moments: SecondMoment, *, name: str, ridge: float) -> None:
@@ -62,13 +145,17 @@ def check_enough_tokens(moments: SecondMoment, *, name: str, ridge: float) -> No
         )
 
 
-def scan_layers(inputs: ScanInputs, model: Model, moments: SecondMoment) -> Iterator[LayerScan]:
+def scan_layers(inputs: ScanInputs, keys: np.ndarray, moments: SecondMoment) -> Iterator[LayerScan]:
     """Superposition at each layer asked for, in their order.
+
+    Args:
+      inputs: of the scan.
+      keys: of the facts, `(layers, n, d)`.
+      moments: stacked over layers.
 
     Raises:
       ValueError: if a second moment is not positive definite, naming the layer.
     """
-    keys = fact_keys(model, inputs.prompts, token_budget=inputs.token_budget)
     duplicate_of = first_of_subject(inputs.facts)
     for layer in inputs.layers:
         mean = np.asarray(moments.total[layer]) / int(moments.count[layer])
@@ -82,7 +169,6 @@ def scan_layers(inputs: ScanInputs, model: Model, moments: SecondMoment) -> Iter
 
 def scan_record(
     inputs: ScanInputs,
-    model: Model,
     moments: SecondMoment,
     statistics: Sequence[Mapping[str, object]],
 ) -> dict[str, Any]:
@@ -100,7 +186,7 @@ def scan_record(
             "num_heads": config.num_heads,
             "vocab_size": config.vocab_size,
             "context_length": config.context_length,
-            "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(model)),
+            "num_parameters": inputs.num_parameters,
             "dtype": inputs.request.dtype,
         },
         "fingerprints": inputs.fingerprints,

@@ -10,12 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from kis_jax.core.second_moment import SecondMoment
+from kis_jax.measure.convergence import Look, Spread
+from kis_jax.measure.second_moments import Pending
 
-_STATE, _ABOUT = "second_moments", "about"
+_STATE, _PENDING, _ABOUT = "second_moments", "pending", "about"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,20 +30,27 @@ class Saved:
       batches: how many batches they contain.
       token_budget: with which these batches were filled; a resumed pass must keep to it.
       complete: whether these are all.
+      pending: sums of the last of these batches, which `moments` does not contain yet: a pass that
+        is taken up adds them where the undisturbed one would have.
+      spread: of the parts of which `moments` are the sum; None if it was not measured.
+      looks: at their convergence, as `kis_jax.measure.convergence.Look` has them.
     """
 
     moments: SecondMoment
     batches: int
     token_budget: int
     complete: bool
+    pending: Pending | None = None
+    spread: Spread | None = None
+    looks: tuple[Look, ...] = ()
 
 
 class SecondMomentStore:
     """A directory of second moments with the identity of the run that measures them.
 
     The identity (fingerprints of model, tokenizer and corpus, and settings) is saved with the sums:
-    those of another run are refused, not reused. Each save is one orbax checkpoint, numbered by
-    the batches that it contains, whole or absent; the one before it is then deleted.
+    those of another run are refused, not reused. Each save is one orbax checkpoint, numbered in
+    their order, whole or absent; the one before it is then deleted.
     """
 
     def __init__(self, directory: Path, identity: Mapping[str, object]) -> None:
@@ -58,9 +68,15 @@ class SecondMomentStore:
             raise ValueError(f"{directory}: expected a folder, found a file; delete or rename it")
         self.directory = directory
         self.identity = json.loads(json.dumps(identity))
+        directory.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False),
+            options=ocp.CheckpointManagerOptions(
+                create=False,
+                max_to_keep=1,
+                enable_async_checkpointing=False,
+                multiprocessing_options=_this_process_alone(),
+            ),
         )
         self._check_identity()
 
@@ -79,21 +95,28 @@ class SecondMomentStore:
 
     def save(self, saved: Saved) -> None:
         """Saves second moments in place of those saved before."""
-        state = {"total": saved.moments.total, "count": saved.moments.count}
+        parts = {_STATE: saved.moments}
+        if saved.pending is not None:
+            parts[_PENDING] = saved.pending.moments
         about = {
             "identity": self.identity,
             "batches": saved.batches,
             "token_budget": saved.token_budget,
             "complete": saved.complete,
-            "digest": _digest(saved.moments),
+            "pending": 0 if saved.pending is None else saved.pending.batches,
+            "digest": _digest(*parts.values()),
+            "spread": None if saved.spread is None else saved.spread.as_json(),
+            "looks": [dataclasses.asdict(look) for look in saved.looks],
         }
+        # Orbax leaves a step alone that is there, so that the end needs one of its own.
         self._manager.save(
-            saved.batches,
+            2 * saved.batches + saved.complete,
             args=ocp.args.Composite(
                 **{
-                    _STATE: ocp.args.StandardSave(state),
-                    _ABOUT: ocp.args.JsonSave(about),
-                }
+                    name: ocp.args.StandardSave({"total": part.total, "count": part.count})
+                    for name, part in parts.items()
+                },
+                **{_ABOUT: ocp.args.JsonSave(about)},
             ),
         )
 
@@ -102,11 +125,25 @@ class SecondMomentStore:
         about = self._about()
         if about is None:
             return None
-        state = self._read(_STATE, ocp.args.StandardRestore())
-        moments = SecondMoment(state["total"], state["count"])
-        if _digest(moments) != about["digest"]:
+        names = [_STATE, _PENDING] if about["pending"] else [_STATE]
+        parts = [SecondMoment(**self._read(name, ocp.args.StandardRestore())) for name in names]
+        if _digest(*parts) != about["digest"]:
             raise self._damaged("its numbers are not those that were saved")
-        return Saved(moments, about["batches"], about["token_budget"], about["complete"])
+        pending = Pending(parts[1], about["pending"]) if about["pending"] else None
+        return Saved(
+            parts[0],
+            about["batches"],
+            about["token_budget"],
+            about["complete"],
+            pending,
+            None if about["spread"] is None else Spread.from_json(about["spread"]),
+            tuple(Look(**look) for look in about["looks"]),
+        )
+
+    def progress(self) -> tuple[int, bool] | None:
+        """How many batches were saved last, and whether these are all; None if nothing was."""
+        about = self._about()
+        return None if about is None else (about["batches"], about["complete"])
 
     def saved_identity(self) -> dict[str, Any] | None:
         """The whole identity of the run that saved last, or None."""
@@ -132,9 +169,9 @@ class SecondMomentStore:
             return None
         about = self._read(_ABOUT, ocp.args.JsonRestore())
         names = {"identity", "batches", "token_budget", "complete", "digest"}
-        if not isinstance(about, dict) or about.keys() != names:
+        if not isinstance(about, dict) or not names <= about.keys():
             raise self._damaged("it was written by another version of kis_jax")
-        return about
+        return {"pending": 0, "spread": None, "looks": [], **about}
 
     def _read(self, item: str, how: Any) -> Any:
         """One part of the last save."""
@@ -152,8 +189,20 @@ class SecondMomentStore:
         )
 
 
-def _digest(moments: SecondMoment) -> str:
+def _this_process_alone() -> ocp.options.MultiprocessingOptions:
+    """Orbax would have all hosts meet at every save; each store is one process's own."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process_{index}"
+    )
+
+
+def _digest(*parts: SecondMoment) -> str:
     """SHA-256 of the numbers themselves."""
-    digest = hashlib.sha256(np.ascontiguousarray(moments.total).data)
-    digest.update(np.ascontiguousarray(moments.count).data)
+    digest = hashlib.sha256()
+    for moments in parts:
+        digest.update(np.ascontiguousarray(moments.total).data)
+        digest.update(np.ascontiguousarray(moments.count).data)
     return digest.hexdigest()

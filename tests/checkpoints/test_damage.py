@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 import kis_jax as kis
 from kis_jax import factlm
-from kis_jax.checkpoints import loading
+from kis_jax.checkpoints import parts
 from kis_jax.checkpoints.loading import load_model
 from tests import golden
 from tests.checkpoints.conftest import (
@@ -328,7 +328,7 @@ SEEN_IN_THE_BODY = {damage_bit_of_exponent, damage_body_msgpack}
 def test_every_damage_is_named(directory, damage, monkeypatch):
     damage(directory)
     reads = []
-    monkeypatch.setattr(loading, "read_into", lambda *arguments: reads.append(arguments))
+    monkeypatch.setattr(parts, "read_into", lambda *arguments: reads.append(arguments))
     if damage in SEEN_IN_THE_BODY:
         monkeypatch.undo()
     with pytest.raises(ValueError, match=DAMAGES[damage]) as raised:

@@ -1,5 +1,8 @@
 import dataclasses
+import os
 import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -7,8 +10,9 @@ import pytest
 from kis_jax import factlm
 from kis_jax.data.corpora import Corpus, open_corpus
 from kis_jax.measure import second_moments
-from kis_jax.scale import passes, store
+from kis_jax.scale import store
 from kis_jax.scale.passes import resumable_second_moments
+from kis_jax.scale.preemption import Preempted, preemption_notice
 from kis_jax.scale.store import SecondMomentStore
 
 IDENTITY = {"model": "m", "corpus": "c", "dtype": "float32"}
@@ -21,16 +25,21 @@ def corpus():
 
 @pytest.fixture
 def often(monkeypatch):
-    """Sums reach the host every second batch, and every such moment is saved."""
-    monkeypatch.setattr(second_moments, "_BATCHES_ON_DEVICE", 2)
-    monkeypatch.setattr(passes, "_SECONDS_BETWEEN_SAVES", 0.0)
+    """Sums reach the host every third batch, and each batch is saved."""
+    monkeypatch.setattr(second_moments, "_BATCHES_ON_DEVICE", 3)
 
 
-def run(embedded, corpus, directory, on_batch=lambda batch: None, token_budget=256):
+def run(embedded, corpus, directory, on_batch=lambda batch: None, token_budget=256, save_every=0):
     model, tokenizer = embedded
     with SecondMomentStore(directory, IDENTITY) as store:
         return resumable_second_moments(
-            model, tokenizer, corpus, store, token_budget=token_budget, on_batch=on_batch
+            model,
+            tokenizer,
+            corpus,
+            store,
+            token_budget=token_budget,
+            on_batch=on_batch,
+            save_every=save_every,
         )
 
 
@@ -85,7 +94,7 @@ def test_damaged_moments_are_refused_with_a_remedy(embedded, corpus, tmp_path, d
         moments = SecondMomentStore(tmp_path, IDENTITY).restore()
         moments.moments.total[3, 5, 5] += 1
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(store, "_digest", lambda moments: "0" * 64)
+            patch.setattr(store, "_digest", lambda *parts: "0" * 64)
             SecondMomentStore(tmp_path, IDENTITY).save(
                 dataclasses.replace(moments, batches=moments.batches + 1)
             )
@@ -124,3 +133,38 @@ def test_documents_are_cut_at_the_length_asked_for(embedded, corpus, tmp_path):
         )
     cut = sum(min(length, 9) for length in lengths)
     assert cut < sum(lengths) and result.count.tolist() == 6 * [cut]
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("noticed_at", [1, 3, 5])
+def test_sigterm_saves_at_the_next_batch_and_the_same_bits_come_of_it(
+    embedded, corpus, tmp_path, noticed_at
+):
+    undisturbed = run(embedded, corpus, tmp_path / "a", save_every=1e9)
+    batches = 0
+
+    def notice(batch):
+        nonlocal batches
+        batches += 1
+        if batches == noticed_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Preempted, match=f"over {noticed_at} batches of text are saved"):
+        run(embedded, corpus, tmp_path / "b", notice, save_every=1e9)
+    assert batches == noticed_at, "no batch is run after the notice"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "as it was before"
+    with SecondMomentStore(tmp_path / "b", IDENTITY) as saved:
+        assert saved.restore().batches == noticed_at
+    resumed = run(embedded, corpus, tmp_path / "b", save_every=1e9)
+    np.testing.assert_array_equal(resumed.total, undisturbed.total)
+
+
+def test_outside_of_the_main_thread_no_handler_is_set():
+    before = signal.getsignal(signal.SIGTERM)
+
+    def inside():
+        with preemption_notice() as noticed:
+            return noticed(), signal.getsignal(signal.SIGTERM)
+
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(inside).result() == (False, before)

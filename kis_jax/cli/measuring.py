@@ -1,0 +1,84 @@
+"""Second moments and keys for the commands that measure them, from a model held or streamed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kis_jax.core.second_moment import SecondMoment
+    from kis_jax.scale.inputs import ScanInputs
+
+
+def check_memory_option(stream: bool, memory: str | None) -> None:
+    """Raises ValueError if --memory is given where nothing heeds it."""
+    if memory is not None and not stream:
+        raise ValueError("memory: only --stream chooses how much it holds; pass --stream as well")
+
+
+def in_memory(
+    inputs: ScanInputs, directory: Path, *, save_every: float, watch_facts: bool
+) -> tuple[SecondMoment, np.ndarray]:
+    """Second moments and keys of the facts from a model that fits the memory.
+
+    Args:
+      inputs: of the scan.
+      directory: of the second moments.
+      save_every: seconds between two saves.
+      watch_facts: whether the kurtosis of P between the facts is watched.
+    """
+    from kis_jax.checkpoints.loading import load_model
+    from kis_jax.cli import console
+    from kis_jax.measure.keys import fact_keys
+    from kis_jax.scale.scan import measure_second_moments
+
+    request = inputs.request
+    loaded = load_model(inputs.directory, dtype=request.dtype)
+    keys = fact_keys(loaded, inputs.prompts, token_budget=inputs.token_budget)
+    documents = inputs.corpus.num_documents or request.num_documents
+    with console.corpus_progress(documents) as on_batch:
+        moments = measure_second_moments(
+            inputs,
+            loaded,
+            directory,
+            keys=keys if watch_facts else None,
+            save_every=save_every,
+            on_batch=on_batch,
+        )
+    return moments, keys
+
+
+def streamed(
+    inputs: ScanInputs, directory: Path, *, memory: str | None, watch_facts: bool
+) -> tuple[SecondMoment, np.ndarray]:
+    """Second moments and keys of the facts from a model that is read layer by layer.
+
+    Args:
+      inputs: of the scan.
+      directory: of the second moments.
+      memory: the most to use, such as "3GB"; None for most of what there is.
+      watch_facts: whether the kurtosis of P between the facts is watched.
+    """
+    from kis_jax.checkpoints.streamed import StreamedModel
+    from kis_jax.cli import console
+    from kis_jax.scale.scan import measure_streamed
+    from kis_jax.scale.stream_plan import check_disk, parse_bytes, plan_stream
+
+    request = inputs.request
+    model = StreamedModel(inputs.directory, dtype=request.dtype)
+    plan = plan_stream(
+        inputs.config,
+        layer_size=model.layer_size,
+        dtype=request.dtype,
+        document_length=inputs.document_length,
+        memory=None if memory is None else parse_bytes(memory),
+    )
+    check_disk(plan, directory)
+    console.print_stream_plan(plan)
+    documents = inputs.corpus.num_documents or request.num_documents
+    with console.corpus_progress(documents, times=plan.num_layers) as on_layer:
+        return measure_streamed(
+            inputs, model, directory, plan, watch_facts=watch_facts, on_layer=on_layer
+        )

@@ -1,0 +1,112 @@
+"""Several processes on this machine, each started as a user starts it on a host of its own."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from kis_jax import factlm
+
+COMMAND = (sys.executable, "-c", "from kis_jax.cli import main; main()", "scan", "factlm")
+SCAN = ("--num-facts", "3", "--layers", "1,4", "--document-length", "8")
+# One device each; programs that one process has compiled are there for the next.
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
+def start(out, hosts, *options):
+    """Starts one process for each host; all of them print to files of their own."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for host in range(hosts):
+        cluster = ("--coordinator", f"localhost:{port}", "--num-hosts", str(hosts))
+        command = [*COMMAND, *SCAN, *cluster, "--host", str(host), "--out", str(out), *options]
+        with (out.parent / f"{out.name}_{host}.log").open("w") as log:
+            processes.append(
+                subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT)
+            )
+    return processes
+
+
+def log_of(out, host):
+    return (out.parent / f"{out.name}_{host}.log").read_text()
+
+
+def finish(out, processes):
+    try:
+        for host, process in enumerate(processes):
+            assert process.wait(timeout=300) == 0, log_of(out, host)
+    finally:
+        end(processes)
+
+
+def end(processes):
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    ENVIRONMENT["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    lines = [line for line in factlm.corpus_path().read_text().splitlines() if len(line) > 90]
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_text("\n".join(lines[:1100]))
+    return path
+
+
+def assert_same(out, alone):
+    for name in ("layer_001.npz", "layer_004.npz"):
+        with np.load(out / name) as found, np.load(alone / name) as expected:
+            for array in ("superposition", "keys", "gram"):
+                np.testing.assert_allclose(
+                    found[array], expected[array], rtol=1e-5, atol=1e-5, err_msg=array
+                )
+    found, expected = (json.loads((path / "scan.json").read_text()) for path in (out, alone))
+    assert found["token_count"] == expected["token_count"]
+    for one, other in zip(found["layers"], expected["layers"], strict=True):
+        assert one["kurtosis"] == pytest.approx(other["kurtosis"], rel=1e-4)
+    assert not list(out.glob("second_moments/hosts_*")), "all is in one file in the end"
+
+
+def test_a_dead_host_ends_the_others_and_any_number_goes_on(tmp_path, corpus, kis):
+    """Four processes run, one is killed, the three end; two take up their work and finish it."""
+    out = tmp_path / "out"
+    options = ("--facts", "factlm", "--corpus", str(corpus), "--model-axis", "2")
+    processes = start(out, 4, *options, "--save-every", "0")
+    try:
+        saved = out / "second_moments" / "hosts_00004" / "00003_a.npz"
+        deadline = time.monotonic() + 300
+        while not saved.exists() and time.monotonic() < deadline:
+            assert processes[0].poll() is None, log_of(out, 0)
+            time.sleep(0.02)
+        processes[2].send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        for host in (0, 1, 3):
+            assert processes[host].wait(timeout=60) not in (0, None)
+        assert time.monotonic() - killed < 60
+    finally:
+        end(processes)
+    assert any("the other hosts, found one gone" in log_of(out, host) for host in (0, 1, 3))
+    assert not (out / "scan.json").exists()
+
+    finish(out, start(out, 2, *options))
+    assert log_of(out, 0).count("report: ") == 1 and "report: " not in log_of(out, 1)
+
+    alone = tmp_path / "alone"
+    status, _, error = kis("scan", "factlm", *SCAN, *options[:4], "--out", alone)
+    assert status == 0, error
+    assert_same(out, alone)
