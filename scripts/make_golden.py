@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, 
 from tests import golden
 from tests.golden.cases import CASES, Case
 
-_ENCODERS = ("bert", "roberta", "distilbert")
+_ENCODERS = ("bert", "roberta", "distilbert", "deberta-v2")
 
 # What torch's modules call the second matrix of the MLP; written down here anew, so that a fault
 # in a family's table shows.
