@@ -246,3 +246,6 @@ CASES = {
         golden=False,
     ),
 }
+
+# Of these the head over multiple choices is stored as well.
+CHOICE_CASES = ("bert", "distilbert", "deberta_v3", "deberta_v2")

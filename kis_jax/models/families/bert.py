@@ -8,7 +8,7 @@ from typing import Any
 from kis_jax.models import Encoder, EncoderConfig
 from kis_jax.models.families.attributes import SIZES, OneOf, read_attributes, read_sizes
 from kis_jax.models.families.bert_rows import block_weights, embedding_weights
-from kis_jax.models.families.family import Family, linear
+from kis_jax.models.families.family import ChoiceHead, Family, linear
 from kis_jax.models.mlp import ACTIVATIONS
 
 _DEFAULTS = {
@@ -48,7 +48,11 @@ def read_bert(family: str, config: Mapping[str, Any], *, position_offset: int = 
 
 
 def bert_family(
-    name: str, read_config: Callable[[Mapping[str, Any]], EncoderConfig], *, heads: tuple[str, ...]
+    name: str,
+    read_config: Callable[[Mapping[str, Any]], EncoderConfig],
+    *,
+    heads: tuple[str, ...],
+    architecture: str,
 ) -> Family:
     """A family whose tensors are named as BERT's, under its own name; `heads` are left alone."""
     layer = name + ".encoder.layer.{layer}."
@@ -66,7 +70,10 @@ def bert_family(
         prefix=f"{name}.",
         ignored=(f"{name}.pooler.*", f"{name}.embeddings.position_ids", "classifier.*", *heads),
         old_endings=(("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")),
+        choices=ChoiceHead(architecture, pooler=f"{name}.pooler.dense"),
     )
 
 
-FAMILY = bert_family("bert", read_config, heads=("cls.*", "qa_outputs.*"))
+FAMILY = bert_family(
+    "bert", read_config, heads=("cls.*", "qa_outputs.*"), architecture="BertForMultipleChoice"
+)

@@ -10,7 +10,7 @@ from kis_jax.models.config import Convolution
 from kis_jax.models.families.attributes import SIZES, OneOf, OrZero, read_attributes, read_sizes
 from kis_jax.models.families.bert_rows import block_weights, embedding_weights
 from kis_jax.models.families.distances import DISTANCES, distance_weights, read_distances
-from kis_jax.models.families.family import Family, Transposed, Weight, linear, norm
+from kis_jax.models.families.family import ChoiceHead, Family, Transposed, Weight, linear, norm
 from kis_jax.models.mlp import ACTIVATIONS
 
 _DEFAULTS = {
@@ -52,8 +52,7 @@ def read_config(config: Mapping[str, Any]) -> EncoderConfig:
     )
 
 
-_LAYER = "deberta.encoder.layer.{layer}."
-_SELF = _LAYER + "attention.self."
+_SELF = "deberta.encoder.layer.{layer}.attention.self."
 
 FAMILY = Family(
     name="deberta-v2",
@@ -68,12 +67,13 @@ FAMILY = Family(
         *linear("blocks.attention.query", _SELF + "query_proj"),
         *linear("blocks.attention.key", _SELF + "key_proj"),
         *linear("blocks.attention.value", _SELF + "value_proj"),
-        *block_weights(_LAYER),
+        *block_weights("deberta.encoder.layer.{layer}."),
     ),
     prefix="deberta.",
     ignored=(
         *("deberta.embeddings.position_ids", "deberta.embeddings.position_embeddings.weight"),
-        *("pooler.*", "classifier.*", "cls.*", "lm_predictions.*", "mask_predictions.*"),
-        *("qa_outputs.*", "deberta.encoder.LayerNorm.*"),
+        *("deberta.encoder.LayerNorm.*", "pooler.*", "classifier.*", "cls.*", "qa_outputs.*"),
+        *("lm_predictions.*", "mask_predictions.*"),
     ),
+    choices=ChoiceHead("DebertaV2ForMultipleChoice", pooler="pooler.dense"),
 )
