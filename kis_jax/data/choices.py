@@ -129,8 +129,27 @@ def in_batches(
 
 
 def epoch(
-    puzzles: Sequence[TokenizedPuzzle], *, rows: int, most: int, rng: np.random.Generator
+    puzzles: Sequence[TokenizedPuzzle],
+    *,
+    rows: int,
+    most: int,
+    rng: np.random.Generator,
+    drop: float = 0.0,
 ) -> Iterator[ChoiceBatch]:
-    """All puzzles once, in random order."""
+    """All puzzles once, in random order.
+
+    Args:
+      puzzles: with one number of choices.
+      rows: of a batch.
+      most: the model's context.
+      rng: of all that is random.
+      drop: the probability with which a token is hidden from all others, drawn anew for each but
+        the first of a text; so that no puzzle is known by heart from a few of its words.
+    """
     order = rng.permutation(len(puzzles))
-    yield from in_batches([puzzles[place] for place in order], rows=rows, most=most)
+    for batch in in_batches([puzzles[place] for place in order], rows=rows, most=most):
+        if drop:
+            kept = rng.random(batch.mask.shape) >= drop
+            kept[..., 0] = True
+            batch = dataclasses.replace(batch, mask=batch.mask & kept)
+        yield batch

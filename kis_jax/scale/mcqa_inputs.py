@@ -45,6 +45,7 @@ class TrainRequest:
       learning_rate: at its peak; None for 2e-5, or 1e-3 from scratch.
       warmup: share of a stage's steps in which it rises.
       weight_decay: of matrices.
+      drop_tokens: probability with which a token is hidden in learning; see `choices.epoch`.
       patience: epochs without a better validation after which a stage ends; 0 for none.
       dtype: of the computation; parameters and sums are float32.
       devices: how many share each batch; None for all.
@@ -61,6 +62,7 @@ class TrainRequest:
     learning_rate: float | None = None
     warmup: float = 0.1
     weight_decay: float = 0.01
+    drop_tokens: float = 0.0
     patience: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     devices: int | None = None
@@ -95,7 +97,9 @@ class TrainInputs:
     @property
     def identity(self) -> dict[str, object]:
         """What tells this run from another, whatever its files are called."""
-        names = ("epochs", "batch_size", "accumulate", "patience", "dtype", "seed")
+        names = (
+            "epochs", "batch_size", "accumulate", "drop_tokens", "patience", "dtype", "seed",
+        )  # fmt: skip
         return {
             **self.fingerprints,
             **dataclasses.asdict(self.schedule),
@@ -199,6 +203,10 @@ def _check_numbers(request: TrainRequest) -> None:
         raise ValueError(f"warmup: expected a share of 0 to below 1, found {request.warmup}")
     if not 0 <= request.weight_decay < math.inf:
         raise ValueError(f"weight_decay: expected 0 or more, found {request.weight_decay}")
+    if not 0 <= request.drop_tokens < 1:
+        raise ValueError(
+            f"drop_tokens: expected a probability of 0 to below 1, found {request.drop_tokens}"
+        )
     if request.patience < 0:
         raise ValueError(f"patience: expected 0 or more epochs, found {request.patience}")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from kis_jax.checkpoints.files import (
+    check_replaceable,
+    read_json,
+    write_atomically,
+    write_directory_atomically,
+)
+from kis_jax.checkpoints.multiple_choice import load_multiple_choice, save_multiple_choice
 from kis_jax.data.choices import epoch, tokenize_choices
 from kis_jax.measure.choice_scores import logits_of
 from kis_jax.measure.not_finite import NotFiniteError
@@ -18,6 +27,8 @@ from kis_jax.models import MultipleChoice
 from kis_jax.scale.mcqa_inputs import TrainInputs
 from kis_jax.scale.mcqa_step import Learned, Parameters, Trainee
 from kis_jax.scale.mcqa_store import Saved, TrainingStore
+
+_OURS = re.compile(r"model|start|progress|training\.json|\..*\.partial(\.\w+)?")
 
 OnEpoch = Callable[[dict[str, Any]], None]
 """Called with what is recorded of an epoch."""
@@ -79,6 +90,46 @@ def train(
     return trainee.model(run.best), _record(inputs, run.position.history)
 
 
+def train_into(
+    inputs: TrainInputs, out: Path, *, on_epoch: OnEpoch = lambda told: None
+) -> dict[str, Any]:
+    """Fine-tunes the model that `inputs` name, and writes it.
+
+    Args:
+      inputs: of `open_training`.
+      out: receives `model/` in HuggingFace layout, `training.json` and `progress/`.
+      on_epoch: called after each epoch.
+
+    Returns:
+      The content of `training.json`.
+
+    Raises:
+      ValueError: as `train`; or if the model is no encoder with a head over choices.
+    """
+    model, fresh = load_multiple_choice(inputs.directory, seed=inputs.request.seed)
+    trained, record = train(inputs, model, out / "progress", on_epoch=on_epoch)
+    attributes = read_json(inputs.directory, "config.json")
+    with write_directory_atomically(out / "model") as directory:
+        save_multiple_choice(trained, directory, attributes, companions=inputs.directory)
+    record["fresh"] = list(fresh)
+    with write_atomically(out / "training.json") as path:
+        path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return record
+
+
+def check_training_directory(out: Path) -> None:
+    """Refuses an output folder that holds anything but fine-tuning, which is taken up or replaced.
+
+    Raises:
+      ValueError: naming what is there instead.
+    """
+    check_replaceable(out, kind="run of kis mcqa train", foreign=_foreign)
+
+
+def _foreign(out: Path) -> set[str]:
+    return {path.name for path in out.iterdir() if not _OURS.fullmatch(path.name)}
+
+
 class _Run:
     """A run from where it is saved, or from its start."""
 
@@ -114,7 +165,8 @@ class _Run:
         rng = np.random.default_rng([request.seed, position.stage, position.epoch])
         losses, weights = [], []
         puzzles = self._stages[position.stage]
-        for batch in epoch(puzzles, rows=request.batch_size, most=self._most, rng=rng):
+        rows, most, drop = request.batch_size, self._most, request.drop_tokens
+        for batch in epoch(puzzles, rows=rows, most=most, rng=rng, drop=drop):
             self._learned, loss = update(self._learned, batch)
             losses.append(loss)
             weights.append(batch.weights.sum())
@@ -191,4 +243,11 @@ def _record(inputs: TrainInputs, history: list[dict[str, Any]]) -> dict[str, Any
         "puzzles": [len(puzzles) for puzzles in inputs.stages],
         "validation_puzzles": len(inputs.validation),
         "history": history,
+        "best": [_best(history, stage) for stage in range(len(inputs.stages))],
     }
+
+
+def _best(history: list[dict[str, Any]], stage: int) -> dict[str, Any]:
+    """The epoch whose parameters a stage ends with."""
+    epochs = [told for told in history if told["stage"] == stage]
+    return max(epochs, key=lambda told: (told["validation_accuracy"], -told["validation_loss"]))
