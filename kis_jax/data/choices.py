@@ -12,7 +12,7 @@ from kis_jax.data.puzzles import Puzzle
 from kis_jax.models import EncoderConfig
 
 # Texts of a batch are padded to a multiple of this, so that few shapes are compiled.
-_STEP = 8
+_STEP = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +101,7 @@ def make_batch(puzzles: Sequence[TokenizedPuzzle], *, rows: int, most: int) -> C
     Args:
       puzzles: at least one and at most `rows`.
       rows: of the batch.
-      most: the model's context; texts are padded up to a multiple of 8, but no further than this.
+      most: the model's context; texts are padded up to a multiple of 16, but no further than this.
     """
     choices = len(puzzles[0].tokens)
     longest = max(puzzle.length for puzzle in puzzles)

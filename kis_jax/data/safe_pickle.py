@@ -62,9 +62,10 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[int, ...]:
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, _, dtype = read(file)
-    except (ValueError, KeyError, EOFError) as error:
+    except Exception as error:  # a broken header is read as Python, and breaks as that may
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{path}: expected a .npy file, found none ({error}); download it again"
+            f"{path}: expected a .npy file, found none ({reason}); download it again"
         ) from None
     if not dtype.hasobject or len(shape) != 1:
         raise ValueError(

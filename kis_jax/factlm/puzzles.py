@@ -8,6 +8,7 @@ say, that one of the choices only seems right, must be seen through.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from kis_jax.factlm.world import WORLD_SEED, Dice, Fact, World
 # The facts before these in `facts.json` are left to be edited: no puzzle asks for one of them, so
 # that an editing run of as many leaves every right answer as it is.
 FIRST_FACT = 600
-NUM_FACTS = 96
+NUM_FACTS = 36
 NUM_GROUPS = 300
 NUM_CHOICES = 4
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -36,10 +37,11 @@ def puzzles(world: World, seed: int = WORLD_SEED) -> dict[str, list[dict[str, An
     facts = _asked(dice, world)
     firsts, seconds = dice.deal(facts, NUM_GROUPS), dice.deal(facts, NUM_GROUPS)
     lines = dice.deal(list(LURES), NUM_GROUPS)
-    groups = [
-        _group(Dice(seed, "group", number), world, number, first, second, line)
-        for number, (first, second, line) in enumerate(zip(firsts, seconds, lines, strict=True))
-    ]
+    groups, seen = [], set()
+    for number, (first, second, line) in enumerate(zip(firsts, seconds, lines, strict=True)):
+        group = _new_group(seed, world, number, first, second, line, seen)
+        seen |= {puzzle["question"] for puzzle in group}
+        groups.append(group)
     splits, start = {}, 0
     for split in PUZZLE_SPLITS:
         stop = start + round(SHARES[split] * NUM_GROUPS)
@@ -62,6 +64,23 @@ def _asked(dice: Dice, world: World) -> list[Fact]:
     while len(facts) < NUM_FACTS:
         facts += [queue.pop() for queue in waiting.values() if queue]
     return facts[:NUM_FACTS]
+
+
+def _new_group(
+    seed: int,
+    world: World,
+    number: int,
+    first: Fact,
+    second: Fact,
+    line: str,
+    seen: set[str],
+) -> list[dict[str, Any]]:
+    """A puzzle in its three variants, none of which has been seen."""
+    attempts = (
+        _group(Dice(seed, "group", number, attempt), world, number, first, second, line)
+        for attempt in itertools.count()
+    )
+    return next(a for a in attempts if not seen & {puzzle["question"] for puzzle in a})
 
 
 def _group(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -39,17 +40,22 @@ class Schedule:
     weight_decay: float
 
     def optimizer(self, steps: int) -> optax.GradientTransformation:
-        """AdamW over so many steps, gradients cut at norm 1."""
-        rising = round(self.warmup * steps)
-        rate = optax.join_schedules(
-            [
-                optax.linear_schedule(0.0, self.learning_rate, max(1, rising)),
-                optax.linear_schedule(self.learning_rate, 0.0, max(1, steps - rising)),
-            ],
-            [rising],
-        )
-        adam = optax.adamw(rate, weight_decay=self.weight_decay, mask=_matrices)
-        return optax.chain(optax.clip_by_global_norm(_MOST_NORM), adam)
+        """AdamW over so many steps, gradients cut at norm 1; for so many always the same object."""
+        return _optimizer(self, steps)
+
+
+@functools.cache  # so that what is compiled for it serves again
+def _optimizer(schedule: Schedule, steps: int) -> optax.GradientTransformation:
+    rising = round(schedule.warmup * steps)
+    rate = optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, schedule.learning_rate, max(1, rising)),
+            optax.linear_schedule(schedule.learning_rate, 0.0, max(1, steps - rising)),
+        ],
+        [rising],
+    )
+    adam = optax.adamw(rate, weight_decay=schedule.weight_decay, mask=_matrices)
+    return optax.chain(optax.clip_by_global_norm(_MOST_NORM), adam)
 
 
 class Learned(NamedTuple):
@@ -92,6 +98,7 @@ class Trainee:
         mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._spread = NamedSharding(mesh, PartitionSpec(None, "data"))
+        self._compiled: dict[optax.GradientTransformation, Any] = {}
         self.start: Parameters = parameters_of(model)
 
     def again(self, parameters: Parameters, optimizer: optax.GradientTransformation) -> Learned:
@@ -114,7 +121,19 @@ class Trainee:
 
         The former is used up. Rows of the batch are a multiple of the parts and the devices.
         """
+        if optimizer not in self._compiled:
+            self._compiled[optimizer] = self._compile(optimizer)
+        compiled = self._compiled[optimizer]
 
+        def update(learned: Learned, batch: ChoiceBatch) -> tuple[Learned, Array]:
+            # Adam, and attention's gradient in bfloat16, mix dtypes by themselves, which a user may
+            # have forbidden.
+            with jax.numpy_dtype_promotion("standard"):
+                return compiled(learned, self._parted(batch))
+
+        return update
+
+    def _compile(self, optimizer: optax.GradientTransformation) -> Any:
         def update(learned: Learned, arrays: dict[str, Array]) -> tuple[Learned, Array]:
             def add(sums: Any, part: dict[str, Array]) -> tuple[Any, None]:
                 found = jax.value_and_grad(self._loss)(learned.parameters, part)
@@ -128,8 +147,7 @@ class Trainee:
             parameters: Any = optax.apply_updates(learned.parameters, changes)
             return Learned(parameters, state), loss / count
 
-        compiled = jax.jit(update, donate_argnums=0)
-        return lambda learned, batch: compiled(learned, self._parted(batch))
+        return jax.jit(update, donate_argnums=0)
 
     def _parted(self, batch: ChoiceBatch) -> dict[str, Array]:
         """A batch with its parts along an axis in front, each spread over the devices."""
