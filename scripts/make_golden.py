@@ -11,15 +11,23 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+from safetensors.numpy import save_file
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    PreTrainedModel,
+)
 
 from tests import golden
-from tests.golden.cases import CASES, Case
+from tests.golden.cases import CASES, CHOICE_CASES, Case
 
-_ENCODERS = ("bert", "roberta", "distilbert")
+_ENCODERS = ("bert", "roberta", "distilbert", "deberta-v2")
 
 # What torch's modules call the second matrix of the MLP; written down here anew, so that a fault
 # in a family's table shows.
@@ -30,13 +38,17 @@ _SECOND_MATRIX = re.compile(
 
 def random_model(case: Case, seed: int = 0) -> PreTrainedModel:
     """A torch model whose every parameter, norms and biases too, is away from its default."""
-    torch.manual_seed(seed)
     if case.bare:
         auto = AutoModel
     elif case.config.model_type in _ENCODERS:
         auto = AutoModelForMaskedLM
     else:
         auto = AutoModelForCausalLM
+    return _random(auto, case, seed)
+
+
+def _random(auto: Any, case: Case, seed: int) -> PreTrainedModel:
+    torch.manual_seed(seed)
     model = auto.from_config(case.config, attn_implementation="eager").eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -113,8 +125,56 @@ def write(name: str, directory: Path) -> None:
     )
 
 
+def write_choices(
+    name: str, directory: Path, seed: int = 0
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Writes a case's model with a head over multiple choices, and what torch computes with it.
+
+    Returns:
+      Inputs, `logits` and `loss`; and the gradient of each parameter, by its name.
+    """
+    case = CASES[name]
+    model = _random(AutoModelForMultipleChoice, case, seed)
+    model.save_pretrained(directory)
+    rng = np.random.default_rng(seed)
+    place, ends = np.arange(11), rng.integers(5, 12, (3, 4, 1))
+    mask = place < ends
+    tokens = np.where(mask, rng.integers(2, case.config.vocab_size, mask.shape), 1)
+    types = np.where(mask & (place >= 3), 1, 0)
+    labels = rng.integers(0, 4, 3)
+    inputs = {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+    if getattr(case.config, "type_vocab_size", 2) < 2 or case.config.model_type == "roberta":
+        types[:] = 0  # the model has one type alone, or none
+    if case.config.model_type != "distilbert":
+        inputs["token_type_ids"] = types
+    model = model.double()
+    found = model(**{k: torch.tensor(v, dtype=torch.long) for k, v in inputs.items()})
+    found.loss.backward()
+    gradients = {
+        key: parameter.grad.float().numpy()
+        for key, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    arrays = {
+        "tokens": tokens.astype(np.int32),
+        "mask": mask,
+        "types": types.astype(np.int32),
+        "labels": labels.astype(np.int32),
+        "logits": found.logits.detach().numpy().astype(np.float32),
+        "loss": found.loss.detach().numpy().astype(np.float32),
+    }
+    np.savez_compressed(directory / "outputs.npz", **arrays)
+    save_file(gradients, directory / "gradient.safetensors")
+    return arrays, gradients
+
+
 def main() -> None:
     """Writes one directory for each golden case that is missing, or that is named."""
+    for name in CHOICE_CASES:
+        directory = golden.DIRECTORY / "multiple_choice" / name
+        if not (directory / "outputs.npz").exists() or name in sys.argv[1:]:
+            write_choices(name, directory)
+            print("multiple_choice/" + name)
     missing = [name for name, case in CASES.items() if case.golden and name not in golden.NAMES]
     for name in sys.argv[1:] or missing:
         write(name, golden.DIRECTORY / name)

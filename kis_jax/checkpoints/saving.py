@@ -18,7 +18,7 @@ from kis_jax.checkpoints.table import Entry, expand
 from kis_jax.checkpoints.tensors import SINGLE
 from kis_jax.checkpoints.writing import Unwritten, write_safetensors
 from kis_jax.models import Model
-from kis_jax.models.families import FAMILIES
+from kis_jax.models.families import FAMILIES, Family
 
 
 def save(model: Model, directory: str | Path, config: Mapping[str, Any]) -> None:
@@ -52,7 +52,23 @@ def save(model: Model, directory: str | Path, config: Mapping[str, Any]) -> None
         raise ValueError(
             f"config: expected the attributes of this model, {model.config}, found {described}"
         )
-    parameters = parameters_of(model)
+    write_model(directory, family, parameters_of(model), {"model_type": family.name, **config})
+
+
+def write_model(
+    directory: str | Path,
+    family: Family,
+    parameters: Mapping[str, jax.Array],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Writes parameters by a table, and the attributes as `config.json`, each whole or not at all.
+
+    Args:
+      directory: made if it does not exist.
+      family: whose table names the tensors, bound to the model's configuration.
+      parameters: by their paths; each stands in one row of the table.
+      attributes: of `config.json`.
+    """
     entries: dict[str, list[Entry]] = {}
     for entry in expand(family, {name: array.shape for name, array in parameters.items()}):
         entries.setdefault(entry.source, []).append(entry)
@@ -66,14 +82,13 @@ def save(model: Model, directory: str | Path, config: Mapping[str, Any]) -> None
     }
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    attributes = {"model_type": family.name, **config}
     with write_atomically(directory / "config.json") as path:
-        path.write_text(json.dumps(attributes, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(dict(attributes), indent=2) + "\n", encoding="utf-8")
     with write_atomically(directory / SINGLE) as path:
         write_safetensors(path, tensors, metadata={"format": "pt"})
 
 
-def parameters_of(model: Model) -> dict[str, jax.Array]:
+def parameters_of(model: nnx.Module) -> dict[str, jax.Array]:
     """The parameters of a model by their paths."""
     return {
         path_name(path): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))

@@ -13,6 +13,7 @@ from kis_jax.cli import edit as _edit
 from kis_jax.cli import inspect as _inspect
 from kis_jax.cli import ledger as _ledger
 from kis_jax.cli import lifelong as _lifelong
+from kis_jax.cli import mcqa as _mcqa
 from kis_jax.cli import plan as _plan
 from kis_jax.cli import scan as _scan
 from kis_jax.cli import stats as _stats
@@ -32,6 +33,7 @@ app.command(name="undo")(_undo.undo)
 app.add_typer(_ledger.app, name="ledger")
 app.command(name="lifelong")(_lifelong.lifelong)
 app.add_typer(_stats.app, name="stats")
+app.add_typer(_mcqa.app, name="mcqa")
 app.command(name="inspect")(_inspect.inspect)
 
 

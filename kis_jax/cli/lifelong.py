@@ -82,6 +82,13 @@ def lifelong(
     fluency: Annotated[
         bool, typer.Option("--fluency", help="Also generate text, and measure its entropy.")
     ] = False,
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            help="Puzzles to be answered at each checkpoint, mcqa:FILE: a .npy (BRAINTEASER as "
+            "published), .json or .jsonl file, several joined by commas, or mcqa:factlm-test."
+        ),
+    ] = None,
     ridge: Annotated[float, typer.Option(help="Added to the diagonal of the second moment.")] = 0.0,
     second_moments: Annotated[
         Path | None,
@@ -140,6 +147,7 @@ def lifelong(
             most_evaluated=most_evaluated,
             fluency=fluency,
             ridge=ridge,
+            probe=probe,
         )
     )
     report.check_lifelong_directory(out)

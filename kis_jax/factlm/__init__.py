@@ -24,3 +24,12 @@ def facts_path() -> Path:
 def corpus_path() -> Path:
     """Ordinary text of the same world, a document a line."""
     return _HERE / "corpus.txt"
+
+
+# Apart in their groups of variants: to learn from, to stop by, and to be judged by.
+PUZZLE_SPLITS = ("train", "validation", "test")
+
+
+def puzzles_path(split: str) -> Path:
+    """Multiple-choice puzzles about the same world, a JSON object a line."""
+    return _HERE / "puzzles" / f"{split}.jsonl"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from kis_jax.models.relative import RelativePositions
 from kis_jax.models.rotary import Rotary
 
 
@@ -91,16 +92,38 @@ class DecoderConfig(ModelConfig):
     logit_cap: float | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """What an encoder adds to its first layer's output: neighbouring tokens, mixed.
+
+    Attributes:
+      size: how many tokens side by side are mixed.
+      activation: a name in `mlp.ACTIVATIONS`.
+    """
+
+    size: int
+    activation: str
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderConfig(ModelConfig):
     """The shape of an encoder of BERT's kind.
 
     Attributes:
-      token_types: rows of the embedding of token types, of which the first is used; 0 if there
-        is none.
-      position_offset: rows at the head of the table of positions that no token uses.
+      token_types: rows of the embedding of token types, of which the first is used where nothing
+        else is said; 0 if there is none.
+      learned_positions: whether a learned vector is added to a token for its place in the text.
+      position_offset: rows at the head of the table of these that no token uses.
+      relative: how attention sees the distance between tokens; None if it does not.
+      convolution: beside the first layer; None if there is none.
+      choice_activation: of the head that answers multiple-choice questions, a name in
+        `mlp.ACTIVATIONS`.
     """
 
     causal: bool = False
     token_types: int = 0
+    learned_positions: bool = True
     position_offset: int = 0
+    relative: RelativePositions | None = None
+    convolution: Convolution | None = None
+    choice_activation: str = "tanh"

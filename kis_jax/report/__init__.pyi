@@ -1,6 +1,9 @@
 from .lifelong_page import write_lifelong_report as write_lifelong_report
 from .lifelong_record import check_lifelong_directory as check_lifelong_directory
 from .lifelong_record import write_lifelong as write_lifelong
+from .mcqa_page import write_mcqa_report as write_mcqa_report
+from .mcqa_record import check_mcqa_directory as check_mcqa_directory
+from .mcqa_record import write_mcqa as write_mcqa
 from .page import write_report as write_report
 from .plan_page import write_plan_report as write_plan_report
 from .plan_record import check_plan_directory as check_plan_directory

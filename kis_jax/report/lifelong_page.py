@@ -24,6 +24,7 @@ _OPTIONS = (
     "held_out",
     "num_held_out",
     "most_evaluated",
+    "probe",
     "ridge",
 )
 _COLUMNS = ("efficacy", "retention", "paraphrase", "neighborhood", "score")

@@ -108,7 +108,7 @@ def command(scan: Scan) -> str:
 
 def command_line(name: str, model: str, settings: Mapping[str, Any], options: Sequence[str]) -> str:
     """A command of `kis` with those of its options that have a value in the settings."""
-    words = ["kis", name, model]
+    words = ["kis", *name.split(), model]
     for option in options:
         value = settings.get(option)
         if value is not None:

@@ -47,8 +47,8 @@ def run_lifelong(
       model: of `inputs`, in float32; it stays as it is.
       moments: second moments of its keys, stacked over layers.
       directory: of the saved states.
-      probe: of a model, further numbers to be recorded at every checkpoint, by their names. What
-        was recorded in an earlier call is not asked for again.
+      probe: of a model, further numbers to be recorded at every checkpoint, by their names, beside
+        those of the request's probe. What was recorded in an earlier call is not asked for again.
       on_step: called as the run goes on.
 
     Returns:

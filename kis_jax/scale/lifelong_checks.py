@@ -133,7 +133,8 @@ class Checks:
         return _plain(found.mean()) if len(found) else None
 
     def _probes(self, model: Decoder) -> dict[str, float | None]:
-        return {name: _plain(value) for name, value in self._probe(model).items()}
+        asked = {} if self._inputs.probe is None else self._inputs.probe(model)
+        return {name: _plain(value) for name, value in {**asked, **self._probe(model)}.items()}
 
     @np.errstate(over="ignore", invalid="ignore")
     def _moved(self, method: Method, course: Course, model: Decoder) -> dict[str, Any]:

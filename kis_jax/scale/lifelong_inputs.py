@@ -21,6 +21,7 @@ from kis_jax.measure.edit_settings import EditSettings, edit_settings
 from kis_jax.measure.editing import check_facts
 from kis_jax.models.config import DecoderConfig
 from kis_jax.scale.inputs import ScanInputs, ScanRequest, open_inputs
+from kis_jax.scale.mcqa_probe import PuzzleProbe, open_probe
 
 Targets = Literal["fixed", "recomputed"]
 
@@ -51,6 +52,7 @@ class LifelongRequest:
         None for all of them.
       fluency: whether to generate text at each checkpoint and measure its entropy.
       ridge: added to the diagonal of the second moment.
+      probe: puzzles to be answered at each checkpoint, such as "mcqa:factlm-test"; None for none.
     """
 
     model: str
@@ -68,6 +70,7 @@ class LifelongRequest:
     most_evaluated: int | None = None
     fluency: bool = False
     ridge: float = 0.0
+    probe: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +85,7 @@ class LifelongInputs:
       others: prompts of facts that nobody edits, none with the key of one that is.
       text: held-out documents.
       settings: of the methods.
+      probe: that the request names.
     """
 
     request: LifelongRequest
@@ -91,6 +95,7 @@ class LifelongInputs:
     others: list[Prompt]
     text: list[str]
     settings: EditSettings
+    probe: PuzzleProbe | None
 
     @functools.cached_property
     def scored(self) -> list[Fact]:
@@ -137,6 +142,7 @@ class LifelongInputs:
             "held_out": hashlib.sha256(json.dumps(self.text).encode()).hexdigest(),
             "layer": self.layer,
             "edit_settings": dataclasses.asdict(self.settings),
+            "probe": None if self.probe is None else self.probe.fingerprint,
             **{name: asked[name] for name in names},
         }
 
@@ -185,7 +191,10 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
     edited = {_key_of(prompt) for prompt in prompts[:num_edits]}
     others = [prompt for prompt in prompts[num_edits:] if _key_of(prompt) not in edited]
     layer = settings.layer if request.layer is None else request.layer
-    return LifelongInputs(request, scan, layer, facts, others, text, settings)
+    probe = None
+    if request.probe is not None:
+        probe = open_probe(request.probe, scan.tokenizer, scan.config)
+    return LifelongInputs(request, scan, layer, facts, others, text, settings, probe)
 
 
 def parse_steps(text: str) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import dataclasses
 
 from transformers import (
     BertConfig,
+    DebertaV2Config,
     DistilBertConfig,
     Gemma2Config,
     Gemma3TextConfig,
@@ -62,6 +63,16 @@ _SIZES = {
 _GQA = {**_SIZES, "num_key_value_heads": 2, "head_dim": 6}
 _MQA = {**_SIZES, "num_key_value_heads": 1, "head_dim": 6}
 _BERT = {**_SIZES, "hidden_size": 15, "num_attention_heads": 3, "num_hidden_layers": 3}
+_DEBERTA = {
+    **_BERT,
+    "hidden_act": "gelu",
+    "relative_attention": True,
+    "position_biased_input": False,
+    "position_buckets": 6,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": "p2c|c2p",
+}
 
 
 def _scaled(kind: str, **values: object) -> dict:
@@ -200,4 +211,41 @@ CASES = {
             pad_token_id=1,
         )
     ),
+    # As v3 is; as the large v2 are, with a convolution; and what their options besides can be.
+    "deberta_v3": Case(DebertaV2Config(**_DEBERTA)),
+    "deberta_v2": Case(
+        DebertaV2Config(
+            **_DEBERTA,
+            conv_kernel_size=3,
+            conv_act="gelu",
+            attention_head_size=5,
+            layer_norm_eps=1e-5,
+        )
+    ),
+    "deberta_v2_own_projections": Case(
+        DebertaV2Config(
+            **{**_DEBERTA, "share_att_key": False, "position_buckets": -1, "norm_rel_ebd": "none"},
+            max_relative_positions=5,
+            type_vocab_size=2,
+        )
+    ),
+    "deberta_v2_to_position": Case(
+        DebertaV2Config(
+            **{**_DEBERTA, "share_att_key": False, "pos_att_type": ["c2p"]},
+            conv_kernel_size=5,
+        ),
+        golden=False,
+        bare=True,
+    ),
+    "deberta_v2_from_position": Case(
+        DebertaV2Config(**{**_DEBERTA, "pos_att_type": ["p2c"], "position_biased_input": True}),
+        golden=False,
+    ),
+    "deberta_v2_without_distances": Case(
+        DebertaV2Config(**{**_DEBERTA, "relative_attention": False, "position_biased_input": True}),
+        golden=False,
+    ),
 }
+
+# Of these the head over multiple choices is stored as well.
+CHOICE_CASES = ("bert", "distilbert", "deberta_v3", "deberta_v2")

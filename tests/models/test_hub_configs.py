@@ -35,6 +35,8 @@ PARAMETERS = {
     "distilbert/distilbert-base-uncased": 66_362_880,
     "cross-encoder/ms-marco-MiniLM-L6-v2": 22_713_216 - 147_840,
     "deepset/roberta-base-squad2": 124_645_632 - 590_592,
+    "microsoft/deberta-v3-base": 183_831_552,
+    "microsoft/deberta-v2-xlarge": 884_593_152,
 }
 
 

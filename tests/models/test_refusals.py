@@ -178,9 +178,9 @@ JUNK = [
 NULLABLE = {
     "n_inner", "num_key_value_heads", "head_dim", "sliding_window", "layer_types",
     "final_logit_softcapping", "attn_logit_softcapping", "rope_parameters",
-    "factor", "attention_factor",
+    "factor", "attention_factor", "pos_att_type", "norm_rel_ebd",
 }  # fmt: skip
-FROM_ZERO = {"pad_token_id", "max_window_layers"}
+FROM_ZERO = {"pad_token_id", "max_window_layers", "position_buckets", "max_relative_positions"}
 
 
 def may_be_read(name, value, instead_of):

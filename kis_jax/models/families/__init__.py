@@ -2,6 +2,7 @@
 
 from kis_jax.models.families import (
     bert,
+    deberta_v2,
     distilbert,
     gemma2,
     gemma3,
@@ -21,7 +22,7 @@ from kis_jax.models.families.family import Weight as Weight
 
 _MODULES = (
     *(gpt2, gptj, gpt_neox, llama, mistral, qwen2, qwen3, gemma2, gemma3, olmo2, phi3),
-    *(bert, roberta, distilbert),
+    *(bert, roberta, distilbert, deberta_v2),
 )
 
 FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}

@@ -7,7 +7,8 @@ from typing import Any
 
 from kis_jax.models import Encoder, EncoderConfig
 from kis_jax.models.families.attributes import SIZES, OneOf, read_attributes, read_sizes
-from kis_jax.models.families.family import Family, Weight, linear, norm
+from kis_jax.models.families.bert_rows import block_weights, embedding_weights
+from kis_jax.models.families.family import ChoiceHead, Family, linear
 from kis_jax.models.mlp import ACTIVATIONS
 
 _DEFAULTS = {
@@ -47,7 +48,11 @@ def read_bert(family: str, config: Mapping[str, Any], *, position_offset: int = 
 
 
 def bert_family(
-    name: str, read_config: Callable[[Mapping[str, Any]], EncoderConfig], *, heads: tuple[str, ...]
+    name: str,
+    read_config: Callable[[Mapping[str, Any]], EncoderConfig],
+    *,
+    heads: tuple[str, ...],
+    architecture: str,
 ) -> Family:
     """A family whose tensors are named as BERT's, under its own name; `heads` are left alone."""
     layer = name + ".encoder.layer.{layer}."
@@ -56,23 +61,19 @@ def bert_family(
         model=Encoder,
         read_config=read_config,
         weights=(
-            Weight("embedding.embedding", f"{name}.embeddings.word_embeddings.weight"),
-            Weight("positions.embedding", f"{name}.embeddings.position_embeddings.weight"),
-            Weight("token_types.embedding", f"{name}.embeddings.token_type_embeddings.weight"),
-            *norm("embedding_norm", f"{name}.embeddings.LayerNorm"),
+            *embedding_weights(name),
             *linear("blocks.attention.query", layer + "attention.self.query"),
             *linear("blocks.attention.key", layer + "attention.self.key"),
             *linear("blocks.attention.value", layer + "attention.self.value"),
-            *linear("blocks.attention.output", layer + "attention.output.dense"),
-            *norm("blocks.attention_norm", layer + "attention.output.LayerNorm"),
-            *linear("blocks.mlp.input", layer + "intermediate.dense"),
-            *linear("blocks.mlp.output", layer + "output.dense"),
-            *norm("blocks.mlp_norm", layer + "output.LayerNorm"),
+            *block_weights(layer),
         ),
         prefix=f"{name}.",
         ignored=(f"{name}.pooler.*", f"{name}.embeddings.position_ids", "classifier.*", *heads),
         old_endings=(("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")),
+        choices=ChoiceHead(architecture, pooler=f"{name}.pooler.dense"),
     )
 
 
-FAMILY = bert_family("bert", read_config, heads=("cls.*", "qa_outputs.*"))
+FAMILY = bert_family(
+    "bert", read_config, heads=("cls.*", "qa_outputs.*"), architecture="BertForMultipleChoice"
+)

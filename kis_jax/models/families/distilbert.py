@@ -7,7 +7,7 @@ from typing import Any
 
 from kis_jax.models import Encoder, EncoderConfig
 from kis_jax.models.families.attributes import OneOf, check_multiple, read_attributes
-from kis_jax.models.families.family import Family, Weight, linear, norm
+from kis_jax.models.families.family import ChoiceHead, Family, Weight, linear, norm
 from kis_jax.models.mlp import ACTIVATIONS
 
 _DEFAULTS = {
@@ -46,6 +46,7 @@ def read_config(config: Mapping[str, Any]) -> EncoderConfig:
         mlp_width=attributes["hidden_dim"],
         activation=attributes["activation"],
         norm_epsilon=1e-12,
+        choice_activation="relu",
     )
 
 
@@ -70,4 +71,5 @@ FAMILY = Family(
     ),
     prefix="distilbert.",
     ignored=("vocab_*", "pre_classifier.*", "classifier.*", "qa_outputs.*"),
+    choices=ChoiceHead("DistilBertForMultipleChoice", pooler="pre_classifier"),
 )

@@ -156,6 +156,26 @@ def norm(target: str, source: str) -> tuple[Weight, Weight]:
 
 
 @dataclasses.dataclass(frozen=True)
+class ChoiceHead:
+    """Where a checkpoint keeps the head that answers multiple-choice questions.
+
+    Attributes:
+      architecture: the class of torch transformers that has it.
+      pooler: name of its first linear layer.
+      classifier: name of its second.
+    """
+
+    architecture: str
+    pooler: str
+    classifier: str = "classifier"
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """The rows of its parameters, as in `MultipleChoice`."""
+        return (*linear("pooler", self.pooler), *linear("classifier", self.classifier))
+
+
+@dataclasses.dataclass(frozen=True)
 class Family:
     """A family of models.
 
@@ -172,6 +192,8 @@ class Family:
       tied_head: the tensor that a file of a model with a tied head may hold as a copy of the
         embedding; None if the family's heads are never tied.
       old_endings: what names of sources end in, and what they ended in in older checkpoints.
+      choices: the head of an encoder that answers multiple-choice questions; None if torch knows
+        none of the family.
     """
 
     name: str
@@ -182,6 +204,7 @@ class Family:
     ignored: tuple[str, ...] = ()
     tied_head: str | None = None
     old_endings: tuple[tuple[str, str], ...] = ()
+    choices: ChoiceHead | None = None
 
     def bound(self, config: ModelConfig) -> Family:
         """The family with every layout settled for models of one configuration."""

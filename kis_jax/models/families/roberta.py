@@ -20,4 +20,9 @@ def read_config(config: Mapping[str, Any]) -> EncoderConfig:
     return read_bert("roberta", config, position_offset=padding + 1)
 
 
-FAMILY = bert_family("roberta", read_config, heads=("lm_head.*", "qa_outputs.*"))
+FAMILY = bert_family(
+    "roberta",
+    read_config,
+    heads=("lm_head.*", "qa_outputs.*"),
+    architecture="RobertaForMultipleChoice",
+)

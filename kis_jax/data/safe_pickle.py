@@ -1,0 +1,188 @@
+"""Object arrays in `.npy` files, which are pickles, read so that no code in them can run.
+
+A pickle is a program: it names functions of any module and calls them. Here it may name four, those
+by which NumPy writes arrays, and is given inert stand-ins for them: not even NumPy's own functions
+are called with what a stranger's file says. Whatever else it names ends the reading.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+_MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
+_NAMES = ("ndarray", "dtype", "_reconstruct", "scalar")
+_NUMBERS = re.compile(r"b1|[iu][1248]|f[248]|U\d{1,6}")
+_REMEDY = (
+    "convert it, if you trust where it comes from: python -c 'import json, sys, numpy; "
+    'json.dump(numpy.load(sys.argv[1], allow_pickle=True).tolist(), open(sys.argv[2], "w"))\' '
+    "FILE.npy FILE.json"
+)
+
+
+def read_object_array(path: Path) -> list[Any]:
+    """The elements of an array of objects in a `.npy` file, as plain Python values.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      Lists, tuples, dictionaries, sets, strings, bytes, numbers and None, nested as they are;
+      arrays within them as lists.
+
+    Raises:
+      ValueError: if it is no such file, is damaged, or holds anything else; nothing of it has run.
+    """
+    with path.open("rb") as file:
+        shape = _read_header(file, path)
+        try:
+            # Each value takes a byte of the file; one that is referred to again may cost none.
+            found = _Plain(64 * path.stat().st_size).of(_Unpickler(file).load())
+        except Exception as error:  # a broken pickle raises whatever its broken steps do
+            reason = str(error) or type(error).__name__
+            raise ValueError(
+                f"{path}: expected an array of plain values, found that {reason}; {_REMEDY}"
+            ) from None
+    if not isinstance(found, list) or len(found) != math.prod(shape):
+        raise ValueError(f"{path}: expected {math.prod(shape)} elements, found others; {_REMEDY}")
+    return found
+
+
+def _read_header(file: BinaryIO, path: Path) -> tuple[int, ...]:
+    """Reads up to where the pickle begins."""
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, _, dtype = read(file)
+    except Exception as error:  # a broken header is read as Python, and breaks as that may
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{path}: expected a .npy file, found none ({reason}); download it again"
+        ) from None
+    if not dtype.hasobject or len(shape) != 1:
+        raise ValueError(
+            f"{path}: expected an array of objects with one axis, found {dtype} of shape {shape}; "
+            "pass puzzles as published, or as JSON lines"
+        )
+    return shape
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows NumPy's four names by stand-ins, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in _MODULES and name in _NAMES:
+            return _StandIn(name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not loaded")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("it refers to objects outside of itself")
+
+
+class _StandIn:
+    """Of one of NumPy's names: calling it makes a note of what was asked for."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._name == "dtype":
+            return _Dtype(str(arguments[0]))
+        if self._name == "_reconstruct":
+            return _Array()
+        if self._name == "scalar" and len(arguments) == 2:
+            dtype, content = arguments
+            return _numbers(dtype, content, 1)[0]
+        raise pickle.UnpicklingError(f"it calls numpy.{self._name}, which array files do not")
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError(f"it tries to change numpy.{self._name}")
+
+
+class _Dtype:
+    """A dtype, by its code; the byte order comes as its state."""
+
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: str) -> None:
+        self.code, self.order = code, "|"
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|", "="):
+            self.order = state[1]
+        else:
+            raise pickle.UnpicklingError("it holds a dtype that is not known")
+
+
+class _Array:
+    """An array, as the state that it was given."""
+
+    __slots__ = ("content", "dtype", "shape")
+
+    def __init__(self) -> None:
+        self.shape, self.dtype, self.content = (), _Dtype("O"), []
+
+    def __setstate__(self, state: Any) -> None:
+        _, self.shape, self.dtype, _, self.content = state
+
+
+class _Plain:
+    """Values with their arrays as lists, up to a number of them.
+
+    A list that holds one list many times, and that another, and so on, is short to write and has no
+    end to read.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        """A value with its arrays as lists.
+
+        Raises:
+          pickle.UnpicklingError: at anything that is not plain data, or nested beyond reason.
+        """
+        self._left -= 1
+        if depth > 20 or self._left < 0:
+            raise pickle.UnpicklingError("it is nested too deeply")
+        if isinstance(value, _Array):
+            value = _elements(value)
+        if isinstance(value, dict):
+            return {self.of(k, depth + 1): self.of(v, depth + 1) for k, v in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return type(value)(self.of(item, depth + 1) for item in value)
+        if value is None or type(value) in (str, bytes, bool, int, float):
+            return value
+        raise pickle.UnpicklingError(f"it holds a {type(value).__name__.strip('_')}")
+
+
+def _elements(array: _Array) -> list[Any]:
+    """The elements of an array in a row."""
+    if not isinstance(array.dtype, _Dtype) or not isinstance(array.shape, tuple):
+        raise pickle.UnpicklingError("it holds an array without shape or dtype")
+    size = math.prod(array.shape)
+    if re.fullmatch(r"O8?", array.dtype.code):
+        if not isinstance(array.content, list) or len(array.content) != size:
+            raise pickle.UnpicklingError("it holds an array of another size than it says")
+        return array.content
+    return _numbers(array.dtype, array.content, size)
+
+
+def _numbers(dtype: Any, content: Any, size: int) -> list[Any]:
+    """Numbers or strings from their bytes."""
+    if not isinstance(dtype, _Dtype) or not _NUMBERS.fullmatch(dtype.code):
+        raise pickle.UnpicklingError("it holds an array of neither numbers nor text")
+    known = np.dtype(dtype.order.replace("|", "=") + dtype.code)
+    if not isinstance(content, bytes) or len(content) != size * known.itemsize:
+        raise pickle.UnpicklingError("it holds an array of another size than it says")
+    return np.frombuffer(content, known).tolist()

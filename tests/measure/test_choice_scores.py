@@ -1,0 +1,91 @@
+"""Scores of choices by a decoder against sums of its own logits, and by an encoder one by one."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from kis_jax.data.puzzles import Puzzle, read_puzzles
+from kis_jax.measure.choice_scores import head_scores, likelihood_scores
+from kis_jax.measure.not_finite import NotFiniteError
+from kis_jax.models import Encoder, MultipleChoice
+from kis_jax.models.families import bert
+from kis_jax.models.memory import with_memory
+
+PUZZLES = read_puzzles("factlm-test")[:5]
+
+
+def mean_log_probability(model, tokenizer, prompt, choice):
+    """By definition, from the logits of one text."""
+    start = len(tokenizer(prompt)["input_ids"])
+    tokens = tokenizer(f"{prompt} {choice}")["input_ids"]
+    logits = np.asarray(model(np.array([tokens]))[0], np.float64)
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return np.mean([log_probabilities[i - 1, tokens[i]] for i in range(start, len(tokens))])
+
+
+def test_a_decoders_scores_are_means_over_the_choices_tokens(embedded):
+    model, tokenizer = embedded
+    compiled = jax.jit(model)
+    found = likelihood_scores(
+        model, tokenizer, PUZZLES, token_budget=512, prompt="Q: {} So", prior_prompt="So"
+    )
+    for row, puzzle in enumerate(PUZZLES):
+        for place, choice in enumerate(puzzle.choices):
+            plain = mean_log_probability(compiled, tokenizer, f"Q: {puzzle.question} So", choice)
+            prior = mean_log_probability(compiled, tokenizer, "So", choice)
+            np.testing.assert_allclose(found.after_question[row, place], plain, atol=1e-4)
+            np.testing.assert_allclose(
+                found.without_prior[row, place], plain - prior, rtol=0, atol=1e-4
+            )
+
+
+def test_prompts_that_cannot_be_are_named(embedded):
+    model, tokenizer = embedded
+    for prompt in ("So", "{} {}"):
+        with pytest.raises(ValueError, match="prompt: expected one {} for the question"):
+            likelihood_scores(model, tokenizer, PUZZLES, token_budget=512, prompt=prompt)
+    for prior in (" ", "{}"):
+        with pytest.raises(ValueError, match="prior_prompt: expected a text without a question"):
+            likelihood_scores(model, tokenizer, PUZZLES, token_budget=512, prior_prompt=prior)
+
+
+def test_a_broken_model_is_not_scored(embedded):
+    model, tokenizer = embedded
+    broken = with_memory(model, {0: np.full((512, 128), 1e30, np.float32)})
+    with pytest.raises(NotFiniteError):
+        likelihood_scores(broken, tokenizer, PUZZLES, token_budget=512)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    config = bert.read_config(
+        dict(vocab_size=2048, hidden_size=12, num_hidden_layers=2, num_attention_heads=3,
+             intermediate_size=20, max_position_embeddings=64)
+    )  # fmt: skip
+    return MultipleChoice(Encoder(config, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(1))
+
+
+def test_an_encoders_scores_do_not_depend_on_the_batch(encoder, embedded_tokenizer):
+    together = head_scores(encoder, embedded_tokenizer, PUZZLES, rows=4)
+    alone = [head_scores(encoder, embedded_tokenizer, [puzzle])[0] for puzzle in PUZZLES]
+    assert together.shape == (5, 4)
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
+
+
+def test_question_and_choice_are_two_types(encoder, embedded_tokenizer):
+    puzzle = PUZZLES[0]
+    pairs = [embedded_tokenizer(puzzle.question, choice) for choice in puzzle.choices]
+    for row, pair in enumerate(pairs):
+        question = len(embedded_tokenizer(puzzle.question)["input_ids"])
+        tokens = np.array(pair["input_ids"])[None, None]
+        types = (np.arange(tokens.shape[2]) >= question).astype(int)[None, None]
+        logit = encoder(tokens, np.ones_like(tokens, bool), types)[0, 0]
+        found = head_scores(encoder, embedded_tokenizer, [puzzle])[0, row]
+        np.testing.assert_allclose(found, logit, rtol=0, atol=1e-6)
+
+
+def test_puzzles_that_do_not_fit_are_named(encoder, embedded_tokenizer):
+    long = Puzzle("long", "word " * 80, ("a", "b"), 0, order=(0, 1))
+    with pytest.raises(ValueError, match="puzzle 'long': expected at most 64 tokens"):
+        head_scores(encoder, embedded_tokenizer, [long])
