@@ -55,6 +55,17 @@ class Gathered:
         return gather_rows(self.part[layer], self.rows_of_hosts)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Own:
+    """Sums of those layers that one host measures; asked for as if they were all there."""
+
+    layers: dict[int, np.ndarray]
+    shape: tuple[int, ...]
+
+    def __getitem__(self, layer: int) -> np.ndarray:
+        return self.layers[layer]
+
+
 def sharded_second_moments(
     inputs: ScanInputs,
     model: Model,
@@ -217,7 +228,7 @@ def scan_layers_on_hosts(
                 totals[layer] = np.asarray(total)
 
         def measure(totals: dict[int, np.ndarray] = totals) -> list[dict[str, Any]]:
-            own = SecondMoment(cast(Any, totals), moments.count)
+            own = SecondMoment(cast(Any, _Own(totals, moments.total.shape)), moments.count)
             found = []
             for layer in totals:
                 (scanned,) = scan_layers(dataclasses.replace(inputs, layers=[layer]), keys, own)
