@@ -43,7 +43,7 @@ def load_multiple_choice(
     Raises:
       ValueError: as of `load`; or if the model is no encoder, or its family has no such head.
     """
-    family, head = _head_of(directory)
+    family, head = choice_head(directory)
     encoder = cast(Encoder, load_model(directory, dtype=dtype))  # of a family with such a head
     model = MultipleChoice(encoder, rngs=nnx.Rngs(seed))
     tensors, fresh = open_tensors(directory), []
@@ -80,7 +80,12 @@ def save_multiple_choice(
             shutil.copyfile(path, directory / name)
 
 
-def _head_of(directory: Path) -> tuple[Family, ChoiceHead]:
+def choice_head(directory: Path) -> tuple[Family, ChoiceHead]:
+    """The family of a directory's model, and what it calls the head over choices.
+
+    Raises:
+      ValueError: if the model is no encoder, or its family has no such head.
+    """
     family, _ = read_config(directory)
     return family, _choices_of(family, directory)
 

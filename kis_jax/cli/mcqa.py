@@ -43,7 +43,7 @@ def train(
     ),
     epochs: Annotated[
         str | None,
-        typer.Option(help="At most; of each stage, joined by commas. [default: 3; scratch: 60]"),
+        typer.Option(help="At most; of each stage, joined by commas. [default: 3; scratch: 40]"),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Puzzles an update.")] = 16,
     accumulate: Annotated[
@@ -101,7 +101,7 @@ def train(
             model,
             stages,
             validation=validation,
-            epochs=parse_epochs(epochs or ("60" if model == SCRATCH else "3")),
+            epochs=parse_epochs(epochs or ("40" if model == SCRATCH else "3")),
             batch_size=batch_size,
             accumulate=accumulate,
             learning_rate=learning_rate,

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kis_jax.checkpoints import fingerprint
 from kis_jax.checkpoints.hub import locate
+from kis_jax.checkpoints.multiple_choice import choice_head
 from kis_jax.checkpoints.tokenizers import load_tokenizer
 from kis_jax.data.puzzles import (
     Puzzle,
@@ -138,6 +139,7 @@ def open_training(request: TrainRequest, start: Path) -> TrainInputs:
         directory, rate = start, rate or _SCRATCH_RATE
     else:
         directory, rate = locate(request.model), rate or _RATE
+    choice_head(directory)
     tokenizer = load_tokenizer(directory)
     if tokenizer is None:
         raise ValueError(

@@ -105,14 +105,15 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def small():
-    encoder = Encoder(bert.read_config(SIZES), rngs=nnx.Rngs(0))
-    return MultipleChoice(encoder, rngs=nnx.Rngs(1))
+    config = bert.read_config(SIZES)
+    return jax.jit(lambda: MultipleChoice(Encoder(config, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(1)))()
 
 
 def test_choices_are_scored_each_for_itself(small, rng):
     """Their order moves with their logits; padding on either side, and further choices, do not."""
     tokens = rng.integers(1, 50, (3, 4, 9))
     mask = np.arange(9) < rng.integers(4, 10, (3, 4, 1))
+    small = jax.jit(small)
     logits = np.asarray(small(tokens, mask))
     order = [2, 0, 3, 1]
     np.testing.assert_allclose(small(tokens[:, order], mask[:, order]), logits[:, order], atol=1e-6)

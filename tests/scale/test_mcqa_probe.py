@@ -44,7 +44,7 @@ def test_accuracies_are_those_of_an_evaluation(embedded, few):
 
 def test_a_broken_model_has_no_accuracy(embedded, few):
     model, tokenizer = embedded
-    broken = with_memory(model, {0: 1e30 * np.ones_like(memory_kernel(model, 0))})
+    broken = with_memory(model, {0: np.full_like(memory_kernel(model, 0), np.inf)})
     found = open_probe(f"mcqa:{few}", tokenizer, model.config)(broken)
     assert found.keys() == NAMES and np.isnan(list(found.values())).all()
 
@@ -64,8 +64,8 @@ def test_other_probes_are_named(embedded, few):
 
 def test_it_is_recorded_at_each_checkpoint_beside_interference(embedded, few, tmp_path):
     bench = Bench(embedded[0], tmp_path)
-    settings = {"steps": (1, 3), "methods": ("sequential",), "probe": f"mcqa:{few}"}
-    record = bench.run(tmp_path / "progress", **settings)
+    asked = request(steps=(1, 3), methods=("sequential",), probe=f"mcqa:{few}")
+    record = bench.run(tmp_path / "progress", inputs=open_lifelong(asked))
     assert record["settings"]["probe"] == f"mcqa:{few}"
     assert record["unedited"]["probes"].keys() == NAMES
     for point in record["methods"][0]["checkpoints"]:
@@ -76,7 +76,7 @@ def test_it_is_recorded_at_each_checkpoint_beside_interference(embedded, few, tm
     assert f"--probe mcqa:{few}" in page and ">Puzzles, all variants</th>" in page
     few.write_text("".join(few.read_text().splitlines(True)[:9]))
     with pytest.raises(ValueError, match="found those of another: probe differ"):
-        bench.run(tmp_path / "progress", **settings)
+        bench.run(tmp_path / "progress", inputs=open_lifelong(asked))
 
 
 def test_a_run_without_a_probe_is_the_same_as_ever(few):

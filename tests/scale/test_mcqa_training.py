@@ -12,7 +12,7 @@ import pytest
 
 from kis_jax.checkpoints.multiple_choice import load_multiple_choice
 from kis_jax.checkpoints.saving import parameters_of
-from kis_jax.data.choices import in_batches, tokenize_choices
+from kis_jax.data.choices import ChoiceBatch
 from kis_jax.data.puzzles import VARIANTS, read_puzzles
 from kis_jax.scale import mcqa_scratch, mcqa_training
 from kis_jax.scale.mcqa_inputs import TrainRequest, open_training, parse_epochs
@@ -55,7 +55,7 @@ def start(tmp_path_factory):
 def request(file, **changes):
     settings = {
         "stages": (file,),
-        "epochs": (2,),
+        "epochs": (4,),
         "batch_size": 8,
         "devices": 1,
         "validation": file,
@@ -146,10 +146,17 @@ def test_early_stopping_ends_a_stage_and_keeps_its_best(trained, tmp_path, monke
 
 @pytest.fixture(scope="module")
 def bench(trained):
-    """A model and one batch of 8 puzzles, the last row of it empty."""
-    inputs, model, *_ = trained
-    puzzles = tokenize_choices(inputs.stages[0][:7], inputs.tokenizer, model.config)
-    (batch,) = in_batches(puzzles, rows=8, most=128)
+    """A model whose gradient is worth the name, and random texts, the last row empty."""
+    model, rng = trained[1], np.random.default_rng(0)
+    model = jax.tree.map(lambda x: x + 0.4 * rng.normal(size=x.shape).astype(x.dtype), model)
+    shape = (8, 3, 10)
+    batch = ChoiceBatch(
+        tokens=rng.integers(0, model.config.vocab_size, shape, dtype=np.int32),
+        mask=np.arange(10) < rng.integers(4, 11, (8, 3, 1)),
+        types=rng.integers(0, 2, shape, dtype=np.int32),
+        answers=rng.integers(0, 3, 8, dtype=np.int32),
+        weights=np.array([1, 1, 1, 1, 1, 1, 1, 0], np.float32),
+    )
     return model, batch
 
 
@@ -189,7 +196,8 @@ def test_a_step_is_the_mean_gradient_of_its_puzzles(bench, step):
     gradient, loss, _ = step
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
     for name, value in gradient.items():
-        np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    assert np.abs(gradient["classifier.kernel"]).max() > 0.05, "there is something to compare"
 
 
 def test_parameters_are_everywhere(step):
@@ -201,10 +209,10 @@ def test_parameters_are_everywhere(step):
 def test_bfloat16_computes_in_it_and_adds_up_in_float32(bench, step):
     exact, loss, _ = step
     gradient, low_loss, learned = one_step(*bench, dtype="bfloat16", devices=1, parts=1)
-    assert low_loss != loss and abs(low_loss - loss) < 0.02
+    assert low_loss != loss and abs(low_loss - loss) < 0.1
     assert {x.dtype for x in learned.parameters.values()} == {jnp.dtype("float32")}
     one, other = (np.concatenate([x.ravel() for x in g.values()]) for g in (exact, gradient))
-    assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.99
+    assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.98
 
 
 def test_the_schedule_rises_and_falls():
