@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -52,9 +53,8 @@ class EncoderBlock(nnx.Module):
           shift: added to the MLP's output.
           distances: between tokens, where attention knows them.
         """
-        attended, own = (
-            self.attention(x, mask) if distances is None else self.attention(x, mask, distances)
-        )
+        attend: Callable[..., tuple[Array, Past]] = self.attention
+        attended, own = attend(x, mask) if distances is None else attend(x, mask, distances)
         rest = self.attention_norm(x + attended)
         values, keys = self.mlp(rest)
         shifted = values if shift is None else values + shift.astype(values.dtype)

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from transformers import PreTrainedTokenizerFast
@@ -92,7 +92,7 @@ class TrainInputs:
     stages: list[list[Puzzle]]
     validation: list[Puzzle]
     schedule: Schedule
-    devices: list[jax.Device]
+    devices: list[Any]
     fingerprints: dict[str, object]
 
     @property
@@ -174,7 +174,7 @@ def parse_epochs(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _checked_devices(request: TrainRequest) -> list[jax.Device]:
+def _checked_devices(request: TrainRequest) -> list[Any]:
     found = jax.devices()
     count = len(found) if request.devices is None else request.devices
     if not 1 <= count <= len(found):

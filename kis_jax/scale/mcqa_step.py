@@ -81,7 +81,7 @@ class Trainee:
     """
 
     def __init__(
-        self, model: MultipleChoice, *, dtype: DTypeLike, devices: Sequence[jax.Device], parts: int
+        self, model: MultipleChoice, *, dtype: DTypeLike, devices: Sequence[Any], parts: int
     ) -> None:
         """Takes a model apart.
 

@@ -107,5 +107,7 @@ def resumable_second_moments(
 def _look(convergence: Convergence, running: SecondMomentPass) -> bool:
     moments = running.result()
     norms = np.array([np.linalg.norm(total) for total in moments.total])
-    count, total_of = np.asarray(moments.count), moments.total.__getitem__
-    return convergence.look(running.spread, norms, count, total_of)
+    count = np.asarray(moments.count)
+    return convergence.look(
+        running.spread, norms, count, lambda layer: np.asarray(moments.total[layer])
+    )
