@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,8 @@ class EncoderBlock(nnx.Module):
         linear = make_linear(dtype, rngs)
         norm = functools.partial(make_norm, config, dtype=dtype)
         if config.relative is None:
-            self.attention = Attention(config, linear=linear, norm=norm)
+            # Either is called with the stream and the mask; one with distances besides.
+            self.attention: Any = Attention(config, linear=linear, norm=norm)
         else:
             self.attention = DisentangledAttention(config, config.relative, linear=linear)
         self.attention_norm = norm()
@@ -53,8 +54,8 @@ class EncoderBlock(nnx.Module):
           shift: added to the MLP's output.
           distances: between tokens, where attention knows them.
         """
-        attend: Callable[..., tuple[Array, Past]] = self.attention
-        attended, own = attend(x, mask) if distances is None else attend(x, mask, distances)
+        given = (x, mask) if distances is None else (x, mask, distances)
+        attended, own = self.attention(*given)
         rest = self.attention_norm(x + attended)
         values, keys = self.mlp(rest)
         shifted = values if shift is None else values + shift.astype(values.dtype)

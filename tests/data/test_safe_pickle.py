@@ -120,7 +120,20 @@ def test_code_in_a_pickle_never_runs(tmp_path):
         np.array([Writes("/nowhere")], object),
         np.array(["2020-01-01"], "datetime64[D]"),
     ],
-    ids=str,
+    ids=[
+        "system",
+        "eval",
+        "getattr",
+        "load",
+        "ndarray",
+        "import",
+        "class",
+        "type",
+        "function",
+        "complex",
+        "nested",
+        "dates",
+    ],
 )
 def test_whatever_is_not_plain_is_refused(tmp_path, thing):
     path = write(tmp_path / "a.npy", array_of([thing]), shape=(1,), protocol=4)
