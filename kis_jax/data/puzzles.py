@@ -134,7 +134,7 @@ def shuffled(puzzles: Sequence[Puzzle], seed: int) -> list[Puzzle]:
       >>> puzzle = Puzzle("a", "Which?", ("this", "that", "none"), 2, order=(0, 1, 2))
       >>> other, = shuffled([puzzle], seed=1)
       >>> other.choices[other.answer], [puzzle.choices[place] for place in other.order]
-      ('none', ['this', 'none', 'that'])
+      ('none', ['that', 'none', 'this'])
     """
     return [_reordered(puzzle, _order(puzzle, seed)) for puzzle in puzzles]
 

@@ -20,7 +20,7 @@ from tests import golden
 # Of one golden model each: every family whose keys two devices can share.
 NAMES = [
     *("gpt2_tied", "gptj", "gpt_neox_parallel", "llama", "llama_linear", "mistral", "phi3"),
-    *("qwen2", "qwen3", "gemma2", "gemma3", "olmo2", "bert", "distilbert", "roberta"),
+    *("qwen2", "qwen3", "gemma2", "gemma3", "olmo2", "bert", "distilbert", "roberta", "deberta_v2"),
 ]
 
 
