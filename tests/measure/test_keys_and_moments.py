@@ -91,6 +91,5 @@ def test_a_number_gone_wrong_names_its_layer(model, texts):
     with pytest.raises(ValueError, match="keys of the facts: .* in layer 1"):
         fact_keys(broken, [Prompt([1, 2], 1)], token_budget=64)
     running = SecondMomentPass(broken)
-    running.add(next(iter(fill_batches(texts, model.config, token_budget=64))))
     with pytest.raises(ValueError, match="second moments: .* in layer 1"):
-        running.result()
+        running.add(next(iter(fill_batches(texts, model.config, token_budget=64))))
