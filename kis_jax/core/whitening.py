@@ -157,8 +157,7 @@ def whitener(
             f"second_moment: expected float32 or float64, found {c.dtype.name}; accumulate it in "
             "float32 at least"
         )
-    sizes = jnp.sqrt(jnp.abs(jnp.diagonal(c)))
-    if not holds_or_traced(jnp.all(jnp.abs(c - c.T) <= 1e-3 * sizes[:, None] * sizes)):
+    if not holds_or_traced(_is_symmetric(c)):
         raise ValueError(
             "second_moment: expected a symmetric matrix, found one that is not; pass the mean of "
             "k k^T over tokens, not keys"
@@ -188,6 +187,13 @@ def whitener(
             'ill-conditioned), a positive ridge, or method="eigh" for the pseudo-inverse'
         )
     return made
+
+
+@jax.jit
+def _is_symmetric(c: Array) -> Array:
+    """To a thousandth; compiled, as its parts would be four more matrices of the size of C."""
+    sizes = jnp.sqrt(jnp.abs(jnp.diagonal(c)))
+    return jnp.all(jnp.abs(c - c.T) <= 1e-3 * sizes[:, None] * sizes)
 
 
 @jax.jit

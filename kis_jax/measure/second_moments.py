@@ -136,7 +136,7 @@ class SecondMomentPass:
         self._device = _add(self._device, self.model, batch.tokens, batch.mask)
         self._pending += 1
         # The first parts are small ones, so that their spread is known soon.
-        if self._pending >= min(_BATCHES_ON_DEVICE, 2 ** (self.spread.parts // 2)):
+        if self._pending >= min(_BATCHES_ON_DEVICE, 2 ** (self.spread.parts // 4)):
             self._flush()
 
     def state(self) -> tuple[SecondMoment, Pending | None]:

@@ -162,9 +162,11 @@ def open_inputs(
     facts = [] if request.facts is None else read_facts(request.facts, request.num_facts)
     if len(facts) == 1:
         raise ValueError("num_facts: expected at least two facts to compare, found one")
-    prompts = tokenize_facts(
-        facts, tokenizer, context_length=config.context_length, position=request.position
-    )
+    prompts = []
+    if facts:
+        prompts = tokenize_facts(
+            facts, tokenizer, context_length=config.context_length, position=request.position
+        )
     corpus = open_corpus(request.corpus, limit=request.num_documents)
     fingerprints = {
         "model": model_fingerprint or fingerprint.of_model(directory),

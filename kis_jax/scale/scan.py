@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kis_jax.checkpoints.pieces import empty
 from kis_jax.checkpoints.streamed import StreamedModel
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch
@@ -158,7 +159,9 @@ def scan_layers(inputs: ScanInputs, keys: np.ndarray, moments: SecondMoment) -> 
     """
     duplicate_of = first_of_subject(inputs.facts)
     for layer in inputs.layers:
-        mean = np.asarray(moments.total[layer]) / int(moments.count[layer])
+        # In memory that jax takes over without a copy, as several of its size are to come.
+        mean = empty(moments.total.shape[1:], np.dtype(np.float64))
+        np.divide(moments.total[layer], int(moments.count[layer]), out=mean)
         try:
             yield scan_layer(
                 keys[layer], mean, ridge=inputs.request.ridge, duplicate_of=duplicate_of
