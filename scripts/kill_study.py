@@ -22,7 +22,7 @@ from pathlib import Path
 
 def main() -> None:
     """Runs the study; exit status 1 if a file differs."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--stream", action="store_true")
     parser.add_argument("--documents", type=int, default=1000)
