@@ -71,8 +71,12 @@ def tokenize_choices(
     """
     if not puzzles:
         return []
-    pairs = [(puzzle.question, choice) for puzzle in puzzles for choice in puzzle.choices]
-    encoded = tokenizer(pairs, return_token_type_ids=True, return_attention_mask=False)
+    encoded = tokenizer(
+        [puzzle.question for puzzle in puzzles for _ in puzzle.choices],
+        [choice for puzzle in puzzles for choice in puzzle.choices],
+        return_token_type_ids=True,
+        return_attention_mask=False,
+    )
     rows = iter(zip(encoded["input_ids"], encoded["token_type_ids"], strict=True))
     found = []
     for puzzle in puzzles:

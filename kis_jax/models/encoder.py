@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -52,9 +53,10 @@ class EncoderBlock(nnx.Module):
           shift: added to the MLP's output.
           distances: between tokens, where attention knows them.
         """
-        attended, own = (
-            self.attention(x, mask) if distances is None else self.attention(x, mask, distances)
-        )
+        if isinstance(self.attention, Attention):
+            attended, own = self.attention(x, mask)
+        else:
+            attended, own = self.attention(x, mask, cast(Distances, distances))
         rest = self.attention_norm(x + attended)
         values, keys = self.mlp(rest)
         shifted = values if shift is None else values + shift.astype(values.dtype)

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from transformers import PreTrainedTokenizerFast
@@ -82,7 +82,7 @@ class TrainInputs:
       stages: the puzzles of each.
       validation: puzzles to stop by.
       schedule: of each stage.
-      devices: that share each batch.
+      devices: of jax, that share each batch.
       fingerprints: of model, tokenizer and puzzles.
     """
 
@@ -92,7 +92,7 @@ class TrainInputs:
     stages: list[list[Puzzle]]
     validation: list[Puzzle]
     schedule: Schedule
-    devices: list[jax.Device]
+    devices: list[Any]
     fingerprints: dict[str, object]
 
     @property
@@ -132,6 +132,8 @@ def open_training(request: TrainRequest, start: Path) -> TrainInputs:
         validation = shuffled(read_sources(request.validation), request.seed)
     if request.random_answers:
         stages = [with_random_answers(puzzles, request.seed) for puzzles in stages]
+        # Else the epoch that by chance does best on true answers would be chosen.
+        validation = with_random_answers(validation, request.seed + 1)
     rate = request.learning_rate
     if request.model == SCRATCH:
         texts = (text for puzzles in stages for p in puzzles for text in (p.question, *p.choices))
@@ -174,7 +176,7 @@ def parse_epochs(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _checked_devices(request: TrainRequest) -> list[jax.Device]:
+def _checked_devices(request: TrainRequest) -> list[Any]:
     found = jax.devices()
     count = len(found) if request.devices is None else request.devices
     if not 1 <= count <= len(found):

@@ -81,14 +81,14 @@ class Trainee:
     """
 
     def __init__(
-        self, model: MultipleChoice, *, dtype: DTypeLike, devices: Sequence[jax.Device], parts: int
+        self, model: MultipleChoice, *, dtype: DTypeLike, devices: Sequence[Any], parts: int
     ) -> None:
         """Takes a model apart.
 
         Args:
           model: in float32.
           dtype: of the computation, float32 or bfloat16.
-          devices: that share each batch.
+          devices: of jax, that share each batch.
           parts: in which a batch is run, one after another, their gradients added up.
         """
         self._dtype, self._parts = jnp.dtype(dtype), parts
