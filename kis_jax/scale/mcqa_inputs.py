@@ -82,7 +82,7 @@ class TrainInputs:
       stages: the puzzles of each.
       validation: puzzles to stop by.
       schedule: of each stage.
-      devices: that share each batch.
+      devices: of jax, that share each batch.
       fingerprints: of model, tokenizer and puzzles.
     """
 
@@ -132,6 +132,8 @@ def open_training(request: TrainRequest, start: Path) -> TrainInputs:
         validation = shuffled(read_sources(request.validation), request.seed)
     if request.random_answers:
         stages = [with_random_answers(puzzles, request.seed) for puzzles in stages]
+        # Else the epoch that by chance does best on true answers would be chosen.
+        validation = with_random_answers(validation, request.seed + 1)
     rate = request.learning_rate
     if request.model == SCRATCH:
         texts = (text for puzzles in stages for p in puzzles for text in (p.question, *p.choices))

@@ -88,7 +88,7 @@ class Trainee:
         Args:
           model: in float32.
           dtype: of the computation, float32 or bfloat16.
-          devices: that share each batch.
+          devices: of jax, that share each batch.
           parts: in which a batch is run, one after another, their gradients added up.
         """
         self._dtype, self._parts = jnp.dtype(dtype), parts

@@ -177,10 +177,11 @@ class _Run:
             "loss": float(np.average(np.array(jnp.stack(losses)), weights=weights)),
             **self._validated(),
         }
-        if not np.isfinite(told["loss"]):
+        if not np.isfinite([told["loss"], told["validation_loss"]]).all():
             raise NotFiniteError(
                 f"stage {position.stage + 1}, epoch {position.epoch}: expected a finite loss, "
-                f"found {told['loss']}; lower the learning rate"
+                f"found {told['loss']}, in validation {told['validation_loss']}; lower the "
+                "learning rate"
             )
         position.history.append(told)
         self._compare([told["validation_accuracy"], -told["validation_loss"]])

@@ -64,7 +64,8 @@ def test_an_encoder_is_trained_and_evaluated(kis, few, tmp_path, monkeypatch):
     out = tmp_path / "out"
     arguments = (
         "mcqa", "train", "--train", few, "--validation", few, "--out", out, "--epochs", 1,
-        "--batch-size", 6, "--devices", 1,
+        "--batch-size", 6, "--accumulate", 2, "--devices", 1, "--dtype", "bfloat16",
+        "--drop-tokens", 0.1,
     )  # fmt: skip
     status, printed, error = kis(*arguments)
     assert status == 0, error

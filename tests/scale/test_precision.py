@@ -98,12 +98,12 @@ def test_error_against_float64(
 ):
     found = streamed(texts, tmp_path) if how == "streamed" else passed(how, texts)
     errors = np.linalg.norm(found - exact, axis=(1, 2)) / np.linalg.norm(exact, axis=(1, 2))
-    record_property("relative error of C", errors.max())
+    record_property("relative error of C", float(errors.max()))
     # Facts' keys with the statistics of text, through both matrices.
     ridge = 1e-3 * np.trace(exact[3]) / 512 * np.eye(512)
     keys = rng.normal(size=(12, 512)) @ np.linalg.cholesky(exact[3] + ridge).T
     p, p_exact = (references.superposition(keys, c[3] + ridge) for c in (found, exact))
-    record_property("error of P", np.abs(p - p_exact).max())
+    record_property("error of P", float(np.abs(p - p_exact).max()))
     print(f"{how}: error of C {errors.max():.1e}, of P {np.abs(p - p_exact).max():.1e}")
     assert errors.max() < bound
     assert np.abs(p - p_exact).max() < bound_of_p
