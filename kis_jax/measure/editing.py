@@ -190,10 +190,11 @@ def check_facts(facts: Sequence[Fact]) -> None:
     told = [conflict for conflict in conflicts(facts) if conflict.contradiction]
     if told:
         first, second = facts[told[0].first], facts[told[0].second]
+        others = f", and {len(told) - 1} more contradictions" if told[1:] else ""
         raise ValueError(
             f"facts: expected one object for each question, found that fact {second.case_id} "
             f"({second.text!r}: {second.target_new!r}) contradicts fact {first.case_id} "
-            f"({first.text!r}: {first.target_new!r}), and {len(told) - 1} more; keep one of the two"
+            f"({first.text!r}: {first.target_new!r}){others}; keep one of the two"
         )
 
 
