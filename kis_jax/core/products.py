@@ -14,7 +14,7 @@ matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 """`jnp.matmul` that no device may shorten: float32 stays float32 on a TPU or a GPU as well."""
 
 
-_MANY = 1024  # rows, from which on products of matrices solve faster than LAPACK does
+_MANY = 8192  # rows, from which on products of matrices solve faster than LAPACK does
 _BLOCK = 512  # unknowns that are solved for by an inverse
 
 
