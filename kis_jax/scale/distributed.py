@@ -21,8 +21,9 @@ from kis_jax.scale.preemption import Preempted
 
 T = TypeVar("T")
 
-# A host that has not been heard of for so long is taken for dead, and the others end.
-HEARTBEAT_SECONDS = 20
+# Of jax's own heartbeat, which ends a process with a message and a trace of jax's: it comes after
+# that of `kis_jax.scale.heartbeat`, for hosts that die before or after that one listens.
+HEARTBEAT_SECONDS = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +143,7 @@ def ends_with_the_others() -> Iterator[None]:
     """Within it, an error of a collective ends the process at once, in one line.
 
     Where a host is gone, what the others compute together fails, or waits for ever: the latter
-    jax itself ends, `HEARTBEAT_SECONDS` after the host was last heard of. At an ordinary exit a
-    process would wait for the host that is gone.
+    `heard_by_the_others` ends. At an ordinary exit a process would wait for the host that is gone.
     """
     try:
         yield
