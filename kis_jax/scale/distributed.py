@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from kis_jax.scale.heartbeat import GRACE_SECONDS
 from kis_jax.scale.preemption import Preempted
 
 T = TypeVar("T")
@@ -160,6 +162,8 @@ def ends_with_the_others() -> Iterator[None]:
             file=sys.stderr,
             flush=True,
         )
+        if jax.process_index() == 0:  # the others would else find this one gone, in jax's words
+            time.sleep(GRACE_SECONDS)
         os._exit(1)
     except BaseException:
         if jax.process_count() == 1:

@@ -17,6 +17,8 @@ SILENT_SECONDS = 20
 
 _FOLDER = "kis/heartbeat"
 _DONE = "done"
+# Process 0 keeps the board: it leaves after the others, which would else have jax's trace to read.
+GRACE_SECONDS = 3
 _SECOND = 1.0
 
 
@@ -55,10 +57,10 @@ class Heartbeat:
           index: of this process.
           count: of all.
           on_silence: called with the process that has fallen silent, once.
-          silent_seconds: after which it has.
+          silent_seconds: after which it has; process 0 waits a little longer.
         """
         self._board, self._index, self._on_silence = board, index, on_silence
-        self._most = silent_seconds
+        self._most = silent_seconds + (GRACE_SECONDS if index == 0 else 0)
         self._silence = dict.fromkeys(range(count), 0)
         self._words: dict[int, str] = {}
         self._stopped = threading.Event()
