@@ -286,3 +286,43 @@ def test_without_validation_a_tenth_is_held_out_and_answers_may_be_drawn(file, s
     drawn = [*inputs.stages[0], *inputs.validation]
     wrong = [true[p.id] != p.choices[p.answer] for p in drawn]
     assert 0.4 < np.mean(wrong) < 1
+
+
+ASKED, TOLD = "up left in hot".split(), "down right out cold".split()
+
+
+def opposites(path, count, rng):
+    """Puzzles that a model can only solve by learning which word is which one's opposite."""
+    puzzles = [
+        {
+            "id": f"{path.stem}-{i}", "question": f"not {ASKED[i % 4]}?", "answer": TOLD[i % 4],
+            "choices": [TOLD[place] for place in rng.permutation(4)],
+        }
+        for i in range(count)
+    ]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, puzzles)))
+    return str(path)
+
+
+@pytest.mark.parametrize("random_answers", [False, True])
+def test_what_can_be_learned_is_and_random_answers_stay_at_chance(
+    tmp_path, rng, monkeypatch, random_answers
+):
+    small = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
+    monkeypatch.setattr(mcqa_scratch, "_SIZES", mcqa_scratch._SIZES | small)
+    monkeypatch.setattr(mcqa_training, "Trainee", Trainee)
+    asked = TrainRequest(
+        "scratch",
+        (opposites(tmp_path / "train.jsonl", 96, rng),),
+        validation=opposites(tmp_path / "held.jsonl", 32, rng),
+        epochs=(60,),
+        batch_size=32,
+        learning_rate=2e-2,
+        devices=1,
+        random_answers=random_answers,
+    )
+    inputs = open_training(asked, tmp_path / "start")
+    model, _ = load_multiple_choice(inputs.directory)
+    _, record = train(inputs, model, tmp_path / "progress")
+    best = record["best"][0]["validation_accuracy"]
+    assert best < 0.6 if random_answers else best >= 0.9
