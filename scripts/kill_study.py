@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -56,7 +57,7 @@ def main() -> None:
     sys.exit(bool(different))
 
 
-def _kill_after(moment: float, command: list[str]) -> bool:
+def _kill_after(moment: float, command: Sequence[str | Path]) -> bool:
     """Runs a command for so many seconds; whether it had to be killed."""
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, stdout=quiet, stderr=quiet) as process:
