@@ -3,8 +3,9 @@
     python scripts/kill_study.py --kills 20 [--stream] [--seed 0]
 
 The scan is that of the embedded model over its corpus. A moment is drawn from the time that an
-undisturbed scan takes; one that is killed late may have come to its end, and is then started again
-all the same. Prints whether every file of the killed scan equals the undisturbed one's.
+undisturbed scan takes. A scan that comes to its end before its moment is no kill: its files are
+compared, and another is begun in a new folder. Prints whether every file of the killed scans equals
+the undisturbed one's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -32,33 +34,46 @@ def main() -> None:
     command += ["--num-facts", "32", "--num-documents", str(given.documents)]
     command += ["--stream", "--memory", "1.2GB"] if given.stream else ["--save-every", "0.5"]
     place = Path(tempfile.mkdtemp(prefix="kis-kill-"))
-    undisturbed, killed = place / "undisturbed", place / "killed"
+    undisturbed = place / "undisturbed"
     start = time.monotonic()
     subprocess.run([*command, "--out", undisturbed], check=True, capture_output=True)
     duration = time.monotonic() - start
-    chance, cut = random.Random(given.seed), 0
-    for number in range(given.kills):
-        moment = chance.uniform(0, duration)
-        with subprocess.Popen(
-            [*command, "--out", killed], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as process:
-            try:
-                process.wait(moment)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                cut += 1
-        saved = sorted(path.name for path in (killed / "second_moments").glob("*"))
-        print(
-            f"kill {number + 1} after {moment:.1f} s: {', '.join(saved) or 'nothing'}", flush=True
-        )
-    subprocess.run([*command, "--out", killed], check=True, capture_output=True)
-    different = sorted(
-        name
-        for name in _digests(undisturbed).keys() | _digests(killed).keys()
-        if _digests(undisturbed).get(name) != _digests(killed).get(name)
-    )
-    print(f"{cut} of {given.kills} cut short; files that differ: {', '.join(different) or 'none'}")
+    expected, chance = _digests(undisturbed), random.Random(given.seed)
+    kills, ended, different = 0, 0, set()
+    while kills < given.kills:
+        out, moment = place / f"killed_{ended}", chance.uniform(0, duration)
+        if _kill_after(moment, [*command, "--out", out]):
+            kills += 1
+            saved = sorted(path.name for path in (out / "second_moments").glob("*"))
+            about = ", ".join(saved) or "nothing"
+            print(f"kill {kills} after {moment:.1f} s, saved: {about}", flush=True)
+        else:
+            different |= _different(expected, _digests(out))
+            ended += 1
+    out = place / f"killed_{ended}"
+    subprocess.run([*command, "--out", out], check=True, capture_output=True)
+    different |= _different(expected, _digests(out))
+    print(f"{kills} kills in {ended + 1} scans; files that differ: {sorted(different) or 'none'}")
     sys.exit(bool(different))
+
+
+def _kill_after(moment: float, command: Sequence[str | Path]) -> bool:
+    """Runs a command for so many seconds; whether it had to be killed."""
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=quiet, stderr=quiet) as process:
+        try:
+            process.wait(moment)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            return True
+    if process.returncode:
+        sys.exit(f"a scan ended with status {process.returncode}: {' '.join(map(str, command))}")
+    return False
+
+
+def _different(expected: dict[str, str], found: dict[str, str]) -> set[str]:
+    """Names of files that are not the same in both."""
+    return {name for name in expected | found if expected.get(name) != found.get(name)}
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -23,6 +23,7 @@ from kis_jax.scale.distributed import (
     from_first,
     join,
 )
+from kis_jax.scale.heartbeat import heard_by_the_others
 from kis_jax.scale.inputs import ScanInputs, ScanRequest, open_inputs
 from kis_jax.scale.scan import check_enough_tokens, scan_record
 from kis_jax.scale.sharded_passes import scan_layers_on_hosts, sharded_second_moments
@@ -45,7 +46,7 @@ def scan_on_mesh(
     """
     if hosts is not None:
         join(hosts)
-    with ends_with_the_others():
+    with ends_with_the_others(), heard_by_the_others():
         mesh = make_mesh(model=model_axis)
         # It takes every byte of the weights: the other hosts read their parts alone.
         of_model = from_first(lambda: fingerprint.of_model(locate(request.model)))

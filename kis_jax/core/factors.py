@@ -21,26 +21,41 @@ class Cholesky(NamedTuple):
     definite: Array
 
 
-@jax.jit
 def cholesky(c: Array, ridge: Array) -> Cholesky:
     """Cholesky's factor of C plus ridge, scaled to unit diagonal, and whether it is definite.
 
     Rounding makes a singular matrix pass for a definite one half of the time. So its condition
     number counts as well: beyond 1 / epsilon, by three steps of power iteration for the norms of
-    matrix and inverse, it is singular as far as this precision can tell. All NaN if not definite.
+    matrix and inverse, it is singular as far as this precision can tell. Under tracing the factor
+    is then all NaN.
     """
+    # Two programs: in one the compiler would hold one more matrix of the size of C.
+    scale, factor = _factored(c, ridge)
+    definite = _condition(c, ridge, scale, factor) < 1 / jnp.finfo(c.dtype).eps
+    if isinstance(definite, Tracer):
+        factor = jnp.where(definite, factor, jnp.nan)
+    return Cholesky(scale, factor, definite)
+
+
+@jax.jit
+def _factored(c: Array, ridge: Array) -> tuple[Array, Array]:
+    """The scale, and the upper factor of the scaled matrix."""
     diagonal = jnp.diagonal(c) + ridge
     scale = jax.lax.rsqrt(diagonal)
     scaled = jnp.fill_diagonal(c * scale[:, None] * scale, diagonal * scale**2, inplace=False)
-    factor = jnp.linalg.cholesky(scaled, symmetrize_input=False).T
+    return scale, jnp.linalg.cholesky(scaled, symmetrize_input=False).T
+
+
+@jax.jit
+def _condition(c: Array, ridge: Array, scale: Array, factor: Array) -> Array:
+    """The condition number of the scaled matrix, estimated; NaN if the factor is."""
     image = inverse = jax.random.normal(jax.random.key(0), (1, len(c)), c.dtype)
     for _ in range(3):
-        image = matmul(image / jnp.linalg.norm(image), scaled)
+        row = scale * image / jnp.linalg.norm(image)
+        image = scale * (matmul(row, c) + ridge * row)
         inverse = solve_rows(factor, inverse / jnp.linalg.norm(inverse))
         inverse = solve_rows(factor, inverse, transpose=True)
-    condition = jnp.linalg.norm(image) * jnp.linalg.norm(inverse)
-    definite = condition < 1 / jnp.finfo(c.dtype).eps
-    return Cholesky(scale, jnp.where(definite, factor, jnp.nan), definite)
+    return jnp.linalg.norm(image) * jnp.linalg.norm(inverse)
 
 
 class Refined(NamedTuple):

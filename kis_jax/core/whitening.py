@@ -204,12 +204,11 @@ def _condition(whitener: Whitener) -> Array:
         return jnp.max(squares) / jnp.min(jnp.where(kept, squares, jnp.inf))
 
     def second_moment(vector: Array) -> Array:
-        row = (vector / whitener.scale)[None]
-        if whitener.method == "cholesky":
-            row = matmul(matmul(row, whitener.factor.T), whitener.factor)
-        else:
-            upper = whitener.factor.T
-            row = solve_rows(upper, solve_rows(upper, row, transpose=True))
+        vector = vector / whitener.scale
+        if whitener.method == "cholesky":  # a row times the factor's transpose would turn it
+            return matmul(matmul(whitener.factor, vector), whitener.factor) / whitener.scale
+        upper = whitener.factor.T
+        row = solve_rows(upper, solve_rows(upper, vector[None], transpose=True))
         return row[0] / whitener.scale
 
     def inverse(vector: Array) -> Array:

@@ -67,6 +67,7 @@ def scan_layer(
     unique = np.array([first is None for first in duplicate_of])
     with float64_on_host():
         whitening = whitener(jnp.asarray(second_moment, jnp.float64), ridge=ridge)
+        del second_moment  # `8 d^2` bytes, if the caller holds it no longer
         measured = _measure(jnp.asarray(keys, jnp.float64), whitening, jnp.asarray(unique))
     arrays, summary, overall, distinct, condition, draws = jax.tree.map(np.asarray, measured)
     p = arrays["superposition"]

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,12 +18,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from kis_jax.scale.heartbeat import GRACE_SECONDS
 from kis_jax.scale.preemption import Preempted
 
 T = TypeVar("T")
 
-# A host that has not been heard of for so long is taken for dead, and the others end.
-HEARTBEAT_SECONDS = 20
+# Of jax's own heartbeat, which ends a process with a message and a trace of jax's: it comes after
+# that of `kis_jax.scale.heartbeat`, for hosts that die before or after that one listens.
+HEARTBEAT_SECONDS = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +145,7 @@ def ends_with_the_others() -> Iterator[None]:
     """Within it, an error of a collective ends the process at once, in one line.
 
     Where a host is gone, what the others compute together fails, or waits for ever: the latter
-    jax itself ends, `HEARTBEAT_SECONDS` after the host was last heard of. At an ordinary exit a
-    process would wait for the host that is gone.
+    `heard_by_the_others` ends. At an ordinary exit a process would wait for the host that is gone.
     """
     try:
         yield
@@ -160,6 +162,8 @@ def ends_with_the_others() -> Iterator[None]:
             file=sys.stderr,
             flush=True,
         )
+        if jax.process_index() == 0:  # the others would else find this one gone, in jax's words
+            time.sleep(GRACE_SECONDS)
         os._exit(1)
     except BaseException:
         if jax.process_count() == 1:

@@ -159,15 +159,21 @@ def scan_layers(inputs: ScanInputs, keys: np.ndarray, moments: SecondMoment) -> 
     """
     duplicate_of = first_of_subject(inputs.facts)
     for layer in inputs.layers:
-        # In memory that jax takes over without a copy, as several of its size are to come.
-        mean = empty(moments.total.shape[1:], np.dtype(np.float64))
-        np.divide(moments.total[layer], int(moments.count[layer]), out=mean)
         try:
             yield scan_layer(
-                keys[layer], mean, ridge=inputs.request.ridge, duplicate_of=duplicate_of
+                keys[layer],
+                _mean(moments, layer),  # held by nobody else, as several of its size are to come
+                ridge=inputs.request.ridge,
+                duplicate_of=duplicate_of,
             )
         except ValueError as error:
             raise ValueError(f"layer {layer}: {error}") from error
+
+
+def _mean(moments: SecondMoment, layer: int) -> np.ndarray:
+    """C of one layer, in memory that jax takes over without a copy."""
+    mean = empty(moments.total.shape[1:], np.dtype(np.float64))
+    return np.divide(moments.total[layer], int(moments.count[layer]), out=mean)
 
 
 def scan_record(

@@ -15,7 +15,6 @@ import numpy as np
 from kis_jax.core.mesh import DATA, mesh_of
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, fill_batches, host_memory
-from kis_jax.data.corpora import tokenize_corpus
 from kis_jax.measure.hosts import gather_rows
 from kis_jax.measure.sharded_moments import ShardedSecondMomentPass
 from kis_jax.models import Model
@@ -24,6 +23,7 @@ from kis_jax.scale.host_store import HostStore
 from kis_jax.scale.inputs import ScanInputs
 from kis_jax.scale.preemption import Preempted, preemption_notice
 from kis_jax.scale.scan import scan_layers
+from kis_jax.scale.split_corpus import tokenize_together
 from kis_jax.scale.store import Saved, SecondMomentStore
 
 # Sums that take more of process 0's memory than this are left on disk as their hosts saved them.
@@ -76,9 +76,10 @@ def sharded_second_moments(
 ) -> SecondMoment:
     """Second moments of all layers by all devices of a mesh; every host calls it.
 
-    Every host reads the corpus and forms the same batches, of which it sends its devices their
-    rows. Saves come after whole sets of 32 batches, so that a pass that was interrupted ends with
-    the same bits on the same mesh, and with the same numbers up to rounding on any other.
+    Hosts tokenize a share of the corpus each. All form the same batches, of which each sends its
+    devices their rows. Saves come after whole sets of 32 batches, so that a pass that was
+    interrupted ends with the same bits on the same mesh, and with the same numbers up to rounding
+    on any other.
 
     Args:
       inputs: of the scan.
@@ -129,7 +130,7 @@ def _run(
     on_batch: Callable[[Batch], None],
 ) -> int:
     """Feeds the pass what is left of the corpus; gives the number of batches in all."""
-    texts = tokenize_corpus(
+    texts = tokenize_together(
         inputs.corpus.documents(), inputs.tokenizer, context_length=inputs.document_length
     )
     batches = fill_batches(texts, inputs.config, token_budget=budget)

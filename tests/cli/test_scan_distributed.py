@@ -14,13 +14,15 @@ import pytest
 
 from kis_jax import factlm
 
-COMMAND = (sys.executable, "-c", "from kis_jax.cli import main; main()", "scan", "factlm")
+PROGRAM = "from kis_jax.cli import main; main()"
+# A host is taken for dead after five seconds of silence, not twenty.
+IMPATIENT = f"from kis_jax.scale import heartbeat; heartbeat.SILENT_SECONDS = 5; {PROGRAM}"
 SCAN = ("--num-facts", "3", "--layers", "1,4", "--document-length", "8")
 # One device each; programs that one process has compiled are there for the next.
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
-def start(out, hosts, *options):
+def start(out, hosts, *options, program=PROGRAM):
     """Starts one process for each host; all of them print to files of their own."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -28,7 +30,8 @@ def start(out, hosts, *options):
     processes = []
     for host in range(hosts):
         cluster = ("--coordinator", f"localhost:{port}", "--num-hosts", str(hosts))
-        command = [*COMMAND, *SCAN, *cluster, "--host", str(host), "--out", str(out), *options]
+        command = [sys.executable, "-c", program, "scan", "factlm", *SCAN, *cluster]
+        command += ["--host", str(host), "--out", str(out), *options]
         with (out.parent / f"{out.name}_{host}.log").open("w") as log:
             processes.append(
                 subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT)
@@ -64,7 +67,7 @@ def compiled_once(tmp_path_factory):
 def corpus(tmp_path_factory):
     lines = [line for line in factlm.corpus_path().read_text().splitlines() if len(line) > 90]
     path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
-    path.write_text("\n".join(lines[:1100]))
+    path.write_text("\n".join(lines[:1100] * 8))  # ten batches: saves after 1, 2, 4, 8 and all
     return path
 
 
@@ -82,26 +85,45 @@ def assert_same(out, alone):
     assert not list(out.glob("second_moments/hosts_*")), "all is in one file in the end"
 
 
-def test_a_dead_host_ends_the_others_and_any_number_goes_on(tmp_path, corpus, kis):
-    """Four processes run, one is killed, the three end; two take up their work and finish it."""
+def wait_until_saved(out, processes):
+    """Waits until all hosts have saved; then they are in the middle of the pass."""
+    hosts = len(processes)
+    last = out / "second_moments" / f"hosts_{hosts:05d}" / f"{hosts - 1:05d}_a.npz"
+    deadline = time.monotonic() + 300
+    while not last.exists() and time.monotonic() < deadline:
+        assert processes[0].poll() is None, log_of(out, 0)
+        time.sleep(0.02)
+
+
+def ended(processes, hosts, *, within):
+    """Exit statuses of some hosts, which they must have in time."""
+    deadline = time.monotonic() + within
+    return [processes[host].wait(deadline - time.monotonic()) for host in hosts]
+
+
+def test_hosts_that_die_hang_or_are_told_to_stop_and_any_number_goes_on(tmp_path, corpus, kis):
+    """One of four is killed, and they end; one of two gets SIGTERM, both save; two finish."""
     out = tmp_path / "out"
     options = ("--facts", "factlm", "--corpus", str(corpus), "--model-axis", "2")
-    processes = start(out, 4, *options, "--save-every", "0")
+    processes = start(out, 4, *options, "--save-every", "0", program=IMPATIENT)
     try:
-        saved = out / "second_moments" / "hosts_00004" / "00003_a.npz"
-        deadline = time.monotonic() + 300
-        while not saved.exists() and time.monotonic() < deadline:
-            assert processes[0].poll() is None, log_of(out, 0)
-            time.sleep(0.02)
+        wait_until_saved(out, processes)
         processes[2].send_signal(signal.SIGKILL)
-        killed = time.monotonic()
-        for host in (0, 1, 3):
-            assert processes[host].wait(timeout=60) not in (0, None)
-        assert time.monotonic() - killed < 60
+        assert 0 not in ended(processes, (0, 1, 3), within=60)
     finally:
         end(processes)
-    assert any("the other hosts, found one gone" in log_of(out, host) for host in (0, 1, 3))
+    # In a collective with it, or by its silence.
+    assert any("the other hosts, found" in log_of(out, host) for host in (0, 1, 3))
     assert not (out / "scan.json").exists()
+
+    processes = start(out, 2, *options, "--save-every", "0")
+    try:
+        wait_until_saved(out, processes)
+        processes[1].send_signal(signal.SIGTERM)
+        assert ended(processes, (0, 1), within=60) == [143, 143]
+    finally:
+        end(processes)
+    assert "stopped by SIGTERM: second moments over" in log_of(out, 0)
 
     finish(out, start(out, 2, *options))
     assert log_of(out, 0).count("report: ") == 1 and "report: " not in log_of(out, 1)
@@ -110,3 +132,18 @@ def test_a_dead_host_ends_the_others_and_any_number_goes_on(tmp_path, corpus, ki
     status, _, error = kis("scan", "factlm", *SCAN, *options[:4], "--out", alone)
     assert status == 0, error
     assert_same(out, alone)
+
+
+def test_a_host_that_hangs_ends_the_others(tmp_path, corpus):
+    """SIGSTOP leaves its connections open: only its silence tells."""
+    out = tmp_path / "out"
+    options = ("--facts", "factlm", "--corpus", str(corpus), "--save-every", "0")
+    processes = start(out, 2, *options, program=IMPATIENT)
+    try:
+        wait_until_saved(out, processes)
+        processes[1].send_signal(signal.SIGSTOP)
+        assert ended(processes, (0,), within=30) == [1]
+    finally:
+        end(processes)
+    assert "error: process 0 of 2: expected to hear from the other" in log_of(out, 0)
+    assert "found process 1 silent" in log_of(out, 0)
