@@ -111,6 +111,48 @@ def build_world(seed: int = WORLD_SEED) -> World:
     return World(answers, tuple(facts))
 
 
+def part_of_world(world: World, num_facts: int) -> World:
+    """The world with fewer subjects: all that is true of those that are left stays true.
+
+    Every subject keeps all its facts, so that facts a subject, and text a fact, stay as they
+    were; of each kind of subject about the same share is kept.
+
+    Args:
+      world: the whole one.
+      num_facts: facts to keep, at most; the last subject may not fit.
+
+    Raises:
+      ValueError: when there are fewer facts than asked for, or none are.
+
+    Example:
+      >>> len(part_of_world(build_world(), 512).facts)
+      512
+    """
+    if not 1 <= num_facts <= len(world.facts):
+        raise ValueError(
+            f"num_facts: expected 1 to {len(world.facts)}, the facts of the world, "
+            f"found {num_facts}"
+        )
+    facts_of: dict[str, int] = defaultdict(int)
+    for fact in world.facts:
+        facts_of[fact.subject] += 1
+    kept: set[str] = set()
+    left = num_facts
+    for subject, count in facts_of.items():
+        if count <= left:
+            kept.add(subject)
+            left -= count
+    answers = {
+        relation_id: {
+            subject: target
+            for subject, target in of.items()
+            if subject in kept or subject not in facts_of
+        }
+        for relation_id, of in world.answers.items()
+    }
+    return World(answers, tuple(fact for fact in world.facts if fact.subject in kept))
+
+
 def _pairs(dice: Dice, first: Sequence[str], second: Sequence[str], count: int) -> list[str]:
     """`count` different names of two words, each word about equally often."""
     chosen: dict[str, None] = {}
