@@ -6,7 +6,7 @@ that names the file and the remedy, before anything is written.
 
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +61,41 @@ class Pair:
 
 @dataclass(frozen=True)
 class Convergence:
-    """Kurtosis over random subsets of the facts, one entry for each size of subset."""
+    """Kurtosis over random subsets of the facts, one entry for each size of subset.
+
+    `low` to `high` is where nine of ten subsets lie, `bootstrap_low` to `bootstrap_high` the 95 %
+    interval of a bootstrap over facts; NaN in scans of kis_jax before it had one.
+    """
 
     num_facts: np.ndarray
     kurtosis: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    bootstrap_low: np.ndarray
+    bootstrap_high: np.ndarray
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the statistics of P are for keys that are not those of these facts."""
+
+    num_keys: int
+    mean: float
+    std: float
+    skewness: float
+    kurtosis: float
+    max: float
+    bulk_std_times_sqrt_rank: float
+    tail_fraction: float
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Statistics of the off-diagonal entries of one layer's P. NaN: not a finite number."""
+    """Statistics of the off-diagonal entries of one layer's P. NaN: not a finite number.
+
+    A scan of kis_jax before it measured controls has none, and NaN for the two measures that are
+    free of the width.
+    """
 
     index: int
     mean: float
@@ -81,6 +105,10 @@ class Layer:
     max: float
     condition: float
     kurtosis_without_duplicates: float
+    bulk_std_times_sqrt_rank: float
+    tail_fraction: float
+    shrinkage: float | None
+    controls: Mapping[str, Control]
     pairs: tuple[Pair, ...]
     convergence: Convergence
 
@@ -98,6 +126,7 @@ class Scan:
     settings: Mapping[str, Any]
     token_count: int | None
     document_count: int | None
+    second_moment_convergence: tuple[tuple[int, np.ndarray], ...]
     facts: tuple[Fact, ...]
     layers: tuple[Layer, ...]
 
@@ -161,6 +190,10 @@ def _scan(directory: Path, record: Mapping[str, Any]) -> Scan:
         settings=dict(record["settings"]),
         token_count=record["token_count"],
         document_count=record["document_count"],
+        second_moment_convergence=tuple(
+            (int(look["tokens"]), np.array([number(value) for value in look["error"]]))
+            for look in record.get("second_moment_convergence", ())
+        ),
         facts=facts,
         layers=layers,
     )
@@ -197,12 +230,23 @@ def _layer(record: Mapping[str, Any], facts: tuple[Fact, ...]) -> Layer:
         name: np.array([number(step[name]) for step in steps], dtype=np.float64)
         for name in ("num_facts", "kurtosis", "low", "high")
     }
+    for name in ("bootstrap_low", "bootstrap_high"):
+        columns[name] = np.array([number(step.get(name)) for step in steps], dtype=np.float64)
     return Layer(
         index=int(record["layer"]),
         pairs=tuple(_pair(pair, facts) for pair in record["pairs"]),
         convergence=Convergence(**columns),
+        bulk_std_times_sqrt_rank=number(record.get("bulk_std_times_sqrt_rank")),
+        tail_fraction=number(record.get("tail_fraction")),
+        shrinkage=record.get("shrinkage"),
+        controls={name: _control(control) for name, control in record.get("controls", {}).items()},
         **numbers,
     )
+
+
+def _control(record: Mapping[str, Any]) -> Control:
+    numbers = {field.name: number(record[field.name]) for field in fields(Control)[1:]}
+    return Control(int(record["num_keys"]), **numbers)
 
 
 def _pair(record: Mapping[str, Any], facts: tuple[Fact, ...]) -> Pair:
