@@ -35,6 +35,8 @@ from .core.mesh import make_mesh as make_mesh
 from .core.moments import Moments as Moments
 from .core.moments import moments as moments
 from .core.null_space import null_space as null_space
+from .core.power_law import PowerLaw as PowerLaw
+from .core.power_law import fit_power_law as fit_power_law
 from .core.second_moment import SecondMoment as SecondMoment
 from .core.shrinkage import Shrunk as Shrunk
 from .core.shrinkage import shrink as shrink

@@ -68,7 +68,7 @@ def print_stream_plan(plan: StreamPlan) -> None:
 
 def print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
     """The table of a scan: a line a layer."""
-    table = Table(title="Superposition P between different facts, by layer")
+    table = Table(title="Superposition P between different facts, by layer", pad_edge=False)
     columns = {
         "layer": "layer",
         "mean": "mean",

@@ -5,8 +5,8 @@ that names the file and the remedy, before anything is written.
 """
 
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scan:
-    """A finished scan: all of `scan.json`; the matrices stay on disk until asked for."""
+    """A finished scan: all of `scan.json`; the matrices stay on disk until asked for.
+
+    `record` is the JSON object itself, which has been checked.
+    """
 
     directory: Path
     version: str
@@ -129,6 +132,7 @@ class Scan:
     second_moment_convergence: tuple[tuple[int, np.ndarray], ...]
     facts: tuple[Fact, ...]
     layers: tuple[Layer, ...]
+    record: Mapping[str, Any] = field(repr=False)
 
     def matrices(self, layer: int) -> dict[str, np.ndarray]:
         """The (n, n) matrices of one layer that the figures need.
@@ -196,6 +200,7 @@ def _scan(directory: Path, record: Mapping[str, Any]) -> Scan:
         ),
         facts=facts,
         layers=layers,
+        record=record,
     )
 
 
@@ -225,23 +230,27 @@ def _layer(record: Mapping[str, Any], facts: tuple[Fact, ...]) -> Layer:
             "kurtosis_without_duplicates",
         )
     }
-    steps = record["convergence"]
-    columns = {
-        name: np.array([number(step[name]) for step in steps], dtype=np.float64)
-        for name in ("num_facts", "kurtosis", "low", "high")
-    }
-    for name in ("bootstrap_low", "bootstrap_high"):
-        columns[name] = np.array([number(step.get(name)) for step in steps], dtype=np.float64)
     return Layer(
         index=int(record["layer"]),
         pairs=tuple(_pair(pair, facts) for pair in record["pairs"]),
-        convergence=Convergence(**columns),
+        convergence=convergence_of(record["convergence"]),
         bulk_std_times_sqrt_rank=number(record.get("bulk_std_times_sqrt_rank")),
         tail_fraction=number(record.get("tail_fraction")),
         shrinkage=record.get("shrinkage"),
         controls={name: _control(control) for name, control in record.get("controls", {}).items()},
         **numbers,
     )
+
+
+def convergence_of(steps: Sequence[Mapping[str, Any]]) -> Convergence:
+    """The curve of one layer from its lines of JSON."""
+    columns = {
+        name: np.array([number(step[name]) for step in steps], dtype=np.float64)
+        for name in ("num_facts", "kurtosis", "low", "high")
+    }
+    for name in ("bootstrap_low", "bootstrap_high"):
+        columns[name] = np.array([number(step.get(name)) for step in steps], dtype=np.float64)
+    return Convergence(**columns)
 
 
 def _control(record: Mapping[str, Any]) -> Control:
