@@ -49,7 +49,7 @@ def prose(page):
 def commands(page):
     """Command lines in blocks, fenced or indented, as written but for their line breaks."""
     fenced = "\n".join(block.text for block in blocks(page) if block.language != "python")
-    indented = "\n".join(re.findall(r"^    (\S.*)$", prose(page), re.MULTILINE))
+    indented = "\n".join(re.findall(r"^ {4}(.*\S)$", prose(page), re.MULTILINE))
     lines = re.sub(r"\\\n\s*", "", f"{fenced}\n{indented}").splitlines()
     return [line.strip() for line in lines]
 
@@ -134,7 +134,9 @@ def test_scripts_and_benchmarks_have_the_options_they_are_given(page):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_and_tests_that_are_named_exist(page):
     text = page.read_text()
-    for path in re.findall(r"`((?:kis_jax|tests|scripts|benchmarks|docs)/[\w/.]+)(?:::\w+)?`", text):
+    for path in re.findall(
+        r"`((?:kis_jax|tests|scripts|benchmarks|docs)/[\w/.]+)(?:::\w+)?`", text
+    ):
         assert (ROOT / path).exists(), path
     for path, name in re.findall(r"(tests/[\w/]+\.py)::(\w+)", text):
         assert f"def {name}(" in (ROOT / path).read_text(), name
