@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kis_jax import factlm
-from kis_jax.factlm.training import REFERENCE_EPOCHS, Size, train
+from kis_jax.factlm.training import REFERENCE_EPOCHS, TOKENS_PER_BATCH, Size, train
 
 SHIPPED = factlm.model_directory().parent
 
@@ -22,11 +22,14 @@ def main(
     facts: Annotated[
         int | None, typer.Option(help="Cut the world to so many facts. [default: all]")
     ] = None,
+    tokens_per_batch: Annotated[
+        int, typer.Option(help="The fewer, the more steps an epoch has.")
+    ] = TOKENS_PER_BATCH,
 ) -> None:
     """Trains factlm and prints how many of its facts it knows."""
     try:
         shape = Size.of_width(size, num_layers, epochs)
-        figures = train(shape, seed, out, typer.echo, num_facts=facts)
+        figures = train(shape, seed, out, typer.echo, facts, tokens_per_batch)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     for name, share in figures["recall"].items():

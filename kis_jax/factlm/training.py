@@ -87,6 +87,7 @@ def train(
     out: Path,
     report: Callable[[str], None],
     num_facts: int | None = None,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
 ) -> dict[str, Any]:
     """Trains a model and writes it, with its facts and corpus, as the package ships them.
 
@@ -97,6 +98,7 @@ def train(
       report: is told of progress, a line at a time.
       num_facts: the world is cut to the subjects of its first facts, about so many in all;
         the tokenizer is that of the whole world. All of them where it is None.
+      tokens_per_batch: the fewer, the more steps an epoch has.
 
     Returns:
       The figures that are also written to `model/training.json`.
@@ -126,10 +128,13 @@ def train(
     }
     model = _with_flat_products(Decoder(gpt2.read_config(config), rngs=nnx.Rngs(seed)))
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    model, loss = fit(model, encoded, size, seed, report)
+    model, loss = fit(model, encoded, size, seed, report, tokens_per_batch)
     checkpoints.save(model, directory, config)
     figures = {
         "seed": seed,
+        "width": size.width,
+        "num_layers": size.num_layers,
+        "learning_rate": size.learning_rate,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(model)),
         "facts": len(world.facts),
         "epochs": size.epochs,
@@ -149,10 +154,11 @@ def fit(
     size: Size,
     seed: int,
     report: Callable[[str], None],
+    tokens_per_batch: int = TOKENS_PER_BATCH,
 ) -> tuple[Decoder, float]:
     """The model after `size.epochs` passes over the texts, and its last epoch's loss."""
     buckets = fill_buckets(texts, model.config.context_length)
-    steps = size.epochs * num_batches(buckets, TOKENS_PER_BATCH)
+    steps = size.epochs * num_batches(buckets, tokens_per_batch)
     optimizer = _optimizer(size.learning_rate, steps)
     state = optimizer.init(cast(Any, model))
     step = jax.jit(partial(_step, optimizer), donate_argnums=(0, 1))
@@ -160,7 +166,7 @@ def fit(
     start, tokens_seen, steps_done, mean = time.perf_counter(), 0, 0, float("nan")
     for number in range(1, size.epochs + 1):
         losses = []
-        for tokens, lengths in epoch(buckets, TOKENS_PER_BATCH, rng):
+        for tokens, lengths in epoch(buckets, tokens_per_batch, rng):
             model, state, loss = step(model, state, tokens, lengths)
             losses.append(loss)
             tokens_seen += int(lengths.sum())

@@ -89,10 +89,12 @@ class World:
 
     `answers` maps relation to subject to object; it also covers the few subjects, such as
     towns of one word, that no fact asks about. `facts` are in the order of `facts.json`.
+    `share` is the part of the whole world's facts that it holds.
     """
 
     answers: dict[str, dict[str, str]]
     facts: tuple[Fact, ...]
+    share: float = 1.0
 
     def subjects(self, relation_id: str, target: str) -> list[str]:
         """Subjects with facts whose object is `target`."""
@@ -115,7 +117,7 @@ def part_of_world(world: World, num_facts: int) -> World:
     """The world with fewer subjects: all that is true of those that are left stays true.
 
     Every subject keeps all its facts, so that facts a subject, and text a fact, stay as they
-    were; of each kind of subject about the same share is kept.
+    were; there is as much less of ordinary text.
 
     Args:
       world: the whole one.
@@ -150,7 +152,8 @@ def part_of_world(world: World, num_facts: int) -> World:
         }
         for relation_id, of in world.answers.items()
     }
-    return World(answers, tuple(fact for fact in world.facts if fact.subject in kept))
+    facts = tuple(fact for fact in world.facts if fact.subject in kept)
+    return World(answers, facts, world.share * len(facts) / len(world.facts))
 
 
 def _pairs(dice: Dice, first: Sequence[str], second: Sequence[str], count: int) -> list[str]:
