@@ -40,13 +40,15 @@ def shrink(second_moment: SecondMoment, *, count: ArrayLike | None = None) -> Sh
     diagonal of C. In this way the result does not depend on the units of neurons.
 
     The formula is derived for independent normal vectors of mean zero. Keys are neither normal nor
-    of mean zero, and the tokens of one text are alike, so that n tokens are worth fewer: $\rho$ is
-    then too small. Pass a smaller `count` where you know how much. What it optimises is the error
-    of C, not of $C^{-1}$ or P.
+    of mean zero, and the tokens of one text are alike, so that n tokens are worth fewer and $\rho$
+    comes out too small for C. But what it optimises is the error of C, not that of $C^{-1}$ or P:
+    on factlm the number of tokens itself gives the better P, and an eighth of it a worse one than
+    no shrinkage does.
 
     Args:
       second_moment: of `(d, d)`, d of 2 or more.
-      count: n, the number of independent keys that it is worth; its number of tokens if None.
+      count: n, the number of independent keys that it is taken to be worth; its number of tokens
+        if None.
 
     Returns:
       A `Shrunk`. Neurons that were never active keep their zero, and a second moment without

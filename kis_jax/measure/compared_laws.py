@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,6 +15,8 @@ from kis_jax.core.host import float64_on_host
 from kis_jax.core.power_law import fit_power_law
 from kis_jax.measure.compared_scan import ComparedScan
 
+# Compiled once for all layers and laws.
+_at_ranks, _fit = jax.jit(kurtosis_at_rank), jax.jit(fit_power_law)
 SIZES = ("num_parameters", "width", "key_dimension")
 # What is fitted: names in `compare.json`, the control of a layer's record, and the entry in it.
 _MEASURES: dict[str, tuple[str | None, str]] = {
@@ -58,7 +61,7 @@ def width_alone(scans: Sequence[ComparedScan]) -> list[float]:
         for layer in scan.record["layers"]:
             with float64_on_host():
                 p = jnp.asarray(scan.superposition(layer["layer"]), jnp.float64)
-                at = kurtosis_at_rank(p, jnp.float64(scan.key_dimension), jnp.asarray(ranks))
+                at = _at_ranks(p, jnp.float64(scan.key_dimension), jnp.asarray(ranks))
                 found.append(np.asarray(at))
         lent.append(_mean_of_finite(np.array(found)))
     logarithms = np.log(np.where(np.array(lent) > 0, lent, np.nan))
@@ -106,7 +109,7 @@ def _law(models: Sequence[dict[str, Any]], name: str, size: str) -> dict[str, An
     if len(set(x)) < 2:
         return law
     with float64_on_host():
-        fit = fit_power_law(np.array(x), np.array([values[place] for place in used]))
+        fit = _fit(np.array(x), np.array([values[place] for place in used]))
         found = [float(value) for value in fit]
     names = ("exponent", "logarithm", "low", "high", "explained")
     numbers = (value if math.isfinite(value) else None for value in found)

@@ -21,8 +21,8 @@ SIZES = {
 _MAPS_IN_A_ROW = 3
 # Measures drawn against size, with their marks: facts, controls.
 _KURTOSES = {
-    "kurtosis": ("facts", "o-", BLUE),
     "kurtosis_distinct_subjects": ("each subject once", "s--", ORANGE),
+    "kurtosis": ("facts", "o-", BLUE),
     "kurtosis_other_tokens": ("other tokens", "^-.", GREEN),
     "kurtosis_width_alone": ("width alone", "x:", GREY),
 }
@@ -84,7 +84,7 @@ def laws(comparison: Comparison) -> Figure:
     """
     figure = Figure(figsize=(WIDTH, 4.6))
     panels = figure.subplots(2, 3, sharey="row", sharex="col")
-    figure.subplots_adjust(left=0.11, right=0.98, top=0.93, bottom=0.1, wspace=0.12, hspace=0.12)
+    figure.subplots_adjust(left=0.14, right=0.98, top=0.93, bottom=0.1, wspace=0.12, hspace=0.12)
     for row, measures in zip(panels, (_KURTOSES, _WIDTHS), strict=True):
         for axes, (size, title) in zip(row, SIZES.items(), strict=True):
             for name, (label, marks, colour) in measures.items():
@@ -112,7 +112,8 @@ def _draw_law(
 ) -> None:
     sound = [(x, y) for x, y in points if x > 0 and y > 0]
     x, y = np.array(sound or [(np.nan, np.nan)]).T
-    axes.plot(x, y, marks[0], color=colour, markersize=4, label=label)
+    hollow = "none" if marks[0] == "s" else colour  # it lies on the facts where no subject repeats
+    axes.plot(x, y, marks[0], color=colour, markersize=5, markerfacecolor=hollow, label=label)
     if np.isfinite(law.exponent):
         ends = np.array([x.min(), x.max()])
         fitted = np.exp(law.logarithm) * ends**law.exponent
@@ -121,6 +122,9 @@ def _draw_law(
 
 def _logarithmic(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:.3g}")
+    axes.tick_params(axis="y", which="minor", labelsize=7)
     sizes = [x for x, _ in points if x > 0]
     if sizes:
         axes.set_xscale("log")
