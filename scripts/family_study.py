@@ -50,7 +50,9 @@ def main(
         if worlds is not None:
             counts = [int(count) for count in worlds.split(",")]
             pressed = [_trained(work, min(sizes), count) for count in counts]
-            _compare([_scanned(model, model) for model in pressed], out / "capacity")
+            named = zip(pressed, counts, strict=True)
+            scans = [_scanned(model, model, f"{count}_facts") for model, count in named]
+            _compare(scans, out / "capacity")
     for folder in sorted(path.parent for path in out.rglob("compare.json")):
         write_compare_report(folder)
     for folder in sorted(path.parent for path in out.rglob("lifetimes.json")):
@@ -74,7 +76,7 @@ def _trained(work: Path, width: int, facts: int) -> Path:
 def _measure(family: Sequence[Path], work: Path, out: Path, name: str) -> None:
     """Scans all sizes, compares them, edits each, and keeps what they say together."""
     facts = family[0]
-    scans = [_scanned(model, facts) for model in family]
+    scans = [_scanned(model, facts, model.name.partition("_facts")[0]) for model in family]
     _compare(scans, out / name)
     runs = []
     for model in family:
@@ -98,8 +100,9 @@ def _measure(family: Sequence[Path], work: Path, out: Path, name: str) -> None:
     (out / name / "models.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def _scanned(model: Path, facts: Path) -> Path:
-    where = model / f"width_{json.loads((model / 'model' / 'config.json').read_text())['n_embd']}"
+def _scanned(model: Path, facts: Path, name: str) -> Path:
+    """A scan of a model, in a folder of the name that it has in comparisons."""
+    where = model / name
     words = ("scan", str(model / "model"), *_texts(facts), "--out", str(where))
     _run(Job(words, where / "report.html"))
     return where

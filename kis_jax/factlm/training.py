@@ -24,7 +24,6 @@ from kis_jax.factlm.world import build_world, part_of_world
 from kis_jax.models import Decoder
 from kis_jax.models.families import gpt2
 
-
 HEAD_WIDTH = 32
 REFERENCE_WIDTH = 128
 REFERENCE_RATE = 1.5e-3

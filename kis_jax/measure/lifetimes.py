@@ -87,9 +87,7 @@ def _life(
         "foreseen": crossing(edits, foreseen, MOVED),
         "measured_moved": crossing(edits, [p["edited"]["measured"] for p in course], MOVED),
         "measured": crossing(edits, [_less(EFFICACY, value) for value in efficacy], 0.0),
-        "growth": {
-            name: _growth(edits, [p[name]["measured"] for p in course]) for name in _GROUPS
-        },
+        "growth": {name: _growth(edits, [p[name]["measured"] for p in course]) for name in _GROUPS},
         "course": course,
     }
 
@@ -114,9 +112,7 @@ def _less(limit: float, value: float | None) -> float | None:
     return None if value is None else limit - value
 
 
-def crossing(
-    edits: Sequence[int], values: Sequence[float | None], limit: float
-) -> float | None:
+def crossing(edits: Sequence[int], values: Sequence[float | None], limit: float) -> float | None:
     """The number of edits from which on values stay above a limit.
 
     Between two checkpoints, values are taken as linear in the logarithm of the number of edits.

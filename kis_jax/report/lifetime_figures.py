@@ -101,27 +101,29 @@ def lifetimes(models: Sequence[Mapping[str, Any]]) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.2))
     left, right = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.1, right=0.98, top=_under_legend(models), bottom=0.15, wspace=0.3)
-    end = models[0]["course"][-1]["edits"]
+    last = models[0]["course"][-1]["edits"]
     for model, colour in zip(models, _colours(models), strict=True):
         edits = [point["edits"] for point in model["course"]]
-        scores = [[number(p["efficacy"][n]) for p in model["course"]] for n in ("mean", "low", "high")]
+        scores = [
+            [number(p["efficacy"][n]) for p in model["course"]] for n in ("mean", "low", "high")
+        ]
         left.fill_between(edits, scores[1], scores[2], color=colour, alpha=0.12, linewidth=0)
         left.plot(edits, scores[0], "o-", color=colour, markersize=2.5, linewidth=1)
         x, y = model["foreseen"], model["measured"]
         sound = x is not None and y is not None
-        right.plot(x or end, y or end, "o", color=colour, mfc=colour if sound else "none")
+        right.plot(x or last, y or last, "o", color=colour, mfc=colour if sound else "none")
     left.axhline(0.75, color=GREY, linewidth=0.8, linestyle=":")
     left.set_ylim(-0.03, 1.03)
     left.set_title("efficacy, all edits so far", fontsize=8)
     left.set_xlabel("number of edits")
     _edits(left)
-    right.plot([1, end], [1, end], color=GREY, linewidth=0.8, linestyle=":")
+    right.plot([1, last], [1, last], color=GREY, linewidth=0.8, linestyle=":")
     right.set_title("edits until half is lost", fontsize=8)
     right.set_xlabel("foreseen")
     right.set_ylabel("measured")
     right.set_yscale("log")
     _edits(right)
-    lives = [life for m in models for life in (m["foreseen"] or end, m["measured"] or end)]
+    lives = [life for m in models for life in (m["foreseen"] or last, m["measured"] or last)]
     right.set_xlim(min(lives) / 1.5, 1.3 * max(lives))
     right.set_ylim(min(lives) / 1.5, 1.3 * max(lives))
     _legend(figure, models)
