@@ -112,15 +112,16 @@ def main(
 
 
 def _write_stand_ins(models: Sequence[PaperModel], directory: Path) -> dict[str, str]:
-    """Small models as wide, one to another, as their rank among these by size."""
+    """Small models, the larger ones of a series wider; few widths, so that little is compiled."""
     from kis_jax.factlm.stand_ins import write_stand_in
 
     places = {}
-    order = sorted(models, key=lambda model: model.billions)
     for model in models:
-        place, rank = directory / model.folder, order.index(model)
+        place = directory / model.folder
+        smaller = [m for m in MODELS if m.series == model.series and m.billions < model.billions]
         if not (place / "tokenizer_config.json").exists():
-            write_stand_in(place, model.kind, width=32 + 16 * rank, seed=rank)
+            width = 32 + 16 * len(smaller)
+            write_stand_in(place, model.kind, width=width, seed=MODELS.index(model))
         places[model.hub] = str(place)
     return places
 

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from kis_jax.checkpoints.files import write_atomically
@@ -154,7 +155,7 @@ def _under_legend(models: Sequence[Mapping[str, Any]]) -> float:
 
 def _legend(figure: Figure, models: Sequence[Mapping[str, Any]]) -> None:
     handles = [
-        matplotlib.lines.Line2D([], [], color=colour, label=model["label"])
+        Line2D([], [], color=colour, label=model["label"])
         for model, colour in zip(models, _colours(models), strict=True)
     ]
     figure.legend(handles=handles, loc="upper center", ncols=3, handlelength=1.6)

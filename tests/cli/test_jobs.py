@@ -33,7 +33,7 @@ def test_a_failure_is_told_in_its_last_words(runner):
 
 def test_the_paper_on_stand_ins_one_of_them_missing(tmp_path, monkeypatch):
     """Two layouts of four; the others are what the families' own tests are for."""
-    taken = ("--only", "gpt2-medium,Llama-3.1,gpt-j", "--stand-ins", str(tmp_path / "models"))
+    taken = ("--only", "pythia-1b,Llama-3.1,gpt-j", "--stand-ins", str(tmp_path / "models"))
     refused = lambda words: "gated" if "gpt-j" in words[1] else in_this_process(words)  # noqa: E731
     monkeypatch.setattr(reproduce_paper, "in_this_process", refused)
     app = typer.Typer()
@@ -44,7 +44,7 @@ def test_the_paper_on_stand_ins_one_of_them_missing(tmp_path, monkeypatch):
     assert first.exit_code == 1 and "3 of 4 commands are done" in first.stdout
     assert "gated" in first.stdout
     comparison = json.loads((out / "compared" / "all-of-2" / "compare.json").read_text())
-    assert [m["family"] for m in comparison["models"]] == ["gpt2", "llama"]
+    assert [m["family"] for m in comparison["models"]] == ["gpt_neox", "llama"]
     failures = [one["failure"] for one in json.loads((out / "commands.json").read_text())]
     assert failures.count(None) == 3
     again = run.invoke(app, [*taken, "--out", str(out)])
