@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import matplotlib
+import numpy as np
 import typer
 
 from kis_jax.cli.jobs import Job, in_own_process, run_job
+from kis_jax.measure.evidence import layer_evidence
 from kis_jax.measure.lifetimes import compare_lifetimes
 from kis_jax.report import write_compare_report
 from kis_jax.report.lifetime_figures import write_lifetime_figures, write_lifetimes
@@ -93,9 +95,13 @@ def _measure(family: Sequence[Path], work: Path, out: Path, name: str) -> None:
     kept: dict[str, Any] = {
         label: {
             "training": json.loads((model / "model" / "training.json").read_text()),
-            "scan": [_plain(layer) for layer in record["layers"]],
+            "token_count": record["token_count"],
+            "layers": [
+                {**_plain(layer), **_evidence(scan, layer["layer"], record["facts"])}
+                for layer in record["layers"]
+            ],
         }
-        for model, (label, record, _) in zip(family, models, strict=True)
+        for model, scan, (label, record, _) in zip(family, scans, models, strict=True)
     }
     (out / name / "models.json").write_text(json.dumps(kept, indent=1) + "\n")
 
@@ -114,6 +120,11 @@ def _texts(folder: Path) -> tuple[str, ...]:
 
 def _compare(scans: Sequence[Path], out: Path) -> None:
     _run(Job(("compare", *map(str, scans), "--out", str(out)), out / "compare.json"))
+
+
+def _evidence(scan: Path, layer: int, facts: Sequence[dict[str, Any]]) -> dict[str, float]:
+    with np.load(scan / f"layer_{layer:03d}.npz") as arrays:
+        return layer_evidence(arrays, facts)
 
 
 def _plain(layer: dict[str, Any]) -> dict[str, Any]:
