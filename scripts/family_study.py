@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SHAPE = ("--num-layers", "4", "--epochs", "10", "--tokens-per-batch", "512")
 # A third up, as the literature does in larger models.
 LAYER = 1
-STEPS = "1,2,5,10,20,35,50,75,100,150,200,250"
+METHOD = "sequential"
+STEPS = "1,2,5,10,20,35,50,75,100,150,200"
 
 
 def main(
@@ -84,13 +85,14 @@ def _measure(family: Sequence[Path], work: Path, out: Path, name: str) -> None:
     for model in family:
         where = model / "lifelong"
         words = ("lifelong", str(model / "model"), *_texts(facts), "--layer", str(LAYER))
-        words += ("--steps", STEPS, "--most-evaluated", "100", "--num-others", "100")
+        words += ("--steps", STEPS, "--method", METHOD, "--most-evaluated", "100")
+        words += ("--num-others", "100")
         _run(Job((*words, "--out", str(where)), where / "report.html"))
         runs.append(json.loads((where / "lifelong.json").read_text()))
     records = [json.loads((scan / "scan.json").read_text()) for scan in scans]
     labels = [f"width {record['architecture']['width']}" for record in records]
     models = list(zip(labels, records, runs, strict=True))
-    lives = compare_lifetimes(models, "sequential")
+    lives = compare_lifetimes(models, METHOD)
     write_lifetimes(out / name, lives)
     kept: dict[str, Any] = {
         label: {
