@@ -19,10 +19,10 @@ lint: .venv/installed-test
 bench: .venv/installed-test
 	$(BIN)/python -m benchmarks
 
-# The site of the documentation, in out/docs; a broken link or formula is an error.
+# The site of the documentation, in out/docs; a broken link or formula is an error (not with --quiet).
 docs: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 clean:
 	rm -rf .venv out

@@ -30,9 +30,12 @@ def on_page_content(content: str, *, page: Any, **_: Any) -> str:
         shown = found["display"] is not None
         source = html.unescape(found["display"] if shown else found["inline"]).strip()
         try:
-            return convert(source, display="block" if shown else "inline")
+            drawing = convert(source, display="block" if shown else "inline")
         except Exception as error:  # whatever the converter raises, the author has to know
             _LOG.warning("%s: a formula cannot be read: %s (%s)", page.file.src_uri, source, error)
             return html.escape(source)
+        for unknown in re.findall(r"<mi>(\\\w+)</mi>", drawing):  # it would be drawn as it stands
+            _LOG.warning("%s: %s is no command known here: %s", page.file.src_uri, unknown, source)
+        return drawing
 
     return _MARKED.sub(drawn, content)
