@@ -35,8 +35,11 @@ def compare_lifetimes(
       method: of editing, one with a forecast.
 
     Returns:
-      The content of `lifetimes.json`, plain JSON values: courses, lives foreseen and measured, and
-      how far the order of one foretells that of another.
+      The content of `lifetimes.json`, plain JSON values. Of each model its course; `foreseen`, the
+      number of edits at which the forecast has edited values moved by half of what was asked of
+      them; `measured`, the checkpoint of its collapse, see `kis_jax.measure.collapse`;
+      `efficacy_lost`, where efficacy falls to 0.75; each None if that is beyond the run. And how
+      far the order of models by one number foretells that by another.
 
     Raises:
       ValueError: if no model is given, a run lacks the method, or their steps differ.
@@ -83,10 +86,10 @@ def _life(
         "num_parameters": scan["architecture"]["num_parameters"],
         "layer": layer,
         **{n: scanned.get(n) for n in ("kurtosis", "bulk_std_times_sqrt_rank", "tail_fraction")},
-        "collapse": None if collapse is None else collapse["edits"],
         "foreseen": crossing(edits, foreseen, MOVED),
-        "measured_moved": crossing(edits, [p["edited"]["measured"] for p in course], MOVED),
-        "measured": crossing(edits, [_less(EFFICACY, value) for value in efficacy], 0.0),
+        "measured": None if collapse is None else collapse["edits"],
+        "signs": [] if collapse is None else [sign["metric"] for sign in collapse["signs"]],
+        "efficacy_lost": crossing(edits, [_less(EFFICACY, value) for value in efficacy], 0.0),
         "growth": {name: _growth(edits, [p[name]["measured"] for p in course]) for name in _GROUPS},
         "course": course,
     }

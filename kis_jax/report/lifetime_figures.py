@@ -91,7 +91,7 @@ def interference(models: Sequence[Mapping[str, Any]]) -> Figure:
 
 @styled
 def lifetimes(models: Sequence[Mapping[str, Any]]) -> Figure:
-    """Efficacy against the number of edits; lives measured against those foreseen.
+    """Efficacy against the number of edits; collapse against what was foreseen.
 
     Args:
       models: as for `interference`; one that outlived its run is drawn open, at the run's end.
@@ -119,14 +119,14 @@ def lifetimes(models: Sequence[Mapping[str, Any]]) -> Figure:
     left.set_xlabel("number of edits")
     _edits(left)
     right.plot([1, last], [1, last], color=GREY, linewidth=0.8, linestyle=":")
-    right.set_title("edits until half is lost", fontsize=8)
-    right.set_xlabel("foreseen")
-    right.set_ylabel("measured")
+    right.set_title("edits until collapse", fontsize=8)
+    right.set_xlabel("until edits are foreseen half lost")
+    right.set_ylabel("until collapse")
     right.set_yscale("log")
     _edits(right)
     lives = [life for m in models for life in (m["foreseen"] or last, m["measured"] or last)]
-    right.set_xlim(min(lives) / 1.5, 1.3 * max(lives))
-    right.set_ylim(min(lives) / 1.5, 1.3 * max(lives))
+    right.set_xlim(min(lives) / 1.7, 1.7 * max(lives))
+    right.set_ylim(min(lives) / 1.7, 1.7 * max(lives))
     _legend(figure, models)
     return figure
 

@@ -47,6 +47,8 @@ def test_crossing(values, limit, expected):
 
 
 def run_of(decay):
+    """Linear decay; collapse at the first checkpoint with half of all lost."""
+
     def checkpoint(edits):
         moved = {"measured": decay * edits, "predicted": 1.1 * decay * edits, "error": 1e-7}
         score = {"mean": 1 - decay * edits / 2, "low": 0.0, "high": 1.0}
@@ -58,9 +60,11 @@ def run_of(decay):
         }
 
     points = [checkpoint(edits) for edits in (1, 10, 20, 50, 100)]
+    dead = [point["edits"] for point in points if decay * point["edits"] > 0.5]
+    collapse = {"edits": dead[0], "signs": [{"metric": "efficacy"}]} if dead else None
     return {
         "layer": 1,
-        "methods": [{"method": "sequential", "collapse": None, "checkpoints": points}],
+        "methods": [{"method": "sequential", "collapse": collapse, "checkpoints": points}],
     }
 
 
@@ -79,7 +83,8 @@ def test_lives_are_where_half_is_lost_and_ranked(tmp_path):
     record = compare_lifetimes(models([0.04, 0.02, 0.011, 0.001]), "sequential")
     first, *_, last = record["models"]
     # 0.02 x edits passes 0.25, for efficacy, and 0.044 x edits passes 0.5, by the forecast.
-    assert 10 < first["measured"] < 20 and 10 < first["foreseen"] < 20
+    assert 10 < first["efficacy_lost"] < 20 and 10 < first["foreseen"] < 20
+    assert first["measured"] == 20 and first["signs"] == ["efficacy"]
     assert last["measured"] is None and last["foreseen"] is None
     assert first["growth"]["text"]["exponent"] == pytest.approx(1)
     assert [found["correlation"] for found in record["ranks"]] == [1, 1, 1]
