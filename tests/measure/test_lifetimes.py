@@ -80,7 +80,7 @@ def models(decays):
 
 
 def test_lives_are_where_half_is_lost_and_ranked(tmp_path):
-    record = compare_lifetimes(models([0.04, 0.02, 0.011, 0.001]), "sequential")
+    record = compare_lifetimes(models([0.04, 0.02, 0.006, 0.001]), "sequential")
     first, *_, last = record["models"]
     # 0.02 x edits passes 0.25, for efficacy, and 0.044 x edits passes 0.5, by the forecast.
     assert 10 < first["efficacy_lost"] < 20 and 10 < first["foreseen"] < 20
