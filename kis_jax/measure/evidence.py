@@ -11,6 +11,7 @@ _STRONGEST = 20
 # What rounding makes of a zero, and much more.
 _ZERO = 1e-4
 _NEAR = 10.0
+_RESAMPLES = 1000
 
 
 def layer_evidence(
@@ -23,10 +24,11 @@ def layer_evidence(
       facts: of `scan.json`, each with its `subject`, `relation` and `duplicate_of`.
 
     Returns:
-      `share_not_zero`, of entries of P; for each space `angle_mean`, `angle_std`, in degrees, and
-      `share_near_right`, of angles from 80 to 100 degrees; and `related`, the share of the 20
-      pairs with the largest |p| that share a relation or a word of their subjects, beside
-      `related_by_chance`, the share of all pairs. Pairs of one and the same key are left out.
+      `mean_low` and `mean_high`, a 95 % interval of the mean of P off its diagonal, by drawing
+      facts anew; `share_not_zero`, of its entries; for each space `angle_mean` and `angle_std`, in
+      degrees, and `share_near_right`, of angles from 80 to 100 degrees; `related`, the share of
+      the 20 pairs with the largest |p| that have a relation or a word of their subjects in common,
+      and `related_by_chance`, that of all pairs. Facts with a key of another one are left out.
 
     Example:
       >>> import numpy as np
@@ -51,12 +53,32 @@ def layer_evidence(
     strength = np.maximum(p, p.T)[pairs]
     related = _related(facts)[pairs]
     strongest = np.argsort(-strength, kind="stable")[:_STRONGEST]
+    low, high = _interval_of_mean(arrays["superposition"][np.ix_(single, single)])
     return {
         **told,
+        "mean_low": low,
+        "mean_high": high,
         "share_not_zero": float((strength > _ZERO).mean()),
         "related": float(related[strongest].mean()),
         "related_by_chance": float(related.mean()),
     }
+
+
+def _interval_of_mean(p: np.ndarray) -> tuple[float, float]:
+    """Percentiles of the mean off the diagonal over facts drawn with replacement.
+
+    A fact that is drawn twice does not meet itself.
+    """
+    rng, n = np.random.default_rng(0), len(p)
+    means = []
+    for _ in range(_RESAMPLES):
+        weight = np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64)
+        pairs = np.outer(weight, weight)
+        np.fill_diagonal(pairs, 0)
+        if pairs.any():
+            means.append((pairs * p).sum() / pairs.sum())
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def _related(facts: Sequence[Mapping[str, Any]]) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import NullFormatter, NullLocator
 
 from kis_jax.checkpoints.files import write_atomically
 from kis_jax.report.record_files import number, read_record
@@ -79,6 +79,7 @@ def interference(models: Sequence[Mapping[str, Any]]) -> Figure:
                 axes.plot(edits, heights, mark, color=colour, markersize=2.5, linewidth=1)
         axes.set_title(title, fontsize=8)
         axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         if group == "edited":
             # Before some edit there is nothing to be moved but by rounding.
             axes.set_ylim(1e-3, None)

@@ -39,3 +39,7 @@ def test_angles(told):
 
 def test_entries_that_are_not_zero(told):
     assert 0.95 < told["share_not_zero"] <= 1
+
+
+def test_the_interval_holds_the_mean_and_leaves_the_diagonal_out(told):
+    assert -0.003 < told["mean_low"] < (0.9 - 0.8) / (40 * 39) < told["mean_high"] < 0.005
