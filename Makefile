@@ -19,10 +19,10 @@ lint: .venv/installed-test
 bench: .venv/installed-test
 	$(BIN)/python -m benchmarks
 
-# Pages of the public functions, with their mathematics.
+# The site of the documentation, in out/docs; a broken link or formula is an error (not with --quiet).
 docs: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	$(BIN)/pdoc --docformat google --math --output-directory out/docs kis_jax kis_jax.core kis_jax.models
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 clean:
 	rm -rf .venv out

@@ -7,7 +7,13 @@ from .checkpoints.ledger_file import save_ledger as save_ledger
 from .core.blocked import BlockedWhitener as BlockedWhitener
 from .core.blocked import blocked_whitener as blocked_whitener
 from .core.bootstrap import Interval as Interval
+from .core.bootstrap import KurtosisCurve as KurtosisCurve
+from .core.bootstrap import kurtosis_convergence as kurtosis_convergence
 from .core.bootstrap import kurtosis_interval as kurtosis_interval
+from .core.bulk import Bulk as Bulk
+from .core.bulk import bulk as bulk
+from .core.bulk import isotropic_superposition as isotropic_superposition
+from .core.bulk import kurtosis_at_rank as kurtosis_at_rank
 from .core.conjugate_gradients import solve_iteratively as solve_iteratively
 from .core.density import gaussian_density as gaussian_density
 from .core.diagnostics import effective_rank as effective_rank
@@ -29,7 +35,11 @@ from .core.mesh import make_mesh as make_mesh
 from .core.moments import Moments as Moments
 from .core.moments import moments as moments
 from .core.null_space import null_space as null_space
+from .core.power_law import PowerLaw as PowerLaw
+from .core.power_law import fit_power_law as fit_power_law
 from .core.second_moment import SecondMoment as SecondMoment
+from .core.shrinkage import Shrunk as Shrunk
+from .core.shrinkage import shrink as shrink
 from .core.summary import Summary as Summary
 from .core.summary import summarize as summarize
 from .core.superposition import angles as angles

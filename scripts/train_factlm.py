@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kis_jax import factlm
-from kis_jax.factlm.training import SIZES, train
+from kis_jax.factlm.training import REFERENCE_EPOCHS, TOKENS_PER_BATCH, Size, train
 
 SHIPPED = factlm.model_directory().parent
 
@@ -14,12 +14,24 @@ SHIPPED = factlm.model_directory().parent
 def main(
     seed: Annotated[int, typer.Option(help="Of the parameters and the order of the texts.")] = 0,
     out: Annotated[Path, typer.Option(help="Receives facts.json, corpus.txt, model/.")] = SHIPPED,
-    size: Annotated[str, typer.Option(help=f"Width: one of {', '.join(SIZES)}.")] = "128",
+    size: Annotated[int, typer.Option(help="Width, a multiple of 32.")] = 128,
+    num_layers: Annotated[int, typer.Option(help="Blocks.")] = 6,
+    epochs: Annotated[
+        int, typer.Option(help="Of width 128; other widths take more or fewer, by one rule.")
+    ] = REFERENCE_EPOCHS,
+    facts: Annotated[
+        int | None, typer.Option(help="Cut the world to so many facts. [default: all]")
+    ] = None,
+    tokens_per_batch: Annotated[
+        int, typer.Option(help="The fewer, the more steps an epoch has.")
+    ] = TOKENS_PER_BATCH,
 ) -> None:
     """Trains factlm and prints how many of its facts it knows."""
-    if size not in SIZES:
-        raise typer.BadParameter(f"expected one of {', '.join(SIZES)}, found {size!r}")
-    figures = train(SIZES[size], seed, out, typer.echo)
+    try:
+        shape = Size.of_width(size, num_layers, epochs)
+        figures = train(shape, seed, out, typer.echo, facts, tokens_per_batch)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     for name, share in figures["recall"].items():
         typer.echo(f"recall on {name.replace('_', ' ')}: {share:.2%}")
     typer.echo(f"{figures['parameters']:,} parameters, {figures['seconds']} s, in {out}")

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 import typer.exceptions
 
+from kis_jax.cli import compare as _compare
 from kis_jax.cli import edit as _edit
 from kis_jax.cli import inspect as _inspect
 from kis_jax.cli import ledger as _ledger
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(name="scan")(_scan.scan)
+app.command(name="compare")(_compare.compare)
 app.command(name="plan")(_plan.plan)
 app.command(name="edit")(_edit.edit)
 app.command(name="undo")(_undo.undo)

@@ -68,10 +68,19 @@ def print_stream_plan(plan: StreamPlan) -> None:
 
 def print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
     """The table of a scan: a line a layer."""
-    table = Table(title="Superposition P between different facts, by layer")
-    columns = ("layer", "mean", "std", "kurtosis", "max", "condition")
-    for name in columns:
-        table.add_column("largest P" if name == "max" else name, justify="right")
+    table = Table(title="Superposition P between different facts, by layer", pad_edge=False)
+    columns = {
+        "layer": "layer",
+        "mean": "mean",
+        "std": "std",
+        "kurtosis": "kurtosis",
+        "bulk_std_times_sqrt_rank": "bulk x sqrt(r)",
+        "tail_fraction": "tail",
+        "max": "largest P",
+        "condition": "condition",
+    }
+    for title in columns.values():
+        table.add_column(title, justify="right", min_width=max(map(len, title.split())))
     for layer in layers:
         table.add_row(*(_number(layer[name]) for name in columns))
     Console().print(table)

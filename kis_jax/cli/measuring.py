@@ -21,7 +21,7 @@ def check_memory_option(stream: bool, memory: str | None) -> None:
 def in_memory(
     inputs: ScanInputs, directory: Path, *, save_every: float, watch_facts: bool
 ) -> tuple[SecondMoment, np.ndarray]:
-    """Second moments and keys of the facts from a model that fits the memory.
+    """Second moments, and keys of the facts and their controls, from a model that fits the memory.
 
     Args:
       inputs: of the scan.
@@ -36,7 +36,7 @@ def in_memory(
 
     request = inputs.request
     loaded = load_model(inputs.directory, dtype=request.dtype)
-    keys = fact_keys(loaded, inputs.prompts, token_budget=inputs.token_budget)
+    keys = fact_keys(loaded, inputs.measured, token_budget=inputs.token_budget)
     documents = inputs.corpus.num_documents or request.num_documents
     with console.corpus_progress(documents) as on_batch:
         moments = measure_second_moments(
@@ -53,7 +53,7 @@ def in_memory(
 def streamed(
     inputs: ScanInputs, directory: Path, *, memory: str | None, watch_facts: bool
 ) -> tuple[SecondMoment, np.ndarray]:
-    """Second moments and keys of the facts from a model that is read layer by layer.
+    """Second moments, and keys of the facts and their controls, from a model read by layers.
 
     Args:
       inputs: of the scan.

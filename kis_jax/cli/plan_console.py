@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -70,14 +71,18 @@ def in_words(fact: Mapping[str, Any]) -> str:
 
 def _table(record: Mapping[str, Any]) -> Table:
     bound = record["settings"]["max_displacement"]
+    # Eleven columns fit into the 80 characters of a plain terminal, or a pipe, without being cut.
     table = Table(
-        title=f"{len(record['facts']):,} edits: colliding pairs, and the best method of each layer"
+        title=f"{len(record['facts']):,} edits: colliding pairs, and the best method of each layer",
+        box=SIMPLE,
+        show_edge=False,
+        padding=(0, 0),
     )
     table.add_column("layer", justify="right")
     for name in ("pairs", "clusters", "reached"):
         table.add_column(name, justify="right")
     table.add_column("method", no_wrap=True)
-    for name in ("effect", "carried", "moved", f"edits to {bound:g}", "score", "tried"):
+    for name in ("effect", "carried", "moved", f"edits\nto {bound:g}", "score", "tried"):
         table.add_column(name, justify="right")
     for layer in record["layers"]:
         best = max(layer["methods"], key=lambda method: (method["rehearsal"] or method)["score"])

@@ -42,6 +42,14 @@ def scan(
     ridge: Annotated[
         float, typer.Option(help="Added to the diagonal of every second moment.")
     ] = 0.0,
+    shrinkage: Annotated[
+        bool,
+        typer.Option(
+            "--shrinkage",
+            help="Shrink every second moment towards its diagonal, by as much as its number of "
+            "tokens asks for: for a small corpus.",
+        ),
+    ] = False,
     dtype: Annotated[
         Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass.")
     ] = "float32",
@@ -102,7 +110,7 @@ def scan(
     from kis_jax.cli.measuring import check_memory_option, in_memory, streamed
     from kis_jax.scale.distributed import Hosts, runs_on_many_hosts
     from kis_jax.scale.inputs import ScanRequest, open_inputs
-    from kis_jax.scale.scan import scan_layers, scan_record
+    from kis_jax.scale.scan import looks_at, scan_layers, scan_record
 
     if model == NAME:
         facts, corpus = facts or NAME, corpus or NAME
@@ -123,6 +131,7 @@ def scan(
         dtype=dtype,
         document_length=document_length,
         until=until,
+        shrinkage=shrinkage,
     )
     hosts = Hosts(coordinator, num_hosts, host)
     many = distributed or hosts != Hosts() or runs_on_many_hosts()
@@ -142,7 +151,7 @@ def scan(
             save_every=save_every,
         )
         return
-    inputs = open_inputs(request, streamed=stream)
+    inputs = open_inputs(request, streamed=stream, controls=True)
     report.check_directory(out, inputs.identity)
     check_memory_option(stream, memory)
     out.mkdir(parents=True, exist_ok=True)
@@ -156,7 +165,7 @@ def scan(
     for layer, result in zip(inputs.layers, scan_layers(inputs, keys, moments), strict=True):
         report.write_layer(out, layer, result.arrays)
         statistics.append(result.statistics)
-    record = scan_record(inputs, moments, statistics)
+    record = scan_record(inputs, moments, statistics, looks_at(directory))
     report.write_record(out, record)
     console.print_layers(record["layers"])
     console.print_done(report.write_report(out))

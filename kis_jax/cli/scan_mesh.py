@@ -25,7 +25,7 @@ from kis_jax.scale.distributed import (
 )
 from kis_jax.scale.heartbeat import heard_by_the_others
 from kis_jax.scale.inputs import ScanInputs, ScanRequest, open_inputs
-from kis_jax.scale.scan import check_enough_tokens, scan_record
+from kis_jax.scale.scan import check_measured, looks_at, scan_record
 from kis_jax.scale.sharded_passes import scan_layers_on_hosts, sharded_second_moments
 
 
@@ -57,7 +57,7 @@ def scan_on_mesh(
 
 def _opened(request: ScanRequest, out: Path, of_model: str) -> ScanInputs:
     # Its parts are to fit, the model itself need not.
-    inputs = open_inputs(request, streamed=True, model_fingerprint=of_model)
+    inputs = open_inputs(request, streamed=True, controls=True, model_fingerprint=of_model)
     report.check_directory(out, inputs.identity)
     return inputs
 
@@ -73,15 +73,16 @@ def _scan(inputs: ScanInputs, out: Path, mesh: Mesh, save_every: float) -> None:
         moments = sharded_second_moments(
             inputs, model, out / "second_moments", save_every=save_every, on_batch=on_batch
         )
-    check_enough_tokens(moments, name=inputs.corpus.name, ridge=inputs.request.ridge)
+    check_measured(moments, inputs)
     budget = from_first(lambda: inputs.token_budget) * mesh.shape[DATA]
-    keys = fact_keys(model, inputs.prompts, token_budget=budget)
+    keys = fact_keys(model, inputs.measured, token_budget=budget)
 
     statistics = scan_layers_on_hosts(
         inputs, keys, moments, lambda layer, arrays: report.write_layer(out, layer, arrays)
     )
     if first:
-        record = scan_record(inputs, moments, statistics)
+        looks = looks_at(out / "second_moments")
+        record = scan_record(inputs, moments, statistics, looks)
         report.write_record(out, record)
         console.print_layers(record["layers"])
         console.print_done(report.write_report(out))

@@ -1,9 +1,10 @@
-"""How sure a kurtosis of superposition is: a bootstrap over facts."""
+"""How sure a kurtosis of superposition is: a bootstrap over facts, and subsets of them."""
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,24 @@ class Interval(NamedTuple):
     lower: Array
     upper: Array
     std: Array
+
+
+class KurtosisCurve(NamedTuple):
+    """Kurtosis of P in the number of facts.
+
+    Attributes:
+      mean: `(s,)`, over random subsets of each size.
+      low: `(s,)`, the 5th percentile over these subsets.
+      high: `(s,)`, the 95th.
+      lower: `(s,)`, lower limit of the bootstrap interval of as many facts.
+      upper: `(s,)`, its upper limit.
+    """
+
+    mean: Array
+    low: Array
+    high: Array
+    lower: Array
+    upper: Array
 
 
 def kurtosis_interval(
@@ -71,32 +90,127 @@ def kurtosis_interval(
         raise ValueError(
             f"superposition: expected a square matrix of three or more facts, found shape {shape}"
         )
+    _check_draws(resamples, confidence)
+    values = _resampled(jnp.asarray(superposition), rng, resamples)
+    limits = _quantiles(values, (1 - confidence) / 2)
+    return Interval(limits[0], limits[1], jnp.nanstd(values))
+
+
+def kurtosis_convergence(
+    superposition: Array,
+    sizes: Sequence[int],
+    rng: Array,
+    *,
+    resamples: int = 100,
+    confidence: float = 0.95,
+) -> KurtosisCurve:
+    """How the kurtosis of P settles as more facts are measured, with bootstrap intervals.
+
+    Two things are told of each size. Random subsets without replacement say what a scan of so many
+    of these facts would have found; their band closes at n, where there is but one subset. A
+    bootstrap, which draws as many facts with replacement as `kurtosis_interval` does, says how far
+    a sample of so many facts can be from another; its band stays open.
+
+    Args:
+      superposition: P, `(n, n)`, of three facts or more; its diagonal is ignored.
+      sizes: numbers of facts, each from 3 to n.
+      rng: a random key.
+      resamples: subsets and resamples of each size.
+      confidence: of the bootstrap intervals.
+
+    Returns:
+      A `KurtosisCurve`, its fields in the order of the sizes.
+
+    Raises:
+      ValueError: if `superposition` is not a square matrix of three facts or more, a size is out
+        of range, `resamples` is below 2, or `confidence` not between 0 and 1.
+
+    Example:
+      >>> import jax
+      >>> rng = jax.random.key(0)
+      >>> curve = kurtosis_convergence(jax.random.normal(rng, (64, 64)), (16, 32, 64), rng)
+      >>> bool(curve.low[0] < curve.mean[0] < curve.high[0]), bool(curve.low[2] == curve.high[2])
+      (True, True)
+
+    Reference: Hu et al. 2024 (arXiv 2408.07413), appendix C.
+    """
+    p = jnp.asarray(superposition)
+    if p.ndim != 2 or p.shape[0] != p.shape[1] or p.shape[0] < 3:
+        raise ValueError(
+            f"superposition: expected a square matrix of three or more facts, found shape {p.shape}"
+        )
+    _check_draws(resamples, confidence)
+    n = len(p)
+    if not sizes or not all(3 <= size <= n for size in sizes):
+        raise ValueError(f"sizes: expected numbers of facts from 3 to {n}, found {list(sizes)}")
+    found = _curve(p, rng, jnp.asarray(sizes, jnp.int32), resamples)
+    low, high = _quantiles(found[0], 0.05)
+    lower, upper = _quantiles(found[1], (1 - confidence) / 2)
+    most = jnp.nanmax(found[0], axis=1)  # about it, the mean of equal numbers is that very number
+    mean = most + jnp.nanmean(found[0] - most[:, None], axis=1)
+    return KurtosisCurve(mean, low, high, lower, upper)
+
+
+def _check_draws(resamples: int, confidence: float) -> None:
     if resamples < 2:
         raise ValueError(f"resamples: expected at least 2, found {resamples}; take a thousand")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: expected a number between 0 and 1, found {confidence}")
-    values = _resampled(jnp.asarray(superposition), rng, resamples)
-    tail = (1 - confidence) / 2
-    limits = jnp.nanquantile(values, jnp.asarray([tail, 1 - tail], values.dtype))
-    return Interval(limits[0], limits[1], jnp.nanstd(values))
+
+
+def _quantiles(values: Array, tail: float) -> Array:
+    """The two values beyond which this share of each row lies; NaN among them is left out."""
+    return jnp.nanquantile(values, jnp.asarray([tail, 1 - tail], values.dtype), axis=-1)
 
 
 @functools.partial(jax.jit, static_argnames="resamples")
 def _resampled(p: Array, rng: Array, resamples: int) -> Array:
     """Kurtosis of each resample, `(resamples,)`."""
     n = len(p)
-    off = ~jnp.eye(n, dtype=bool)
+    rngs = jax.random.split(rng, resamples)
+    return _over_draws(p, rngs, lambda rng: draw_counts(rng, n), _BATCH)
+
+
+@functools.partial(jax.jit, static_argnames="resamples")
+def _curve(p: Array, rng: Array, sizes: Array, resamples: int) -> Array:
+    """Kurtosis of random subsets, then of resamples, of each size: `(2, s, resamples)`.
+
+    All in one loop, as a loop for each size would have to be compiled for each.
+    """
+    n, places = len(p), jnp.arange(len(p), dtype=jnp.int32)
+
+    def draw(drawn: tuple[Array, Array, Array]) -> Array:
+        rng, size, replaced = drawn
+        first = (places < size).astype(jnp.int32)
+        again = jnp.zeros(n, jnp.int32).at[jax.random.randint(rng, (n,), 0, n)].add(first)
+        return jnp.where(replaced, again, jax.random.permutation(rng, first))
+
+    rngs = jax.vmap(lambda size: jax.random.split(jax.random.fold_in(rng, size), resamples))(sizes)
+    shape = (2, len(sizes), resamples)
+    replaced = jnp.broadcast_to(jnp.arange(2)[:, None, None] == 1, shape)
+    drawn = (
+        jnp.broadcast_to(rngs, shape),
+        jnp.broadcast_to(sizes[:, None], shape),
+        replaced,
+    )
+    flat = jax.tree.map(lambda x: x.reshape(-1), drawn)
+    return _over_draws(p, flat, draw, resamples).reshape(shape)
+
+
+def _over_draws(p: Array, draws: Any, draw: Callable[[Any], Array], batch: int) -> Array:
+    """Kurtosis of P under each draw of how often each fact counts, `(draws,)`."""
+    off = ~jnp.eye(len(p), dtype=bool)
     whole = moments(p, where=off)
     # Centred, so that nothing cancels; scaled, so that no fourth power overflows or vanishes.
     scaled = jnp.where(off, (p - whole.mean) / jnp.sqrt(whole.variance), 0)
     powers = (off.astype(scaled.dtype), scaled, scaled**2, scaled**3, scaled**4)
 
-    def kurtosis(rng: Array) -> Array:
-        weights = draw_counts(rng, n).astype(scaled.dtype)
+    def kurtosis(one: Any) -> Array:
+        weights = draw(one).astype(scaled.dtype)
         count, *sums = (matmul(weights, power) @ weights for power in powers)
         return from_power_sums(count, sums).kurtosis
 
-    return jax.lax.map(kurtosis, jax.random.split(rng, resamples), batch_size=_BATCH)
+    return jax.lax.map(kurtosis, draws, batch_size=batch)
 
 
 def draw_counts(rng: Array, n: int) -> Array:

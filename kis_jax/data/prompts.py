@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kis_jax.data.facts import Fact
@@ -74,6 +75,43 @@ def tokenize_facts(
             index = _first(inside, tokenizer.convert_ids_to_tokens(tokens))
         prompts.append(Prompt(tokens, index))
     return prompts
+
+
+def other_tokens(
+    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerFast, *, seed: int = 0
+) -> list[Prompt]:
+    """The same texts, each with another of its tokens: what facts are held against.
+
+    The token is drawn among those of the prompt that are neither special nor the fact's own. One
+    whose text up to it was drawn before is passed over: in a decoder it would have the very same
+    key, as the first words of prompts made from one template do. A prompt with none left is left
+    out.
+
+    Args:
+      prompts: of facts.
+      tokenizer: that made them.
+      seed: of the draw.
+
+    Returns:
+      At most as many prompts.
+    """
+    rng, special = np.random.default_rng(seed), set(tokenizer.all_special_ids)
+    taken: set[tuple[int, ...]] = set()
+    others = []
+    for prompt in prompts:
+        places = [
+            place
+            for place, token in enumerate(prompt.tokens)
+            if place != prompt.index
+            and token not in special
+            and tuple(prompt.tokens[: place + 1]) not in taken
+        ]
+        if not places:
+            continue
+        chosen = int(rng.choice(places))
+        taken.add(tuple(prompt.tokens[: chosen + 1]))
+        others.append(Prompt(prompt.tokens, chosen))
+    return others
 
 
 def subject_places(

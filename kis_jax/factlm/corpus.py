@@ -31,8 +31,8 @@ def documents(world: World, seed: int = WORLD_SEED) -> list[str]:
     texts = [
         *_portraits(dice, world),
         *_lists(dice, world),
-        *(_talk(dice, world) for _ in range(NUM_TALKS)),
-        *(_plain(dice) for _ in range(NUM_PLAIN)),
+        *(_talk(dice, world) for _ in range(round(world.share * NUM_TALKS))),
+        *(_plain(dice) for _ in range(round(world.share * NUM_PLAIN))),
     ]
     return dice.shuffled(texts)
 

@@ -20,9 +20,14 @@ from kis_jax.factlm.corpus import corpus_text, training_texts
 from kis_jax.factlm.recall import recall
 from kis_jax.factlm.records import facts_json
 from kis_jax.factlm.tokenizer import END_OF_TEXT_ID, save_tokenizer, train_tokenizer
-from kis_jax.factlm.world import build_world
+from kis_jax.factlm.world import build_world, part_of_world
 from kis_jax.models import Decoder
 from kis_jax.models.families import gpt2
+
+HEAD_WIDTH = 32
+REFERENCE_WIDTH = 128
+REFERENCE_RATE = 1.5e-3
+REFERENCE_EPOCHS = 14
 
 
 @dataclass(frozen=True)
@@ -35,15 +40,39 @@ class Size:
     learning_rate: float
     epochs: int
 
+    @classmethod
+    def of_width(cls, width: int, num_layers: int = 6, epochs: int = REFERENCE_EPOCHS) -> "Size":
+        """The size of a width, by one rule: wider models take smaller steps and fewer of them.
 
-# Only width 128 has been run.
-SIZES = {
-    "64": Size(width=64, num_layers=6, num_heads=2, learning_rate=2e-3, epochs=20),
-    "128": Size(width=128, num_layers=6, num_heads=4, learning_rate=1.5e-3, epochs=14),
-    "192": Size(width=192, num_layers=6, num_heads=6, learning_rate=1.2e-3, epochs=10),
-    "256": Size(width=256, num_layers=6, num_heads=8, learning_rate=1e-3, epochs=9),
-    "384": Size(width=384, num_layers=6, num_heads=12, learning_rate=7e-4, epochs=8),
-}
+        Learning rate and epochs both fall as one over the square root of the width, from
+        those of width 128, which is shipped. Heads are 32 wide in every size.
+
+        Args:
+          width: of the residual stream, a multiple of 32; keys are four times as wide.
+          num_layers: blocks.
+          epochs: passes over the texts that width 128 would take.
+
+        Raises:
+          ValueError: when the width is not a multiple of 32.
+
+        Example:
+          >>> Size.of_width(256)
+          Size(width=256, num_layers=6, num_heads=8, learning_rate=0.00106, epochs=10)
+        """
+        if width < HEAD_WIDTH or width % HEAD_WIDTH:
+            raise ValueError(
+                f"width: expected a multiple of {HEAD_WIDTH}, found {width}; take 64, 96, 128 ..."
+            )
+        slower = (REFERENCE_WIDTH / width) ** 0.5
+        return cls(
+            width=width,
+            num_layers=num_layers,
+            num_heads=width // HEAD_WIDTH,
+            learning_rate=round(REFERENCE_RATE * slower, 5),
+            epochs=round(epochs * slower),
+        )
+
+
 VOCAB_SIZE = 2048
 CONTEXT_LENGTH = 96
 TOKENS_PER_BATCH = 1024
@@ -51,7 +80,14 @@ WEIGHT_DECAY = 0.1
 WARMUP_SHARE = 0.1
 
 
-def train(size: Size, seed: int, out: Path, report: Callable[[str], None]) -> dict[str, Any]:
+def train(
+    size: Size,
+    seed: int,
+    out: Path,
+    report: Callable[[str], None],
+    num_facts: int | None = None,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+) -> dict[str, Any]:
     """Trains a model and writes it, with its facts and corpus, as the package ships them.
 
     Args:
@@ -59,14 +95,19 @@ def train(size: Size, seed: int, out: Path, report: Callable[[str], None]) -> di
       seed: of the initial parameters and the order of the texts; the world does not change.
       out: receives `facts.json`, `corpus.txt`, and in `model/` a HuggingFace directory.
       report: is told of progress, a line at a time.
+      num_facts: the world is cut to the subjects of its first facts, about so many in all;
+        the tokenizer is that of the whole world. All of them where it is None.
+      tokens_per_batch: the fewer, the more steps an epoch has.
 
     Returns:
       The figures that are also written to `model/training.json`.
     """
     start = time.perf_counter()
     world = build_world()
+    tokenizer = train_tokenizer(training_texts(world), VOCAB_SIZE)
+    if num_facts is not None:
+        world = part_of_world(world, num_facts)
     texts = training_texts(world)
-    tokenizer = train_tokenizer(texts, VOCAB_SIZE)
     directory = out / "model"
     directory.mkdir(parents=True, exist_ok=True)
     (out / "facts.json").write_text(facts_json(world))
@@ -86,10 +127,13 @@ def train(size: Size, seed: int, out: Path, report: Callable[[str], None]) -> di
     }
     model = _with_flat_products(Decoder(gpt2.read_config(config), rngs=nnx.Rngs(seed)))
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    model, loss = fit(model, encoded, size, seed, report)
+    model, loss = fit(model, encoded, size, seed, report, tokens_per_batch)
     checkpoints.save(model, directory, config)
     figures = {
         "seed": seed,
+        "width": size.width,
+        "num_layers": size.num_layers,
+        "learning_rate": size.learning_rate,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(model)),
         "facts": len(world.facts),
         "epochs": size.epochs,
@@ -109,10 +153,11 @@ def fit(
     size: Size,
     seed: int,
     report: Callable[[str], None],
+    tokens_per_batch: int = TOKENS_PER_BATCH,
 ) -> tuple[Decoder, float]:
     """The model after `size.epochs` passes over the texts, and its last epoch's loss."""
     buckets = fill_buckets(texts, model.config.context_length)
-    steps = size.epochs * num_batches(buckets, TOKENS_PER_BATCH)
+    steps = size.epochs * num_batches(buckets, tokens_per_batch)
     optimizer = _optimizer(size.learning_rate, steps)
     state = optimizer.init(cast(Any, model))
     step = jax.jit(partial(_step, optimizer), donate_argnums=(0, 1))
@@ -120,7 +165,7 @@ def fit(
     start, tokens_seen, steps_done, mean = time.perf_counter(), 0, 0, float("nan")
     for number in range(1, size.epochs + 1):
         losses = []
-        for tokens, lengths in epoch(buckets, TOKENS_PER_BATCH, rng):
+        for tokens, lengths in epoch(buckets, tokens_per_batch, rng):
             model, state, loss = step(model, state, tokens, lengths)
             losses.append(loss)
             tokens_seen += int(lengths.sum())

@@ -89,10 +89,12 @@ class World:
 
     `answers` maps relation to subject to object; it also covers the few subjects, such as
     towns of one word, that no fact asks about. `facts` are in the order of `facts.json`.
+    `share` is the part of the whole world's facts that it holds.
     """
 
     answers: dict[str, dict[str, str]]
     facts: tuple[Fact, ...]
+    share: float = 1.0
 
     def subjects(self, relation_id: str, target: str) -> list[str]:
         """Subjects with facts whose object is `target`."""
@@ -109,6 +111,49 @@ def build_world(seed: int = WORLD_SEED) -> World:
     answers["P50"] = _authorship(Dice(seed, "authors"), answers)
     facts = _order(Dice(seed, "order"), _ask(Dice(seed, "prompts"), answers))
     return World(answers, tuple(facts))
+
+
+def part_of_world(world: World, num_facts: int) -> World:
+    """The world with fewer subjects: all that is true of those that are left stays true.
+
+    Every subject keeps all its facts, so that facts a subject, and text a fact, stay as they
+    were; there is as much less of ordinary text.
+
+    Args:
+      world: the whole one.
+      num_facts: facts to keep, at most; the last subject may not fit.
+
+    Raises:
+      ValueError: when there are fewer facts than asked for, or none are.
+
+    Example:
+      >>> len(part_of_world(build_world(), 512).facts)
+      512
+    """
+    if not 1 <= num_facts <= len(world.facts):
+        raise ValueError(
+            f"num_facts: expected 1 to {len(world.facts)}, the facts of the world, "
+            f"found {num_facts}"
+        )
+    facts_of: dict[str, int] = defaultdict(int)
+    for fact in world.facts:
+        facts_of[fact.subject] += 1
+    kept: set[str] = set()
+    left = num_facts
+    for subject, count in facts_of.items():
+        if count <= left:
+            kept.add(subject)
+            left -= count
+    answers = {
+        relation_id: {
+            subject: target
+            for subject, target in of.items()
+            if subject in kept or subject not in facts_of
+        }
+        for relation_id, of in world.answers.items()
+    }
+    facts = tuple(fact for fact in world.facts if fact.subject in kept)
+    return World(answers, facts, world.share * len(facts) / len(world.facts))
 
 
 def _pairs(dice: Dice, first: Sequence[str], second: Sequence[str], count: int) -> list[str]:

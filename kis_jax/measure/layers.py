@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kis_jax.core.bootstrap import KurtosisCurve, kurtosis_convergence
+from kis_jax.core.bulk import bulk, isotropic_superposition
 from kis_jax.core.host import float64_on_host
 from kis_jax.core.moments import moments
+from kis_jax.core.second_moment import SecondMoment
+from kis_jax.core.shrinkage import shrink
 from kis_jax.core.summary import Summary, summarize
-from kis_jax.core.superposition import (
-    cosine_similarity,
-    gram,
-    off_diagonal_moments,
-    superposition,
-)
+from kis_jax.core.superposition import cosine_similarity, gram, superposition
 from kis_jax.core.whitening import Whitener, whitener
 
-_DRAWS = 100  # random subsets of facts for each size, for the convergence of kurtosis
+_DRAWS = 100  # random subsets and resamples of each size, for the convergence of kurtosis
 _PAIRS = 30  # colliding pairs kept
 
 
@@ -40,12 +40,26 @@ class LayerScan:
     statistics: dict[str, object]
 
 
+class _Measured(NamedTuple):
+    """What the program of a layer gives, as arrays."""
+
+    arrays: dict[str, Array]
+    summary: Summary
+    overall: dict[str, Array]
+    controls: dict[str, dict[str, Array]]
+    condition: Array
+    curve: KurtosisCurve | None
+
+
 def scan_layer(
     keys: np.ndarray,
     second_moment: np.ndarray,
     *,
     ridge: float,
     duplicate_of: Sequence[int | None],
+    others: np.ndarray | None = None,
+    count: int | None = None,
+    seed: int = 0,
 ) -> LayerScan:
     """Superposition of facts at one layer, in float64 on the host whatever the device.
 
@@ -54,6 +68,9 @@ def scan_layer(
       second_moment: C, `(d, d)`.
       ridge: added to the diagonal of C.
       duplicate_of: for each fact, the index of an earlier one with the same subject, or None.
+      others: keys at other tokens, `(m, d)`, for a control; none if None or fewer than two.
+      count: the tokens over which C was measured, to shrink it by; None not to shrink it.
+      seed: of the random directions and of the draws of facts.
 
     Raises:
       ValueError: if C is not positive definite, or a key is zero, for which P has no meaning.
@@ -65,18 +82,32 @@ def scan_layer(
             "at another position"
         )
     unique = np.array([first is None for first in duplicate_of])
+    others = keys[:0] if others is None else others[others.any(axis=1)]
+    sizes = convergence_sizes(len(keys))
     with float64_on_host():
-        whitening = whitener(jnp.asarray(second_moment, jnp.float64), ridge=ridge)
-        del second_moment  # `8 d^2` bytes, if the caller holds it no longer
-        measured = _measure(jnp.asarray(keys, jnp.float64), whitening, jnp.asarray(unique))
-    arrays, summary, overall, distinct, condition, draws = jax.tree.map(np.asarray, measured)
-    p = arrays["superposition"]
+        c, intensity = jnp.asarray(second_moment, jnp.float64), None
+        if count is not None:
+            c, shrunk = shrink(SecondMoment(c * count, jnp.asarray(count)))
+            intensity = float(shrunk)
+        whitening = whitener(c, ridge=ridge)
+        del c, second_moment  # `8 d^2` bytes, if the caller holds them no longer
+        measured = _measure(
+            jnp.asarray(keys, jnp.float64),
+            jnp.asarray(others, jnp.float64),
+            whitening,
+            jnp.asarray(unique),
+            jax.random.key(seed),
+            sizes=sizes,
+        )
+    found = jax.tree.map(np.asarray, measured)
+    p = found.arrays["superposition"]
     statistics = {
         "num_facts": len(keys),
-        **{name: _number(value) for name, value in overall.items()},
-        "max": _number(np.max(p[~np.eye(len(p), dtype=bool)])),
-        "condition": _number(condition),
-        "kurtosis_without_duplicates": _number(distinct),
+        **_numbers(found.overall),
+        "condition": _number(found.condition),
+        "kurtosis_without_duplicates": _number(found.controls["distinct_subjects"]["kurtosis"]),
+        "shrinkage": intensity,
+        "controls": {name: _control(numbers) for name, numbers in found.controls.items()},
         "pairs": [
             {
                 "edit": int(i),
@@ -84,21 +115,28 @@ def scan_layer(
                 "superposition": _number(p[i, j]),
                 "reverse": _number(p[j, i]),
             }
-            for i, j in summary.pairs
+            for i, j in found.summary.pairs
         ],
-        "convergence": [_percentiles(size, values) for size, values in draws.items()],
+        "convergence": _steps(sizes, found.curve),
     }
-    return LayerScan(arrays, statistics)
+    return LayerScan(found.arrays, statistics)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="sizes")
 def _measure(
-    keys: Array, whitening: Whitener, unique: Array
-) -> tuple[dict[str, Array], Summary, dict[str, Array], Array, Array, dict[int, Array]]:
+    keys: Array,
+    others: Array,
+    whitening: Whitener,
+    unique: Array,
+    rng: Array,
+    *,
+    sizes: tuple[int, ...],
+) -> _Measured:
     """All that is measured at a layer, as one program compiled once for all layers.
 
     Statistics too: NumPy's float64 handed to jax outside would be cut to float32.
     """
+    directions, draws = jax.random.split(rng)
     p = superposition(keys, whitening)
     arrays = {
         "superposition": p,
@@ -107,47 +145,73 @@ def _measure(
         "activation_cosine": cosine_similarity(keys),
         "keys": keys,
     }
-    different = unique[:, None] & unique & ~jnp.eye(len(keys), dtype=bool)
-    summary = summarize(keys, whitening, top=_PAIRS)
-    overall = {
-        "mean": summary.moments.mean,
-        "std": jnp.sqrt(summary.moments.variance),
-        "skewness": summary.moments.skewness,
-        "kurtosis": summary.moments.kurtosis,
+    norms = jnp.linalg.norm(whitening.whiten(keys), axis=1)
+    random = isotropic_superposition(directions, norms, whitening.factor.shape[-1])
+    rank = whitening.rank
+    controls = {
+        "random_directions": _statistics(random, rank),
+        "distinct_subjects": _statistics(p, rank, unique),
     }
-    distinct = moments(p, where=different).kurtosis
-    return arrays, summary, overall, distinct, whitening.condition, _convergence(p)
+    if len(others) > 1:
+        controls["other_tokens"] = _statistics(superposition(others, whitening), rank)
+    return _Measured(
+        arrays,
+        summarize(keys, whitening, top=_PAIRS),
+        _statistics(p, rank),
+        controls,
+        whitening.condition,
+        kurtosis_convergence(p, sizes, draws, resamples=_DRAWS) if sizes else None,
+    )
 
 
-def _convergence(p: Array) -> dict[int, Array]:
-    """Kurtosis of P over random subsets of 8, 16, 32, ... of its facts, and over all of them.
-
-    Reference: Hu et al. 2024 (arXiv 2408.07413), appendix C.
-    """
-    n = p.shape[0]
-
-    def one(seed: Array, size: int) -> Array:
-        chosen = jax.random.choice(seed, n, (size,), replace=False)
-        return off_diagonal_moments(p[chosen][:, chosen]).kurtosis
-
-    sizes = [2**k for k in range(3, 31) if 2**k < n]
-    draws = {
-        size: jax.lax.map(
-            lambda seed, size=size: one(seed, size), jax.random.split(jax.random.key(size), _DRAWS)
-        )
-        for size in sizes
-    }
-    return {**draws, n: off_diagonal_moments(p).kurtosis[None]}
-
-
-def _percentiles(size: int, values: np.ndarray) -> dict[str, Any]:
-    low, high = np.percentile(values, [5, 95])
+def _statistics(p: Array, rank: Array, kept: Array | None = None) -> dict[str, Array]:
+    """Of the entries of P between different facts, of those that are kept."""
+    where = ~jnp.eye(len(p), dtype=bool)
+    if kept is not None:
+        where = where & kept[:, None] & kept
+    of_all = moments(p, where=where)
     return {
-        "num_facts": size,
-        "kurtosis": _number(values.mean()),
-        "low": _number(low),
-        "high": _number(high),
+        "count": jnp.asarray(len(p)) if kept is None else jnp.sum(kept),
+        "mean": of_all.mean,
+        "std": jnp.sqrt(of_all.variance),
+        "skewness": of_all.skewness,
+        "kurtosis": of_all.kurtosis,
+        "max": jnp.max(jnp.where(where, p, -jnp.inf)),
+        **bulk(p, rank, where=where)._asdict(),
     }
+
+
+def convergence_sizes(num_facts: int) -> tuple[int, ...]:
+    """Numbers of facts at which kurtosis is looked at: 8, 16, 32 ... and all of them.
+
+    Example:
+      >>> convergence_sizes(40)
+      (8, 16, 32, 40)
+    """
+    smaller = tuple(2**k for k in range(3, 31) if 2**k < num_facts)
+    return (*smaller, num_facts) if num_facts > 2 else ()
+
+
+def _steps(sizes: tuple[int, ...], curve: KurtosisCurve | None) -> list[dict[str, Any]]:
+    """A line of JSON for each size."""
+    if curve is None:
+        return []
+    names = ("kurtosis", "low", "high", "bootstrap_low", "bootstrap_high")
+    return [
+        {
+            "num_facts": size,
+            **{name: _number(value) for name, value in zip(names, row, strict=True)},
+        }
+        for size, row in zip(sizes, np.stack(curve, axis=1), strict=True)
+    ]
+
+
+def _control(found: dict[str, np.ndarray]) -> dict[str, object]:
+    return {"num_keys": int(found["count"]), **_numbers(found)}
+
+
+def _numbers(found: dict[str, np.ndarray]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in found.items() if name != "count"}
 
 
 def _number(value: np.ndarray | float) -> float | None:

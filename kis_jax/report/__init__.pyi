@@ -1,3 +1,6 @@
+from .compare_page import write_compare_report as write_compare_report
+from .compare_record import check_compare_directory as check_compare_directory
+from .compare_record import write_compare as write_compare
 from .lifelong_page import write_lifelong_report as write_lifelong_report
 from .lifelong_record import check_lifelong_directory as check_lifelong_directory
 from .lifelong_record import write_lifelong as write_lifelong
@@ -8,6 +11,7 @@ from .page import write_report as write_report
 from .plan_page import write_plan_report as write_plan_report
 from .plan_record import check_plan_directory as check_plan_directory
 from .plan_record import write_plan as write_plan
+from .scan_files import read_scan as read_scan
 from .scan_record import check_directory as check_directory
 from .scan_record import clear_leftovers as clear_leftovers
 from .scan_record import write_layer as write_layer

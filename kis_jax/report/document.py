@@ -54,13 +54,15 @@ def render(template: str, pictures: Mapping[str, bytes], content: Mapping[str, A
     )
 
 
-def write_document(directory: Path, document: str, pictures: Mapping[str, bytes]) -> Path:
-    """Writes the pictures into `figures/`, then `report.html`, each whole or not at all."""
+def write_document(
+    directory: Path, document: str, pictures: Mapping[str, bytes], page: str = "report.html"
+) -> Path:
+    """Writes the pictures into `figures/`, then the page, each whole or not at all."""
     (directory / "figures").mkdir(exist_ok=True)
     for name, image in pictures.items():
         with write_atomically(directory / "figures" / name) as path:
             path.write_bytes(image)
-    with write_atomically(directory / "report.html") as path:
+    with write_atomically(directory / page) as path:
         # A lone surrogate is valid in JSON and in no encoding.
         path.write_bytes(document.encode("utf-8", errors="replace"))
-    return directory / "report.html"
+    return directory / page

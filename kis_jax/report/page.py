@@ -7,6 +7,12 @@ import numpy as np
 from kis_jax.report import document, kurtosis_figures, layer_figures, words
 from kis_jax.report.scan_files import Scan, read_scan
 
+# The controls of a scan, and what they are called on the page.
+CONTROLS = {
+    "random_directions": "random directions",
+    "other_tokens": "other tokens of the same texts",
+    "distinct_subjects": "each subject once",
+}
 _PAIRS_SHOWN = 20
 _FACTS_SHOWN = 1000
 
@@ -41,17 +47,39 @@ def draw(scan: Scan) -> dict[str, bytes]:
     distinct = [layer.kurtosis_without_duplicates for layer in scan.layers]
     pictures = document.encoded(
         "kurtosis_by_layer",
-        kurtosis_figures.kurtosis_by_layer(layers, kurtosis, distinct if has_duplicates else None),
+        kurtosis_figures.kurtosis_by_layer(
+            layers,
+            kurtosis,
+            distinct if has_duplicates else None,
+            others=_kurtosis_of(scan, "other_tokens"),
+            random=_kurtosis_of(scan, "random_directions"),
+        ),
     )
     curves = {layer.index: layer.convergence for layer in scan.layers}
     pictures |= document.encoded(
         "kurtosis_convergence", kurtosis_figures.kurtosis_convergence(curves)
     )
+    if scan.second_moment_convergence:
+        tokens, errors = zip(*scan.second_moment_convergence, strict=True)
+        pictures |= document.encoded(
+            "second_moment_convergence",
+            kurtosis_figures.second_moment_convergence(tokens, np.stack(errors), layers),
+        )
     subjects = np.array([fact.first_of_subject for fact in scan.facts])
     same_subject = subjects[:, None] == subjects
     for layer in layers:
         pictures |= _draw_layer(scan, layer, same_subject)
     return pictures
+
+
+def _kurtosis_of(scan: Scan, control: str) -> list[float] | None:
+    """Kurtosis of a control at each layer; None where no layer has it."""
+    if not any(control in layer.controls for layer in scan.layers):
+        return None
+    return [
+        layer.controls[control].kurtosis if control in layer.controls else float("nan")
+        for layer in scan.layers
+    ]
 
 
 def _draw_layer(scan: Scan, layer: int, same_subject: np.ndarray) -> dict[str, bytes]:
@@ -87,6 +115,7 @@ def render(scan: Scan, pictures: dict[str, bytes]) -> str:
         "has_duplicates": any(fact.duplicate_of is not None for fact in scan.facts),
         "duplicates": words.duplicates(scan.facts),
         "strongest": words.strongest(scan.layers, distinct=True),
+        "control_names": CONTROLS,
         "command": words.command(scan),
     }
     return document.render("scan.html", pictures, content)

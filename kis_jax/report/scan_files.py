@@ -5,8 +5,8 @@ that names the file and the remedy, before anything is written.
 """
 
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +61,41 @@ class Pair:
 
 @dataclass(frozen=True)
 class Convergence:
-    """Kurtosis over random subsets of the facts, one entry for each size of subset."""
+    """Kurtosis over random subsets of the facts, one entry for each size of subset.
+
+    `low` to `high` is where nine of ten subsets lie, `bootstrap_low` to `bootstrap_high` the 95 %
+    interval of a bootstrap over facts; NaN in scans of kis_jax before it had one.
+    """
 
     num_facts: np.ndarray
     kurtosis: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    bootstrap_low: np.ndarray
+    bootstrap_high: np.ndarray
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the statistics of P are for keys that are not those of these facts."""
+
+    num_keys: int
+    mean: float
+    std: float
+    skewness: float
+    kurtosis: float
+    max: float
+    bulk_std_times_sqrt_rank: float
+    tail_fraction: float
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Statistics of the off-diagonal entries of one layer's P. NaN: not a finite number."""
+    """Statistics of the off-diagonal entries of one layer's P. NaN: not a finite number.
+
+    A scan of kis_jax before it measured controls has none, and NaN for the two measures that are
+    free of the width.
+    """
 
     index: int
     mean: float
@@ -81,13 +105,20 @@ class Layer:
     max: float
     condition: float
     kurtosis_without_duplicates: float
+    bulk_std_times_sqrt_rank: float
+    tail_fraction: float
+    shrinkage: float | None
+    controls: Mapping[str, Control]
     pairs: tuple[Pair, ...]
     convergence: Convergence
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A finished scan: all of `scan.json`; the matrices stay on disk until asked for."""
+    """A finished scan: all of `scan.json`; the matrices stay on disk until asked for.
+
+    `record` is the JSON object itself, which has been checked.
+    """
 
     directory: Path
     version: str
@@ -98,8 +129,10 @@ class Scan:
     settings: Mapping[str, Any]
     token_count: int | None
     document_count: int | None
+    second_moment_convergence: tuple[tuple[int, np.ndarray], ...]
     facts: tuple[Fact, ...]
     layers: tuple[Layer, ...]
+    record: Mapping[str, Any] = field(repr=False)
 
     def matrices(self, layer: int) -> dict[str, np.ndarray]:
         """The (n, n) matrices of one layer that the figures need.
@@ -161,8 +194,13 @@ def _scan(directory: Path, record: Mapping[str, Any]) -> Scan:
         settings=dict(record["settings"]),
         token_count=record["token_count"],
         document_count=record["document_count"],
+        second_moment_convergence=tuple(
+            (int(look["tokens"]), np.array([number(value) for value in look["error"]]))
+            for look in record.get("second_moment_convergence", ())
+        ),
         facts=facts,
         layers=layers,
+        record=record,
     )
 
 
@@ -192,17 +230,32 @@ def _layer(record: Mapping[str, Any], facts: tuple[Fact, ...]) -> Layer:
             "kurtosis_without_duplicates",
         )
     }
-    steps = record["convergence"]
+    return Layer(
+        index=int(record["layer"]),
+        pairs=tuple(_pair(pair, facts) for pair in record["pairs"]),
+        convergence=convergence_of(record["convergence"]),
+        bulk_std_times_sqrt_rank=number(record.get("bulk_std_times_sqrt_rank")),
+        tail_fraction=number(record.get("tail_fraction")),
+        shrinkage=record.get("shrinkage"),
+        controls={name: _control(control) for name, control in record.get("controls", {}).items()},
+        **numbers,
+    )
+
+
+def convergence_of(steps: Sequence[Mapping[str, Any]]) -> Convergence:
+    """The curve of one layer from its lines of JSON."""
     columns = {
         name: np.array([number(step[name]) for step in steps], dtype=np.float64)
         for name in ("num_facts", "kurtosis", "low", "high")
     }
-    return Layer(
-        index=int(record["layer"]),
-        pairs=tuple(_pair(pair, facts) for pair in record["pairs"]),
-        convergence=Convergence(**columns),
-        **numbers,
-    )
+    for name in ("bootstrap_low", "bootstrap_high"):
+        columns[name] = np.array([number(step.get(name)) for step in steps], dtype=np.float64)
+    return Convergence(**columns)
+
+
+def _control(record: Mapping[str, Any]) -> Control:
+    numbers = {field.name: number(record[field.name]) for field in fields(Control)[1:]}
+    return Control(int(record["num_keys"]), **numbers)
 
 
 def _pair(record: Mapping[str, Any], facts: tuple[Fact, ...]) -> Pair:

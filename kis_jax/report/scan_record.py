@@ -12,6 +12,8 @@ import numpy as np
 from kis_jax.checkpoints.files import write_atomically
 from kis_jax.report.output_folder import refuse_foreign, write_json
 
+# Settings that a scan of an earlier version did not have, and what it did.
+_LATER = {"shrinkage": False}
 # What a scan writes, and what one that was killed may leave behind.
 _OURS = re.compile(
     r"scan\.json|report\.html|figures|second_moments|layer_\d{3,}\.npz|\..*\.partial(\.\w+)?"
@@ -57,6 +59,7 @@ def check_directory(directory: Path, identity: Mapping[str, object]) -> None:
             f"out: {directory / 'scan.json'} is damaged, so that its run is not known; choose "
             "another folder, or delete that one"
         ) from None
+    found = _LATER | found
     different = [name for name in identity if found.get(name) != identity[name]]
     if different:
         raise ValueError(

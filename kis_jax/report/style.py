@@ -16,6 +16,7 @@ from PIL import Image
 # Okabe and Ito's colours, told apart with every common colour vision.
 BLUE = "#0072B2"
 ORANGE = "#D55E00"
+GREEN = "#009E73"
 INK = "#1a1a1a"
 GREY = "#6b6b6b"
 PALE = "#b7d3e6"

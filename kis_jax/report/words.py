@@ -17,6 +17,7 @@ _OPTIONS = (
     "layers",
     "position",
     "ridge",
+    "shrinkage",
     "dtype",
 )
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -111,6 +112,8 @@ def command_line(name: str, model: str, settings: Mapping[str, Any], options: Se
     words = ["kis", *name.split(), model]
     for option in options:
         value = settings.get(option)
-        if value is not None:
+        if value is True:
+            words.append("--" + option.replace("_", "-"))
+        elif value is not None and value is not False:
             words += ["--" + option.replace("_", "-"), setting(value, ",")]
     return shlex.join(words)

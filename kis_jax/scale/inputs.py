@@ -15,7 +15,7 @@ from kis_jax.checkpoints.tokenizers import load_tokenizer
 from kis_jax.data.batches import token_budget
 from kis_jax.data.corpora import Corpus, open_corpus
 from kis_jax.data.facts import Fact, facts_fingerprint, read_facts
-from kis_jax.data.prompts import Position, Prompt, tokenize_facts
+from kis_jax.data.prompts import Position, Prompt, other_tokens, tokenize_facts
 from kis_jax.models import ModelConfig
 from kis_jax.scale.memory import ScanMemory, checked_length, scan_memory
 
@@ -37,6 +37,7 @@ class ScanRequest:
       dtype: of the forward pass.
       until: the pass over the corpus may end where C is known to this relative error, and kurtosis
         stays; None for never.
+      shrinkage: whether every second moment is shrunk towards its diagonal.
     """
 
     model: str
@@ -50,6 +51,7 @@ class ScanRequest:
     dtype: str = "float32"
     document_length: int | None = None
     until: float | None = None
+    shrinkage: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,8 @@ class ScanInputs:
       tokenizer: of the model.
       facts: to be scanned.
       prompts: their tokens.
+      controls: the same texts with other tokens, what facts are held against; empty where a
+        command asks for none.
       corpus: for the second moments.
       layers: indices of the layers asked for.
       document_length: the most tokens of a document.
@@ -77,12 +81,18 @@ class ScanInputs:
     tokenizer: PreTrainedTokenizerFast
     facts: list[Fact]
     prompts: list[Prompt]
+    controls: list[Prompt]
     corpus: Corpus
     layers: list[int]
     document_length: int
     token_budget: int
     num_parameters: int
     fingerprints: dict[str, str]
+
+    @property
+    def measured(self) -> list[Prompt]:
+        """The prompts whose keys are taken: those of the facts, then the controls."""
+        return [*self.prompts, *self.controls]
 
     @property
     def settings(self) -> dict[str, object]:
@@ -127,19 +137,32 @@ class ScanInputs:
             "facts": self.fingerprints.get("facts"),
             **{
                 name: self.settings[name]
-                for name in ("dtype", "document_length", "until", "layers", "position", "ridge")
+                for name in (
+                    "dtype",
+                    "document_length",
+                    "until",
+                    "layers",
+                    "position",
+                    "ridge",
+                    "shrinkage",
+                )
             },
         }
 
 
 def open_inputs(
-    request: ScanRequest, *, streamed: bool = False, model_fingerprint: str | None = None
+    request: ScanRequest,
+    *,
+    streamed: bool = False,
+    controls: bool = False,
+    model_fingerprint: str | None = None,
 ) -> ScanInputs:
     """Opens all that a request names, cheap things first.
 
     Args:
       request: what is asked for.
       streamed: whether the model is read layer by layer, so that it need not fit the memory.
+      controls: whether other tokens of the facts' prompts are measured as well.
       model_fingerprint: where another host has read the model for it already.
 
     Raises:
@@ -147,6 +170,11 @@ def open_inputs(
     """
     if not 0 <= request.ridge < float("inf"):
         raise ValueError(f"ridge: expected a finite number, 0 or more, found {request.ridge}")
+    if request.shrinkage and request.until is not None:
+        raise ValueError(
+            "shrinkage, until: expected one of the two, found both; a corpus of which a part is "
+            "enough needs no shrinkage, so leave it out"
+        )
     directory = locate(request.model)
     family, config = read_config(directory)
     length = checked_length(request.document_length, config)
@@ -182,6 +210,7 @@ def open_inputs(
         tokenizer,
         facts,
         prompts,
+        other_tokens(prompts, tokenizer) if controls else [],
         corpus,
         layers,
         length,

@@ -15,7 +15,7 @@ from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch
 from kis_jax.data.corpora import tokenize_corpus
 from kis_jax.data.facts import first_of_subject
-from kis_jax.measure.convergence import Watch, kurtosis_of
+from kis_jax.measure.convergence import Look, Watch, kurtosis_of
 from kis_jax.measure.layers import LayerScan, scan_layer
 from kis_jax.models import Model
 from kis_jax.scale.inputs import ScanInputs
@@ -40,7 +40,8 @@ def measure_second_moments(
       inputs: of the scan.
       model: whose keys are measured.
       directory: of the second moments.
-      keys: of the facts, `(layers, n, d)`; if given, the kurtosis of P between them is watched.
+      keys: of the facts, `(layers, n, d)`, and of controls after them; if given, the kurtosis of P
+        between the facts is watched.
       save_every: seconds between two saves.
       on_batch: called after each batch.
 
@@ -61,7 +62,7 @@ def measure_second_moments(
             watch=_watch(inputs, keys),
             on_batch=on_batch,
         )
-    check_enough_tokens(moments, name=inputs.corpus.name, ridge=inputs.request.ridge)
+    check_measured(moments, inputs)
     return moments
 
 
@@ -85,7 +86,8 @@ def measure_streamed(
       on_layer: called after each batch in each layer.
 
     Returns:
-      Second moments, read layer by layer as they are asked for, and keys `(layers, n, d)`.
+      Second moments, read layer by layer as they are asked for, and keys `(layers, n, d)`, those
+      of the facts before those of the controls.
 
     Raises:
       ValueError: as `measure_second_moments`; or if the directory holds those of an unfinished
@@ -112,7 +114,7 @@ def measure_streamed(
                 inputs.tokenizer,
                 context_length=inputs.document_length,
             ),
-            inputs.prompts,
+            inputs.measured,
             store,
             token_budget=plan.token_budget,
             chunk_tokens=plan.chunk_tokens,
@@ -121,15 +123,21 @@ def measure_streamed(
         )
         saved = store.restore()
     assert saved is not None
-    check_enough_tokens(saved.moments, name=inputs.corpus.name, ridge=inputs.request.ridge)
+    check_measured(saved.moments, inputs)
     return saved.moments, keys
 
 
 def _watch(inputs: ScanInputs, keys: np.ndarray | None) -> Watch:
     if keys is None or not inputs.prompts:
         return Watch(inputs.request.until)
-    kurtosis = kurtosis_of(keys, ridge=inputs.request.ridge)
+    kurtosis = kurtosis_of(keys[:, : len(inputs.prompts)], ridge=inputs.request.ridge)
     return Watch(inputs.request.until, kurtosis, tuple(inputs.layers))
+
+
+def check_measured(moments: SecondMoment, inputs: ScanInputs) -> None:
+    """Raises ValueError if C of a scan has more rows than tokens, and nothing mends it."""
+    if not inputs.request.shrinkage:
+        check_enough_tokens(moments, name=inputs.corpus.name, ridge=inputs.request.ridge)
 
 
 def check_enough_tokens(moments: SecondMoment, *, name: str, ridge: float) -> None:
@@ -151,20 +159,23 @@ def scan_layers(inputs: ScanInputs, keys: np.ndarray, moments: SecondMoment) -> 
 
     Args:
       inputs: of the scan.
-      keys: of the facts, `(layers, n, d)`.
+      keys: of the facts, `(layers, n, d)`, and of the controls after them.
       moments: stacked over layers.
 
     Raises:
       ValueError: if a second moment is not positive definite, naming the layer.
     """
-    duplicate_of = first_of_subject(inputs.facts)
+    duplicate_of, num_facts = first_of_subject(inputs.facts), len(inputs.facts)
     for layer in inputs.layers:
         try:
             yield scan_layer(
-                keys[layer],
+                keys[layer, :num_facts],
                 _mean(moments, layer),  # held by nobody else, as several of its size are to come
                 ridge=inputs.request.ridge,
                 duplicate_of=duplicate_of,
+                others=keys[layer, num_facts:],
+                count=int(moments.count[layer]) if inputs.request.shrinkage else None,
+                seed=layer,
             )
         except ValueError as error:
             raise ValueError(f"layer {layer}: {error}") from error
@@ -180,8 +191,16 @@ def scan_record(
     inputs: ScanInputs,
     moments: SecondMoment,
     statistics: Sequence[Mapping[str, object]],
+    looks: Sequence[Look],
 ) -> dict[str, Any]:
-    """The content of `scan.json`, plain JSON values; `statistics` are those of the layers."""
+    """The content of `scan.json`, plain JSON values.
+
+    Args:
+      inputs: of the scan.
+      moments: stacked over layers.
+      statistics: of the layers, in their order.
+      looks: at the convergence of the second moments.
+    """
     config = inputs.config
     return {
         "format": 1,
@@ -202,12 +221,22 @@ def scan_record(
         "settings": inputs.settings,
         "token_count": int(moments.count[0]),
         "document_count": inputs.corpus.num_documents,
+        "second_moment_convergence": [
+            {"tokens": look.tokens, "error": [look.error[layer] for layer in inputs.layers]}
+            for look in looks
+        ],
         "facts": _facts(inputs),
         "layers": [
             {"layer": layer, **numbers}
             for layer, numbers in zip(inputs.layers, statistics, strict=True)
         ],
     }
+
+
+def looks_at(directory: Path) -> tuple[Look, ...]:
+    """At the convergence of finished second moments in a directory; none if they had none."""
+    with open_store(directory, {}) as store:
+        return store.looks
 
 
 def _facts(inputs: ScanInputs) -> list[dict[str, object]]:

@@ -145,6 +145,12 @@ class SecondMomentStore:
         about = self._about()
         return None if about is None else (about["batches"], about["complete"])
 
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """At the convergence of what was saved last."""
+        about = self._about()
+        return () if about is None else tuple(Look(**look) for look in about["looks"])
+
     def saved_identity(self) -> dict[str, Any] | None:
         """The whole identity of the run that saved last, or None."""
         about = self._about()

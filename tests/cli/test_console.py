@@ -1,4 +1,5 @@
 from kis_jax.cli.console import print_evaluation
+from kis_jax.cli.plan_console import print_plan
 
 
 def entry(mean, low, high, count):
@@ -20,3 +21,27 @@ def test_an_evaluation_has_a_line_a_measure_and_a_column_a_model(capsys, monkeyp
     assert line.index("0.010") < line.index("0.999") < line.index("12")
     (line,) = [line for line in lines if "paraphrase accuracy" in line]
     assert [cell.strip() for cell in line.strip("│").split("│")][1:] == ["-", "-", "0"]
+
+
+def test_the_table_of_a_plan_is_whole_in_80_characters(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    best = {
+        "method": "constrained",
+        "effect": 0.881,
+        "carried": 0.732,
+        "displacement": 12.345,
+        "edits_within_bound": 1_234,
+        "score": 0.848,
+        "rehearsal": {"score": 0.821},
+    }
+    layer = {"layer": 31, "num_collisions": 2_345, "clusters": [0] * 11, "reached": 0.87}
+    layer |= {"methods": [best], "pairs": []}
+    chosen = {"layer": 31, "method": "constrained", "effect": 0.88, "displacement": 12.3}
+    nothing = {"contradictions": [], "repetitions": [], "facts": []}
+    settings = {"max_displacement": 1.0}
+    print_plan(nothing | {"settings": settings, "recommendation": chosen, "layers": [layer]})
+    printed = capsys.readouterr().out
+    (line,) = [line for line in printed.splitlines() if "constrained   " in line]
+    cells = "31 2,345 11 0.87 constrained 0.88 0.73 12.35 1,234 0.848 0.821"
+    assert line.split() == cells.split()
+    assert "…" not in printed

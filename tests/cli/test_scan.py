@@ -95,6 +95,34 @@ def test_every_number_follows_from_its_own_files(scanned, embedded):
             np.testing.assert_allclose(layer[name], expected, rtol=1e-5, err_msg=name)
 
 
+def test_controls_and_convergence_stand_in_the_record(scanned):
+    _, record = scanned
+    looks = record["second_moment_convergence"]
+    assert all(len(look["error"]) == 2 for look in looks)
+    for layer in record["layers"]:
+        controls = layer["controls"]
+        assert controls.keys() == {"random_directions", "other_tokens", "distinct_subjects"}
+        assert (
+            controls["random_directions"]["num_keys"] == 24 >= controls["other_tokens"]["num_keys"]
+        )
+        assert abs(controls["random_directions"]["bulk_std_times_sqrt_rank"] - 1) < 0.25
+        distinct = controls["distinct_subjects"]["kurtosis"]
+        assert distinct == layer["kurtosis_without_duplicates"]
+        assert layer["bulk_std_times_sqrt_rank"] > 0 <= layer["tail_fraction"] < 0.2
+        assert [step["num_facts"] for step in layer["convergence"]] == [8, 16, 24]
+
+
+def test_a_scan_of_before_shrinkage_is_still_this_run(scanned, kis, tmp_path):
+    out = shutil.copytree(scanned[0], tmp_path / "older")
+    record = json.loads((out / "scan.json").read_text())
+    del record["settings"]["shrinkage"]
+    (out / "scan.json").write_text(json.dumps(record))
+    status, _, error = kis("scan", "--out", out, *SMALL, "--shrinkage")
+    assert status == 2 and "holds another run (shrinkage differ)" in error
+    status, _, error = kis("scan", "--out", out, *SMALL)
+    assert status == 0, error
+
+
 def test_second_moments_equal_one_text_at_a_time(scanned, embedded):
     out, record = scanned
     expected, count = independent_second_moments(embedded, record)
@@ -255,11 +283,14 @@ def test_too_few_tokens_say_how_many_and_what_a_ridge_does(tmp_path, scan_error,
     message = scan_error("--corpus", tmp_path / "corpus.txt")
     assert "expected at least 512 tokens" in message and "add text, or pass --ridge" in message
     ridge = message.split("for example ")[1].split(",")[0]
-    status, _, error = kis(
-        "scan", "--corpus", tmp_path / "corpus.txt", "--ridge", ridge, "--layers", 0,
-        "--num-facts", 8, "--out", tmp_path / "ridge",
-    )  # fmt: skip
-    assert status == 0, error
+    for remedy in (("--ridge", ridge), ("--shrinkage",)):
+        status, _, error = kis(
+            "scan", "--corpus", tmp_path / "corpus.txt", *remedy, "--layers", 0,
+            "--num-facts", 8, "--out", tmp_path / remedy[0].strip("-"),
+        )  # fmt: skip
+        assert status == 0, error
+    record = json.loads((tmp_path / "shrinkage" / "scan.json").read_text())
+    assert 0 < record["layers"][0]["shrinkage"] < 1 and record["settings"]["shrinkage"] is True
 
 
 def test_enough_tokens_that_say_nothing_new(tmp_path, scan_error):
@@ -288,6 +319,7 @@ def test_layers_that_are_not_there(scan_error, layers):
     [
         (("--ridge", "-1"), "ridge: expected a finite number, 0 or more, found -1.0"),
         (("--ridge", "inf"), "ridge: expected a finite number"),
+        (("--shrinkage", "--until", "0.1"), "shrinkage, until: expected one of the two"),
         (("--num-facts", "0"), "num_facts: expected a positive number, found 0"),
         (("--num-facts", "1"), "at least two facts"),
         (("--dtype", "float16"), "'float16' is not one of"),

@@ -6,6 +6,7 @@ import scipy.stats
 
 import kis_jax as kis
 from kis_jax.core.bootstrap import draw_counts
+from tests import references
 
 
 def explicit(p, counts):
@@ -77,3 +78,31 @@ def test_bad_arguments_are_named():
         kis.kurtosis_interval(jnp.ones((3, 3)), key, resamples=1)
     with pytest.raises(ValueError, match="confidence"):
         kis.kurtosis_interval(jnp.ones((3, 3)), key, confidence=95)
+
+
+def test_convergence_at_all_facts_is_the_kurtosis_itself(rng, x64):
+    p = rng.standard_t(4, size=(40, 40))
+    curve = kis.kurtosis_convergence(jnp.asarray(p), (8, 40), jax.random.key(0))
+    expected = scipy.stats.kurtosis(references.off_diagonal(p))
+    np.testing.assert_allclose([curve.mean[1], curve.low[1], curve.high[1]], expected, rtol=1e-9)
+    again = kis.kurtosis_interval(jnp.asarray(p), jax.random.key(1), resamples=2000)
+    np.testing.assert_allclose([curve.lower[1], curve.upper[1]], again[:2], rtol=0.35)
+    assert curve.upper[0] > curve.lower[0]
+
+
+def test_subsets_hold_each_fact_once(rng, x64):
+    """Of four facts, subsets of three are four: their kurtosis is one of four numbers."""
+    p = rng.normal(size=(4, 4))
+    curve = kis.kurtosis_convergence(jnp.asarray(p), (3,), jax.random.key(0), resamples=400)
+    leaving = [
+        scipy.stats.kurtosis(references.off_diagonal(np.delete(np.delete(p, i, 0), i, 1)))
+        for i in range(4)
+    ]
+    np.testing.assert_allclose(curve.mean[0], np.mean(leaving), atol=0.1)
+    np.testing.assert_allclose([curve.low[0], curve.high[0]], [min(leaving), max(leaving)])
+
+
+@pytest.mark.parametrize("sizes", [(), (2,), (8, 41)])
+def test_convergence_needs_sizes_within_the_facts(sizes):
+    with pytest.raises(ValueError, match="sizes: expected numbers of facts from 3 to 40"):
+        kis.kurtosis_convergence(jnp.ones((40, 40)), sizes, jax.random.key(0))

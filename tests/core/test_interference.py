@@ -100,6 +100,20 @@ def test_editing_is_lossless_where_p_is_zero(rng):
     np.testing.assert_allclose(keys @ edit.apply(jnp.asarray(kernel)), values, atol=1e-10)
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("pair", [(0, 1), (2, 0), (1, N - 1)])
+def test_editing_loses_something_where_one_p_is_not_zero(rng, pair):
+    """Claim 5, the other way: let one pair meet, and an edited value is missed by p times x."""
+    c = references.spd(rng, D, 2.0)
+    whitened = np.linalg.qr(rng.normal(size=(D, D)))[0][:N]
+    whitened[pair[1]] += 0.3 * whitened[pair[0]]
+    keys = whitened @ np.linalg.cholesky(c).T
+    kernel, values = rng.normal(size=(D, M)), rng.normal(size=(N, M))
+    edit = kis.edit_sequential(*map(jnp.asarray, (kernel, keys, values)), kis.whitener(c))
+    missed = np.abs(keys @ edit.apply(jnp.asarray(kernel)) - values).max(axis=1)
+    assert np.flatnonzero(missed > 1e-8).tolist() == [min(pair)]  # the earlier of the two
+
+
 def test_the_forecast_comes_true_after_every_edit(rng, dtype):
     c, (kernel, keys, values, others), whitener, arrays = case(rng, dtype)
     foreseen = kis.forecast(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from kis_jax.data.facts import Fact, read_facts
-from kis_jax.data.prompts import tokenize_facts
+from kis_jax.data.prompts import Prompt, other_tokens, tokenize_facts
 
 
 def found(tokenizer, fact, position="subject_last"):
@@ -73,3 +73,22 @@ def test_bad_facts_are_named(embedded_tokenizer):
         )
     with pytest.raises(ValueError, match="position: expected one of"):
         found(embedded_tokenizer, Fact(0, "{}", "x"), "middle")
+
+
+def test_other_tokens_are_drawn_from_the_same_texts(embedded_tokenizer):
+    facts = read_facts("factlm", 60)
+    prompts = tokenize_facts(facts, embedded_tokenizer, context_length=96)
+    others = other_tokens(prompts, embedded_tokenizer)
+    texts = {tuple(prompt.tokens): prompt.index for prompt in prompts}
+    assert 30 < len(others) <= 60
+    assert all(texts[tuple(other.tokens)] != other.index for other in others)
+    # In a decoder a key is a function of the tokens up to its own: none is drawn twice.
+    past = [tuple(other.tokens[: other.index + 1]) for other in others]
+    assert len(set(past)) == len(past)
+    assert other_tokens(prompts, embedded_tokenizer) == others
+    assert other_tokens(prompts, embedded_tokenizer, seed=1) != others
+
+
+def test_a_text_of_one_token_has_no_other(embedded_tokenizer):
+    special = embedded_tokenizer.all_special_ids
+    assert other_tokens([Prompt([7], 0), Prompt([*special[:1], 7], 1)], embedded_tokenizer) == []

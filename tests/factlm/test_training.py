@@ -1,9 +1,11 @@
+import itertools
+
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
-from kis_jax.factlm.training import SIZES, Size, fit
+from kis_jax.factlm.training import Size, fit
 from kis_jax.models import Decoder
 from kis_jax.models.families import gpt2
 
@@ -39,6 +41,12 @@ def test_the_same_seed_gives_the_same_weights(first):
     jax.tree.map(np.testing.assert_array_equal, again[0], first[0])
 
 
-def test_sizes_are_named_by_their_width():
-    assert all(size.width == int(name) for name, size in SIZES.items())
-    assert all(size.width % size.num_heads == 0 for size in SIZES.values())
+def test_one_rule_for_all_widths_keeps_the_shipped_one():
+    shipped = Size.of_width(128)
+    assert (shipped.num_heads, shipped.learning_rate, shipped.epochs) == (4, 1.5e-3, 14)
+    sizes = [Size.of_width(width) for width in (64, 96, 128, 192, 256, 384)]
+    for small, large in itertools.pairwise(sizes):
+        assert large.learning_rate < small.learning_rate and large.epochs < small.epochs
+        assert large.learning_rate**2 * large.width == pytest.approx(2.88e-4, rel=0.02)
+    with pytest.raises(ValueError, match="width: expected a multiple of 32, found 100"):
+        Size.of_width(100)

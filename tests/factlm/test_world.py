@@ -8,7 +8,7 @@ from kis_jax.factlm import names
 from kis_jax.factlm.corpus import corpus_text, documents, training_texts
 from kis_jax.factlm.records import facts_json
 from kis_jax.factlm.relations import BY_ID, RELATIONS
-from kis_jax.factlm.world import build_world
+from kis_jax.factlm.world import build_world, part_of_world
 
 FIELDS = {
     "case_id",
@@ -145,3 +145,26 @@ def test_corpus_has_no_empty_or_repeated_documents(world):
 def test_corpus_speaks_of_every_subject(world):
     text = "\n".join(documents(world))
     assert all(text.count(fact.subject) > 1 for fact in world.facts)
+
+
+def test_a_part_of_the_world_is_true_and_whole(world):
+    part = part_of_world(world, 400)
+    assert len(part.facts) == 400
+    kept = {fact.subject for fact in part.facts}
+    assert part.facts == tuple(fact for fact in world.facts if fact.subject in kept)
+    # Of products and works nobody speaks but themselves; others are objects of facts as well.
+    left_out = {*world.answers["P176"], *world.answers["P136"]} - kept
+    assert 30 < len(left_out) < 140
+    told = "\n".join(training_texts(part))
+    assert not any(subject in told for subject in left_out)
+    assert 0.25 < len(corpus_text(part)) / len(corpus_text(world)) < 0.55
+
+
+def test_the_whole_world_is_a_part_of_itself(world):
+    assert part_of_world(world, len(world.facts)) == world
+
+
+@pytest.mark.parametrize("count", [0, 1023])
+def test_a_part_that_is_none_is_refused(world, count):
+    with pytest.raises(ValueError, match=f"num_facts: expected 1 to 1022.*found {count}"):
+        part_of_world(world, count)

@@ -1,8 +1,10 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
 
+import kis_jax as kis
 from kis_jax.measure.layers import scan_layer
 from tests import references
 
@@ -54,6 +56,48 @@ def test_pairs_and_convergence(case):
     assert [row["num_facts"] for row in rows] == [8, 16, 30]
     assert rows[-1]["kurtosis"] == pytest.approx(numbers["kurtosis"])
     assert all(row["low"] <= row["kurtosis"] <= row["high"] for row in rows)
+
+
+def test_measures_free_of_the_width_and_controls(case, rng):
+    keys, c, duplicate_of = case
+    others = rng.normal(size=(9, 12)).astype(np.float32)
+    others[4] = 0  # no key to speak of, and so none that is counted
+    numbers = scan_layer(keys, c, ridge=0.0, duplicate_of=duplicate_of, others=others).statistics
+    unique = [i for i in range(30) if i != 20]
+    expected = {
+        "distinct_subjects": references.superposition(keys[unique], c),
+        "other_tokens": references.superposition(np.delete(others, 4, 0), c),
+    }
+    for found, p in [
+        (numbers, references.superposition(keys, c)),
+        *((numbers["controls"][name], p) for name, p in expected.items()),
+    ]:
+        entries = references.off_diagonal(p)
+        width = scipy.stats.median_abs_deviation(entries, scale="normal")
+        beyond = np.abs(entries - np.median(entries)) > 6 * width
+        for name, value in {
+            "bulk_std_times_sqrt_rank": width * np.sqrt(12),
+            "tail_fraction": beyond.mean(),
+            "kurtosis": scipy.stats.kurtosis(entries),
+            "std": entries.std(),
+            "max": entries.max(),
+        }.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
+    counts = {name: found["num_keys"] for name, found in numbers["controls"].items()}
+    assert counts == {"random_directions": 30, "distinct_subjects": 29, "other_tokens": 8}
+    random = numbers["controls"]["random_directions"]
+    assert 0.8 < random["bulk_std_times_sqrt_rank"] < 1.2 and random["tail_fraction"] < 0.01
+    alone = scan_layer(keys, c, ridge=0.0, duplicate_of=duplicate_of).statistics["controls"]
+    assert alone.keys() == {"random_directions", "distinct_subjects"}
+
+
+def test_shrinkage_is_that_of_the_core(case, x64):
+    keys, c, duplicate_of = case
+    scanned = scan_layer(keys, c, ridge=0.0, duplicate_of=duplicate_of, count=15)
+    mean, intensity = kis.shrink(kis.SecondMoment(15 * jnp.asarray(c), jnp.asarray(15)))
+    expected = references.superposition(keys, np.asarray(mean))
+    np.testing.assert_allclose(scanned.arrays["superposition"], expected, atol=1e-9)
+    assert 0 < scanned.statistics["shrinkage"] == pytest.approx(float(intensity))
 
 
 def test_ridge_is_added_to_c(case):

@@ -73,6 +73,22 @@ def statistics(layer: int, superposition: np.ndarray) -> dict:
         "max": entries.max(),
         "condition": 12345.6,
         "kurtosis_without_duplicates": float(kurtosis(entries)) / 2,
+        "bulk_std_times_sqrt_rank": 1.02 + layer,
+        "tail_fraction": 0.0123,
+        "shrinkage": 0.25 if layer == 2 else None,
+        "controls": {
+            name: {
+                "num_keys": NUM_FACTS - place,
+                "mean": 0.0,
+                "std": 0.1,
+                "skewness": 0.0,
+                "kurtosis": 0.5 * place + layer,
+                "max": 0.4321,
+                "bulk_std_times_sqrt_rank": 0.987,
+                "tail_fraction": 0.0,
+            }
+            for place, name in enumerate(("random_directions", "other_tokens", "distinct_subjects"))
+        },
         "pairs": [
             {
                 "edit": int(rows[place]),
@@ -83,7 +99,14 @@ def statistics(layer: int, superposition: np.ndarray) -> dict:
             for place in order
         ],
         "convergence": [
-            {"num_facts": size, "kurtosis": 3.0, "low": 1.0, "high": 5.0 + layer}
+            {
+                "num_facts": size,
+                "kurtosis": 3.0,
+                "low": 1.0,
+                "high": 5.0 + layer,
+                "bootstrap_low": 0.5,
+                "bootstrap_high": 7.0,
+            }
             for size in (8, 16, 24)
         ],
     }
@@ -120,6 +143,10 @@ def write_scan(directory: Path) -> Path:
         },
         "token_count": 123456,
         "document_count": None,
+        "second_moment_convergence": [
+            {"tokens": tokens, "error": [0.5 / tokens**0.5, None, 0.4 / tokens**0.5]}
+            for tokens in (1000, 2000, 4000)
+        ],
         "facts": facts(),
         "layers": layers,
     }

@@ -16,12 +16,23 @@ CURVE = Convergence(
     kurtosis=np.array([1.0, 2.0]),
     low=np.array([0.5, np.nan]),
     high=np.array([2.0, 3.0]),
+    bootstrap_low=np.array([0.2, np.nan]),
+    bootstrap_high=np.array([2.5, np.nan]),
 )
-NO_CURVE = Convergence(*[np.zeros(0)] * 4)
+NO_CURVE = Convergence(*[np.zeros(0)] * 6)
 SAME = np.eye(12, k=1, dtype=bool)
 
 DRAWN: dict[str, Callable[[], Figure]] = {
     "kurtosis": lambda: kurtosis_figures.kurtosis_by_layer([0, 1], [3.0, 2.0], [2.0, 1.0]),
+    "controls": lambda: kurtosis_figures.kurtosis_by_layer(
+        [0, 1], [3.0, 2.0], others=[1.0, float("nan")], random=[0.1, 0.2]
+    ),
+    "second moments": lambda: kurtosis_figures.second_moment_convergence(
+        [100, 400], np.array([[0.1, np.nan], [0.05, 0.04]]), [0, 5]
+    ),
+    "second moments, nothing known": lambda: kurtosis_figures.second_moment_convergence(
+        [100], np.array([[np.nan]]), [0]
+    ),
     "one layer": lambda: kurtosis_figures.kurtosis_by_layer([7], [float("nan")]),
     "convergence": lambda: kurtosis_figures.kurtosis_convergence({0: CURVE, 5: NO_CURVE, 6: CURVE}),
     "many layers": lambda: kurtosis_figures.kurtosis_convergence(dict.fromkeys(range(32), CURVE)),

@@ -14,7 +14,7 @@ from PIL import Image
 
 from kis_jax.report import words, write_report
 
-FIGURES = ["kurtosis_by_layer", "kurtosis_convergence"] + [
+FIGURES = ["kurtosis_by_layer", "kurtosis_convergence", "second_moment_convergence"] + [
     f"layer_{layer:03d}_{name}"
     for layer in range(3)
     for name in ("superposition", "density", "angles")
@@ -180,6 +180,29 @@ def test_a_scan_without_duplicates_says_so(scan_directory: Path) -> None:
     text = Page(write_report(scan_directory).read_text(encoding="utf-8")).text
     assert "All 24 subjects are distinct." in text
     assert "same subject" not in text
+
+
+def test_controls_stand_beside_the_statistics(page: Page) -> None:
+    for words_for in ("random directions", "other tokens of the same texts", "each subject once"):
+        assert page.text.count(words_for) >= 3
+    assert "0.432" in page.text and "0.987" in page.text and "1.23" in page.text
+    assert "Shrinkage of C 0.2500" in page.text.replace("C0.2500", "C 0.2500")
+
+
+def test_a_scan_of_before_there_were_controls_is_still_drawn(scan_directory: Path) -> None:
+    def older(record: dict[str, Any]) -> None:
+        record.pop("second_moment_convergence")
+        for layer in record["layers"]:
+            for name in ("bulk_std_times_sqrt_rank", "tail_fraction", "shrinkage", "controls"):
+                layer.pop(name)
+            for step in layer["convergence"]:
+                step.pop("bootstrap_low")
+                step.pop("bootstrap_high")
+
+    edit(scan_directory, older)
+    text = Page(write_report(scan_directory).read_text(encoding="utf-8")).text
+    assert "measured no controls; scan again" in text and "nan" not in text.lower()
+    assert not (scan_directory / "figures" / "second_moment_convergence.png").exists()
 
 
 def test_a_scan_without_any_finite_number_is_still_drawn(scan_directory: Path) -> None:
