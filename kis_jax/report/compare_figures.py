@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from kis_jax.report.compare_files import ComparedModel, Comparison, Law
@@ -87,10 +89,12 @@ def laws(comparison: Comparison) -> Figure:
     figure.subplots_adjust(left=0.14, right=0.98, top=0.93, bottom=0.1, wspace=0.12, hspace=0.12)
     for row, measures in zip(panels, (_KURTOSES, _WIDTHS), strict=True):
         for axes, (size, title) in zip(row, SIZES.items(), strict=True):
+            sizes = [model.sizes[size] for model in comparison.models]
             for name, (label, marks, colour) in measures.items():
-                points = [(model.sizes[size], model.means[name]) for model in comparison.models]
+                means = (model.means[name] for model in comparison.models)
+                points = list(zip(sizes, means, strict=True))
                 _draw_law(axes, points, comparison.law(name, size), label, marks, colour)
-            _logarithmic(axes, points)
+            _logarithmic(axes, sizes)
             if measures is _WIDTHS:
                 axes.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
                 axes.set_xlabel(title)
@@ -120,12 +124,12 @@ def _draw_law(
         axes.plot(ends, fitted, marks[1:], color=colour, linewidth=1)
 
 
-def _logarithmic(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+def _logarithmic(axes: Axes, found: Sequence[float]) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     axes.yaxis.set_minor_formatter(lambda value, _: f"{value:.3g}")
     axes.tick_params(axis="y", which="minor", labelsize=7)
-    sizes = [x for x, _ in points if x > 0]
+    sizes = [x for x in found if x > 0]
     if sizes:
         axes.set_xscale("log")
         axes.set_xlim(min(sizes) / 1.3, max(sizes) * 1.3)
@@ -233,11 +237,11 @@ def convergence(models: Sequence[ComparedModel]) -> Figure:
     return figure
 
 
-def _colours(models: Sequence[ComparedModel]) -> list[tuple[float, ...]]:
+def _colours(models: Sequence[ComparedModel]) -> list[str]:
     """From the smallest model to the largest, dark to light."""
     order = np.argsort(np.argsort([model.sizes["num_parameters"] for model in models]))
     scale = matplotlib.colormaps["viridis"]
-    return [scale(0.9 * place / max(1, len(models) - 1)) for place in order]
+    return [to_hex(scale(0.9 * place / max(1, len(models) - 1))) for place in order]
 
 
 def _under_legend(models: Sequence[ComparedModel]) -> float:
@@ -247,7 +251,7 @@ def _under_legend(models: Sequence[ComparedModel]) -> float:
 
 def _legend(figure: Figure, models: Sequence[ComparedModel]) -> None:
     handles = [
-        matplotlib.lines.Line2D([], [], color=colour, label=_cut(model.label))
+        Line2D([], [], color=colour, label=_cut(model.label))
         for model, colour in zip(models, _colours(models), strict=True)
     ]
     figure.legend(handles=handles, loc="upper center", ncols=3, handlelength=1.6)
