@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
@@ -144,10 +145,11 @@ def _positive(value: float | None) -> float:
     return height if height > 0 else np.nan
 
 
-def _colours(models: Sequence[Mapping[str, Any]]) -> list[tuple[float, ...]]:
+def _colours(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One for each model, by its size."""
     order = np.argsort(np.argsort([model["num_parameters"] for model in models]))
     scale = matplotlib.colormaps["viridis"]
-    return [scale(0.9 * place / max(1, len(models) - 1)) for place in order]
+    return [to_hex(scale(0.9 * place / max(1, len(models) - 1))) for place in order]
 
 
 def _under_legend(models: Sequence[Mapping[str, Any]]) -> float:
