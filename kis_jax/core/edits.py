@@ -10,9 +10,10 @@ from jax.typing import ArrayLike
 from kis_jax.core.checks import as_rows, holds_or_traced
 from kis_jax.core.ledger import Edit, Rule
 from kis_jax.core.orthonormal import orthonormal, own_share
-from kis_jax.core.products import inner, matmul, solve_columns
+from kis_jax.core.products import inner, matmul
 from kis_jax.core.regression import ridge_regression
 from kis_jax.core.successive import residuals_met
+from kis_jax.core.triangular import solve_columns
 from kis_jax.core.whitening import Whitener
 
 

@@ -10,7 +10,8 @@ from jax import Array
 from jax.core import Tracer
 
 from kis_jax.core.extended import Pair, pair, product, two_sum
-from kis_jax.core.products import matmul, solve_columns, solve_rows
+from kis_jax.core.products import matmul
+from kis_jax.core.triangular import solve_columns, solve_rows
 
 
 class Cholesky(NamedTuple):

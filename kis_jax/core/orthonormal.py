@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from kis_jax.core.products import matmul, solve_columns
+from kis_jax.core.products import matmul
+from kis_jax.core.triangular import solve_columns
 
 
 def orthonormal(rows: Array, tolerance: ArrayLike) -> tuple[Array, Array]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from kis_jax.core.products import inner, solve_columns
+from kis_jax.core.products import inner
+from kis_jax.core.triangular import solve_columns
 
 
 def ridge_regression(

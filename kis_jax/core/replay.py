@@ -13,8 +13,9 @@ from jax.typing import ArrayLike
 from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.ledger import Edit, Rule
 from kis_jax.core.orthonormal import greedy_factor, own_share
-from kis_jax.core.products import inner, solve_columns
+from kis_jax.core.products import inner
 from kis_jax.core.successive import residuals_met
+from kis_jax.core.triangular import solve_columns
 
 
 @jax.tree_util.register_dataclass

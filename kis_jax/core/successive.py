@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from kis_jax.core.products import inner
+from kis_jax.core.triangular import triangular_inverse
 
-# Below this number of edits, one triangular solve is quicker than two halves of it.
-_FEW = 512
+_BLOCK = 256  # edits that are solved for by an inverse
 
 
 def landed(directions: Array, residuals: Array, keys: Array, *, extended: bool = False) -> Array:
@@ -55,8 +55,8 @@ def residuals_met(
       $x_i$, `(n, m)`.
     """
     (n, r), m = keys.shape, requested.shape[1]
-    if n <= _FEW:
-        return _few_residuals_met(directions, keys, requested, extended)
+    if n <= _BLOCK:
+        return _of_a_block(directions, keys, requested, extended)
     if n * (r + m) <= 4 * r * m:
         return _by_shares(directions, keys, requested, extended)
     return _by_update(directions, keys, requested, extended)
@@ -66,18 +66,18 @@ def _by_update(directions: Array, keys: Array, requested: Array, extended: bool)
     """Block by block, each on what those before it have written into the kernel."""
     n, product = len(keys), functools.partial(inner, extended=extended)
 
-    def block(written: Array, start: Array | int, size: int = _FEW) -> tuple[Array, Array]:
+    def block(written: Array, start: Array | int, size: int = _BLOCK) -> tuple[Array, Array]:
         along, here, left = (
             jax.lax.dynamic_slice_in_dim(rows, start, size)
             for rows in (directions, keys, requested)
         )
         left = left - product(here, written.T)
-        residuals = _few_residuals_met(along, here, left, extended)
+        residuals = _of_a_block(along, here, left, extended)
         return written + product(along.T, residuals.T), residuals
 
     written = jnp.zeros_like(directions[:1].T * requested[:1])
-    whole, rest = divmod(n, _FEW)
-    written, residuals = jax.lax.scan(block, written, _FEW * jnp.arange(whole))
+    whole, rest = divmod(n, _BLOCK)
+    written, residuals = jax.lax.scan(block, written, _BLOCK * jnp.arange(whole))
     residuals = residuals.reshape(n - rest, -1)
     if not rest:
         return residuals
@@ -88,23 +88,25 @@ def _by_update(directions: Array, keys: Array, requested: Array, extended: bool)
 def _by_shares(directions: Array, keys: Array, requested: Array, extended: bool) -> Array:
     """By halves: the first does not know of the second, and lands on it as a whole."""
     n = len(keys)
-    if n <= _FEW:
-        return _few_residuals_met(directions, keys, requested, extended)
+    if n <= _BLOCK:
+        return _of_a_block(directions, keys, requested, extended)
     product = functools.partial(inner, extended=extended)
-    half = _FEW * -(-n // (2 * _FEW))
+    half = _BLOCK * -(-n // (2 * _BLOCK))
     first = _by_shares(directions[:half], keys[:half], requested[:half], extended)
     found = product(product(keys[half:], directions[:half]), first.T)
     second = _by_shares(directions[half:], keys[half:], requested[half:] - found, extended)
     return jnp.concatenate([first, second])
 
 
-def _few_residuals_met(directions: Array, keys: Array, requested: Array, extended: bool) -> Array:
-    """By one triangular solve."""
-    shares = jnp.triu(inner(directions, keys, extended=extended))
-    residuals = triangular_residuals(shares, requested)
-    if extended:  # one step of iterative refinement takes the rounding of the solve away
-        left = requested - inner(shares.T, residuals.T, extended=True)
-        residuals = residuals + triangular_residuals(shares, left)
+def _of_a_block(directions: Array, keys: Array, requested: Array, extended: bool) -> Array:
+    """By the inverse of the block's own shares."""
+    product = functools.partial(inner, extended=extended)
+    shares = jnp.triu(product(directions, keys), 1) + jnp.eye(len(keys), dtype=keys.dtype)
+    inverse = triangular_inverse(shares).T
+    residuals = product(inverse, requested.T)
+    if extended:  # one step of iterative refinement takes the rounding of the inverse away
+        left = requested - product(shares.T, residuals.T)
+        residuals = residuals + product(inverse, left.T)
     return residuals
 
 

@@ -14,8 +14,9 @@ from kis_jax.core import factors
 from kis_jax.core.checks import as_rows, holds_or_traced
 from kis_jax.core.extended import Pair, pair, product
 from kis_jax.core.lanczos import largest_eigenvalue
-from kis_jax.core.products import matmul, solve_rows
+from kis_jax.core.products import matmul
 from kis_jax.core.second_moment import SecondMoment, as_matrix
+from kis_jax.core.triangular import solve_rows
 
 Method = Literal["cholesky", "refined", "eigh"]
 
