@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax import Array
 from kis_jax.core.products import inner
 from kis_jax.core.triangular import triangular_inverse
 
-_BLOCK = 256  # edits that are solved for by an inverse
+_BLOCK = 256  # edits that are solved for by an inverse, at most
 
 
 def landed(directions: Array, residuals: Array, keys: Array, *, extended: bool = False) -> Array:
@@ -55,58 +56,110 @@ def residuals_met(
       $x_i$, `(n, m)`.
     """
     (n, r), m = keys.shape, requested.shape[1]
-    if n <= _BLOCK:
-        return _of_a_block(directions, keys, requested, extended)
+    if n == 0:
+        return requested
+    blocks = _blocks(directions, keys, extended)
     if n * (r + m) <= 4 * r * m:
-        return _by_shares(directions, keys, requested, extended)
-    return _by_update(directions, keys, requested, extended)
+        return _by_shares(directions, keys, requested, blocks, extended)
+    return _by_update(directions, keys, requested, blocks, extended)
 
 
-def _by_update(directions: Array, keys: Array, requested: Array, extended: bool) -> Array:
+class _Blocks(NamedTuple):
+    """What edits of a block write to each other, `(blocks, size, size)`; the last is filled up.
+
+    Attributes:
+      shares: unit-triangular.
+      inverses: of them.
+    """
+
+    shares: Array
+    inverses: Array
+
+    def at(self, place: int | slice) -> _Blocks:
+        """One of them, or some."""
+        return _Blocks(self.shares[place], self.inverses[place])
+
+
+def _blocks(directions: Array, keys: Array, extended: bool) -> _Blocks:
+    n = len(keys)
+    size = min(n, _BLOCK)
+    whole, rest = divmod(n, size)
+
+    def shares(start: Array | int, count: int) -> Array:
+        along, here = (
+            jax.lax.dynamic_slice_in_dim(rows, start, count) for rows in (directions, keys)
+        )
+        return jnp.triu(inner(along, here, extended=extended), 1)
+
+    starts = size * jnp.arange(whole, dtype=jnp.int32)
+    found = jax.lax.map(functools.partial(shares, count=size), starts)
+    if rest:
+        last = jnp.pad(shares(n - rest, rest), (0, size - rest))
+        found = jnp.concatenate([found, last[None]])
+    found = found + jnp.eye(size, dtype=found.dtype)
+    return _Blocks(found, jax.vmap(triangular_inverse)(found))
+
+
+def _by_update(
+    directions: Array, keys: Array, requested: Array, blocks: _Blocks, extended: bool
+) -> Array:
     """Block by block, each on what those before it have written into the kernel."""
-    n, product = len(keys), functools.partial(inner, extended=extended)
+    n, size = len(keys), blocks.shares.shape[1]
+    product = functools.partial(inner, extended=extended)
 
-    def block(written: Array, start: Array | int, size: int = _BLOCK) -> tuple[Array, Array]:
+    def step(
+        written: Array, at: tuple[Array | int, _Blocks], count: int = size
+    ) -> tuple[Array, Array]:
+        start, block = at
         along, here, left = (
-            jax.lax.dynamic_slice_in_dim(rows, start, size)
+            jax.lax.dynamic_slice_in_dim(rows, start, count)
             for rows in (directions, keys, requested)
         )
-        left = left - product(here, written.T)
-        residuals = _of_a_block(along, here, left, extended)
+        residuals = _of_a_block(block, left - product(here, written.T), extended)
         return written + product(along.T, residuals.T), residuals
 
     written = jnp.zeros_like(directions[:1].T * requested[:1])
-    whole, rest = divmod(n, _BLOCK)
-    written, residuals = jax.lax.scan(block, written, _BLOCK * jnp.arange(whole))
+    whole, rest = divmod(n, size)
+    starts = size * jnp.arange(whole, dtype=jnp.int32)
+    written, residuals = jax.lax.scan(step, written, (starts, blocks.at(slice(whole))))
     residuals = residuals.reshape(n - rest, -1)
     if not rest:
         return residuals
-    _, last = block(written, n - rest, rest)
+    _, last = step(written, (n - rest, blocks.at(-1)), rest)
     return jnp.concatenate([residuals, last])
 
 
-def _by_shares(directions: Array, keys: Array, requested: Array, extended: bool) -> Array:
+def _by_shares(
+    directions: Array, keys: Array, requested: Array, blocks: _Blocks, extended: bool
+) -> Array:
     """By halves: the first does not know of the second, and lands on it as a whole."""
-    n = len(keys)
-    if n <= _BLOCK:
-        return _of_a_block(directions, keys, requested, extended)
+    count, size, _ = blocks.shares.shape
+    if count == 1:
+        return _of_a_block(blocks.at(0), requested, extended)
     product = functools.partial(inner, extended=extended)
-    half = _BLOCK * -(-n // (2 * _BLOCK))
-    first = _by_shares(directions[:half], keys[:half], requested[:half], extended)
+    middle = (count + 1) // 2
+    half = middle * size
+    first = _by_shares(
+        directions[:half], keys[:half], requested[:half], blocks.at(slice(middle)), extended
+    )
     found = product(product(keys[half:], directions[:half]), first.T)
-    second = _by_shares(directions[half:], keys[half:], requested[half:] - found, extended)
+    second = _by_shares(
+        directions[half:],
+        keys[half:],
+        requested[half:] - found,
+        blocks.at(slice(middle, None)),
+        extended,
+    )
     return jnp.concatenate([first, second])
 
 
-def _of_a_block(directions: Array, keys: Array, requested: Array, extended: bool) -> Array:
-    """By the inverse of the block's own shares."""
+def _of_a_block(block: _Blocks, requested: Array, extended: bool) -> Array:
+    """The residuals of one block, which may have fewer edits than it has room for."""
     product = functools.partial(inner, extended=extended)
-    shares = jnp.triu(product(directions, keys), 1) + jnp.eye(len(keys), dtype=keys.dtype)
-    inverse = triangular_inverse(shares).T
+    shares, inverse = (matrix[: len(requested), : len(requested)].T for matrix in block)
     residuals = product(inverse, requested.T)
     if extended:  # one step of iterative refinement takes the rounding of the inverse away
-        left = requested - product(shares.T, residuals.T)
-        residuals = residuals + product(inverse, left.T)
+        residuals = residuals + product(inverse, (requested - product(shares, residuals.T)).T)
     return residuals
 
 

@@ -24,27 +24,44 @@ def solve_rows(upper: Array, rows: Array, *, transpose: bool = False) -> Array:
         return jax.lax.linalg.triangular_solve(
             upper.T, rows, left_side=False, lower=True, transpose_a=not transpose
         )
-    return _by_halves(upper, rows, transpose)
+    return _by_halves(upper, _diagonal_inverses(upper), rows, transpose)
 
 
-def _by_halves(upper: Array, rows: Array, transpose: bool) -> Array:
+def _by_halves(upper: Array, inverses: Array, rows: Array, transpose: bool) -> Array:
     """Half of the unknowns, what they leave to the others, and the others: nearly all products.
 
     Only blocks on the diagonal are inverted, which loses no more digits than substitution does.
     """
     d = len(upper)
-    if d <= _BLOCK:
-        inverse = triangular_inverse(upper)
+    if len(inverses) == 1:
+        inverse = inverses[0, :d, :d]
         return matmul(rows, inverse.T if transpose else inverse)
-    half = _BLOCK * -(-d // (2 * _BLOCK))
-    first, second, corner = upper[:half, :half], upper[half:, half:], upper[:half, half:]
+    blocks = (len(inverses) + 1) // 2
+    half = blocks * inverses.shape[1]
+    corner = upper[:half, half:]
+    first, second = (
+        (upper[:half, :half], inverses[:blocks]),
+        (upper[half:, half:], inverses[blocks:]),
+    )
     if transpose:
-        right = _by_halves(second, rows[:, half:], transpose)
-        left = _by_halves(first, rows[:, :half] - matmul(right, corner.T), transpose)
+        right = _by_halves(*second, rows[:, half:], transpose)
+        left = _by_halves(*first, rows[:, :half] - matmul(right, corner.T), transpose)
     else:
-        left = _by_halves(first, rows[:, :half], transpose)
-        right = _by_halves(second, rows[:, half:] - matmul(left, corner), transpose)
+        left = _by_halves(*first, rows[:, :half], transpose)
+        right = _by_halves(*second, rows[:, half:] - matmul(left, corner), transpose)
     return jnp.concatenate([left, right], axis=1)
+
+
+def _diagonal_inverses(upper: Array) -> Array:
+    """Of the blocks on the diagonal, `(blocks, size, size)`, the last filled up by the identity."""
+    d = len(upper)
+    size = min(d, _BLOCK)
+    identity = jnp.eye(size, dtype=upper.dtype)
+    blocks = [
+        identity.at[: d - start, : d - start].set(upper[start : start + size, start : start + size])
+        for start in range(0, d, size)
+    ]
+    return jax.vmap(triangular_inverse)(jnp.stack(blocks))
 
 
 def solve_columns(factor: Array, columns: Array, *, transpose: bool = False) -> Array:
