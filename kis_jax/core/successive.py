@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -56,8 +57,11 @@ def residuals_met(
       $x_i$, `(n, m)`.
     """
     (n, r), m = keys.shape, requested.shape[1]
-    if n == 0:
-        return requested
+    if n <= _BLOCK:
+        shares = jnp.triu(inner(directions, keys, extended=extended))
+        return _refined(
+            shares, requested, extended, lambda left: triangular_residuals(shares, left)
+        )
     blocks = _blocks(directions, keys, extended)
     if n * (r + m) <= 4 * r * m:
         return _by_shares(directions, keys, requested, blocks, extended)
@@ -81,22 +85,19 @@ class _Blocks(NamedTuple):
 
 
 def _blocks(directions: Array, keys: Array, extended: bool) -> _Blocks:
-    n = len(keys)
-    size = min(n, _BLOCK)
-    whole, rest = divmod(n, size)
-
     def shares(start: Array | int, count: int) -> Array:
         along, here = (
             jax.lax.dynamic_slice_in_dim(rows, start, count) for rows in (directions, keys)
         )
         return jnp.triu(inner(along, here, extended=extended), 1)
 
-    starts = size * jnp.arange(whole, dtype=jnp.int32)
-    found = jax.lax.map(functools.partial(shares, count=size), starts)
+    whole, rest = divmod(len(keys), _BLOCK)
+    starts = _BLOCK * jnp.arange(whole, dtype=jnp.int32)
+    found = jax.lax.map(functools.partial(shares, count=_BLOCK), starts)
     if rest:
-        last = jnp.pad(shares(n - rest, rest), (0, size - rest))
+        last = jnp.pad(shares(_BLOCK * whole, rest), (0, _BLOCK - rest))
         found = jnp.concatenate([found, last[None]])
-    found = found + jnp.eye(size, dtype=found.dtype)
+    found = found + jnp.eye(_BLOCK, dtype=found.dtype)
     return _Blocks(found, jax.vmap(triangular_inverse)(found))
 
 
@@ -104,11 +105,10 @@ def _by_update(
     directions: Array, keys: Array, requested: Array, blocks: _Blocks, extended: bool
 ) -> Array:
     """Block by block, each on what those before it have written into the kernel."""
-    n, size = len(keys), blocks.shares.shape[1]
-    product = functools.partial(inner, extended=extended)
+    n, product = len(keys), functools.partial(inner, extended=extended)
 
     def step(
-        written: Array, at: tuple[Array | int, _Blocks], count: int = size
+        written: Array, at: tuple[Array | int, _Blocks], count: int = _BLOCK
     ) -> tuple[Array, Array]:
         start, block = at
         along, here, left = (
@@ -119,8 +119,8 @@ def _by_update(
         return written + product(along.T, residuals.T), residuals
 
     written = jnp.zeros_like(directions[:1].T * requested[:1])
-    whole, rest = divmod(n, size)
-    starts = size * jnp.arange(whole, dtype=jnp.int32)
+    whole, rest = divmod(n, _BLOCK)
+    starts = _BLOCK * jnp.arange(whole, dtype=jnp.int32)
     written, residuals = jax.lax.scan(step, written, (starts, blocks.at(slice(whole))))
     residuals = residuals.reshape(n - rest, -1)
     if not rest:
@@ -133,12 +133,12 @@ def _by_shares(
     directions: Array, keys: Array, requested: Array, blocks: _Blocks, extended: bool
 ) -> Array:
     """By halves: the first does not know of the second, and lands on it as a whole."""
-    count, size, _ = blocks.shares.shape
+    count = len(blocks.shares)
     if count == 1:
         return _of_a_block(blocks.at(0), requested, extended)
     product = functools.partial(inner, extended=extended)
     middle = (count + 1) // 2
-    half = middle * size
+    half = middle * _BLOCK
     first = _by_shares(
         directions[:half], keys[:half], requested[:half], blocks.at(slice(middle)), extended
     )
@@ -155,11 +155,18 @@ def _by_shares(
 
 def _of_a_block(block: _Blocks, requested: Array, extended: bool) -> Array:
     """The residuals of one block, which may have fewer edits than it has room for."""
-    product = functools.partial(inner, extended=extended)
-    shares, inverse = (matrix[: len(requested), : len(requested)].T for matrix in block)
-    residuals = product(inverse, requested.T)
-    if extended:  # one step of iterative refinement takes the rounding of the inverse away
-        residuals = residuals + product(inverse, (requested - product(shares, residuals.T)).T)
+    shares, inverse = (matrix[: len(requested), : len(requested)] for matrix in block)
+    solve = lambda left: inner(inverse.T, left.T, extended=extended)  # noqa: E731
+    return _refined(shares, requested, extended, solve)
+
+
+def _refined(
+    shares: Array, requested: Array, extended: bool, solve: Callable[[Array], Array]
+) -> Array:
+    """A solution; if `extended`, with a step of iterative refinement to take its rounding away."""
+    residuals = solve(requested)
+    if extended:
+        residuals += solve(requested - inner(shares.T, residuals.T, extended=True))
     return residuals
 
 
