@@ -5,16 +5,20 @@
 Random kernels, keys and values, and a random triangular factor of C, which is given to everybody.
 The baseline of `edit_sequential` is a loop in torch as one would write it with care: all
 directions by one solve beforehand, the kernel updated in place; the field's, the same with a
-product by the inverse of C and a new kernel for each edit. Loops are extrapolated from 50 edits,
-and from a solve for 1,000 directions, so that for a few edits they look better than they are. The
-field's `edit_batch` is MEMIT's float64 solve of d equations; its baseline, the n x n identity in
-torch. Needed operations are the fewest known: of the two ways to account for earlier edits,
+product by the inverse of C and a new kernel for each edit. A loop is timed over so many edits that
+it runs for two seconds, as its first hundred are slow, and its solve for 1,000 directions; shorter
+and longer ones are extrapolated from these, so that for a few edits they look better than they are.
+The field's `edit_batch` is MEMIT's float64 solve of d equations; its baseline, the n x n identity
+in torch. Needed operations are the fewest known: of the two ways to account for earlier edits,
 through P or through what they have written, the cheaper one.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +31,8 @@ from kis_jax.core.whitening import Whitener
 
 SHAPES = {"GPT-2 small": (3072, 768), "Llama 3 8B": (14336, 4096), "GPT-J 6B": (16384, 4096)}
 NUMBERS = (1, 10, 100, 1000, 10_000)
-SAMPLE = 50  # edits of a loop that are timed
+LEAST = 50  # edits of a loop that are timed, at least
+WARM = 2.0  # seconds
 WEIGHT = 15_000.0
 
 
@@ -73,29 +78,38 @@ class Loops(NamedTuple):
 def torch_loops(torch: Any, given: Layer) -> Loops:
     """Loops over a sample of edits, and a solve for all directions of some."""
     kernel, keys, values, factor = (torch.tensor(np.asarray(x)) for x in given)
-    many = min(len(keys), 20 * SAMPLE)
+    many = min(len(keys), 1000)
     solve = min(seconds(lambda: torch.cholesky_solve(keys[:many].T, factor, upper=True), repeats=1))
-    directions = torch.cholesky_solve(keys[:SAMPLE].T, factor, upper=True).T
-    shares = (directions * keys[:SAMPLE]).sum(1, keepdim=True)
+    # As directions of all edits a thousand will do, over and over: what they hold changes no time.
+    directions = torch.cholesky_solve(keys[:many].T, factor, upper=True).T
+    alongs = directions / (directions * keys[:many]).sum(1, keepdim=True)
     inverse = torch.cholesky_inverse(factor, upper=True)
     edited = kernel.clone()
 
-    def careful() -> None:
-        for key, value, along in zip(keys, values, directions / shares, strict=False):
+    def careful(count: int) -> None:
+        edits = zip(keys[:count], values, itertools.cycle(alongs), strict=False)
+        for key, value, along in edits:
             edited.addr_(along, value - key @ edited)
 
-    def field() -> Any:
+    def field(count: int) -> None:
         new = kernel
-        for key, value in zip(keys[:SAMPLE], values, strict=False):
+        for key, value in zip(keys[:count], values, strict=False):
             direction = inverse @ key
             new = new + torch.outer(direction, (value - key @ new) / (key @ direction))
-        return new
 
-    return Loops(
-        min(seconds(careful, repeats=2)) / SAMPLE,
-        solve / many,
-        min(seconds(field, repeats=1)) / SAMPLE,
-    )
+    return Loops(_an_edit(careful, len(keys)), solve / many, _an_edit(field, len(keys)))
+
+
+def _an_edit(loop: Callable[[int], None], most: int) -> float:
+    """Seconds for an edit of a loop over so many that it is warm."""
+    count = min(LEAST, most)
+    while True:
+        start = time.perf_counter()
+        loop(count)
+        duration = time.perf_counter() - start
+        if duration >= WARM or count == most:
+            return duration / count
+        count = min(2 * count, most)
 
 
 def sequential_rows(name: str) -> list[dict[str, Any]]:
