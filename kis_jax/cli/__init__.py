@@ -21,6 +21,8 @@ from kis_jax.cli import stats as _stats
 from kis_jax.cli import undo as _undo
 from kis_jax.scale.preemption import Preempted
 
+_INTERRUPTED = 130  # as a shell reports a process that an interrupt ended
+
 app = typer.Typer(
     name="kis",
     help="Knowledge in superposition: measure what an edit of a language model would also move.",
@@ -70,15 +72,15 @@ def main() -> None:
     except typer.exceptions.TyperException as error:
         _fail(f"{error.format_message()} (see kis --help)")
     except (KeyboardInterrupt, typer.Abort):
-        print("kis: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+        status = _INTERRUPTED
     except Preempted as error:
         print(f"kis: stopped by SIGTERM: {error}; the same command goes on there", file=sys.stderr)
         sys.exit(143)  # as a shell reports a process that SIGTERM ended
     except (ValueError, OSError) as error:
         _fail(str(error))
-    else:
-        sys.exit(status or 0)
+    if status == _INTERRUPTED:  # typer makes a status of an interrupt that a command meets
+        print("kis: interrupted; the same command goes on where it stopped", file=sys.stderr)
+    sys.exit(status or 0)
 
 
 def _fail(message: str) -> NoReturn:

@@ -72,7 +72,9 @@ def train(
     devices: Annotated[
         int | None, typer.Option(help="That share each batch. [default: all]")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Of everything drawn at random.")
+    ] = 0,
     random_answers: Annotated[
         bool,
         typer.Option(
@@ -95,7 +97,7 @@ def train(
     stages = tuple(stage or ("factlm-train",))
     if validation is None and stages[-1] == "factlm-train":
         validation = "factlm-validation"
-    check_training_directory(out)
+    check_training_directory(out, model)
     inputs = open_training(
         TrainRequest(
             model,

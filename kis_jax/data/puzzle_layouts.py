@@ -100,13 +100,14 @@ def _own(record: Mapping[str, Any], where: str) -> dict[str, Any]:
     name = _name(record.get("id"), where)
     where = f"{where} ({name})"
     choices, answer = _choices(record["choices"], where), record.get("answer")
-    group, variant = record.get("group") or "", record.get("variant") or ""
+    group, variant = ("" if (x := record.get(n)) is None else str(x) for n in ("group", "variant"))
     if bool(group) != bool(variant) or (variant and variant not in _VARIANTS):
         raise ValueError(
             f"{where}: expected a `group` and a `variant`, one of {', '.join(_VARIANTS)}, or "
             f"neither, found {group!r} and {variant!r}"
         )
     if isinstance(answer, str):
+        answer = " ".join(answer.split())
         if choices.count(answer) != 1:
             raise ValueError(
                 f"{where}: expected `answer` to be one of the choices, found {answer!r}: there is "
@@ -120,8 +121,8 @@ def _own(record: Mapping[str, Any], where: str) -> dict[str, Any]:
         "question": _text(record.get("question"), f"{where}, question"),
         "choices": choices,
         "answer": answer,
-        "group": str(group),
-        "variant": str(variant),
+        "group": group,
+        "variant": variant,
     }
 
 

@@ -76,11 +76,12 @@ def _mean_of_finite(rows: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def fitted_laws(models: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def fitted_laws(models: Sequence[dict[str, Any]], *, once: Sequence[int]) -> list[dict[str, Any]]:
     """A power law of each measure in each size, as `compare.json` holds it.
 
     Args:
       models: each with its sizes, `means` of the measures and `label`.
+      once: places of those that count, so that each model does so once.
 
     Returns:
       For each law its points, as places of models, which of them could not take part because
@@ -88,21 +89,23 @@ def fitted_laws(models: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
       different sizes.
     """
     names = list(models[0]["means"])
-    return [_law(models, name, size) for name in names for size in SIZES]
+    return [_law(models, once, name, size) for name in names for size in SIZES]
 
 
-def _law(models: Sequence[dict[str, Any]], name: str, size: str) -> dict[str, Any]:
+def _law(
+    models: Sequence[dict[str, Any]], once: Sequence[int], name: str, size: str
+) -> dict[str, Any]:
     values = [model["means"][name] for model in models]
     used = [
         place
-        for place, value in enumerate(values)
-        if value is not None and value > 0 and models[place][size]
+        for place in once
+        if (value := values[place]) is not None and value > 0 and models[place][size]
     ]
     law: dict[str, Any] = {
         "measure": name,
         "against": size,
         "models": used,
-        "left_out": [place for place in range(len(models)) if place not in used],
+        "left_out": [place for place in once if place not in used],
         **dict.fromkeys(("exponent", "logarithm", "low", "high", "explained")),
     }
     x = [float(models[place][size]) for place in used]

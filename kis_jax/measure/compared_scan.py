@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,12 @@ def check_comparable(scans: Sequence[ComparedScan]) -> list[str]:
       ValueError: if a scan has no controls, was of other facts or of other tokens of them, or if
         a folder is named twice.
     """
-    runs = [scan.run for scan in scans]
+    runs = [str(Path(scan.run).resolve()) for scan in scans]
     twice = sorted({run for run in runs if runs.count(run) > 1})
     if twice:
         raise ValueError(f"runs: expected different scans, found {twice[0]} twice")
     for scan in scans:
+        _check_shape(scan)
         if not all("controls" in layer for layer in scan.record["layers"]):
             raise ValueError(
                 f"{scan.run}: expected a scan with controls, found one of an earlier kis_jax; run "
@@ -75,6 +77,24 @@ def check_comparable(scans: Sequence[ComparedScan]) -> list[str]:
     told = [name for name in _TOLD if _differ(scan.record["settings"].get(name) for scan in scans)]
     corpora = (scan.record["fingerprints"].get("corpus") for scan in scans)
     return ["corpus", *told] if _differ(corpora) else told
+
+
+def _check_shape(scan: ComparedScan) -> None:
+    """Raises ValueError if the sizes of the model are not those that a scan writes."""
+    shape, settings = (scan.record.get(name) for name in ("architecture", "settings"))
+    needed, told = ("num_layers", "key_dimension"), ("num_parameters", "width")
+    if (
+        not isinstance(settings, Mapping)
+        or not isinstance(shape, Mapping)
+        or not all(type(shape.get(name)) is int and shape[name] > 0 for name in needed)
+        or not all(type(shape.get(name)) in (int, type(None)) for name in told)
+        or type(scan.record.get("token_count")) is not int
+    ):
+        raise ValueError(
+            f"{scan.run}: expected a scan.json with `settings`, `token_count` and an "
+            f"`architecture` of {', '.join(needed + told)} as kis scan writes it, found other or "
+            "none; run its `kis scan` again into a fresh folder"
+        )
 
 
 def _differ(values: Any) -> bool:

@@ -55,9 +55,15 @@ def compare_scans(scans: Sequence[ComparedScan], *, depth: float = 0.5) -> dict[
         "position": scans[0].record["settings"].get("position"),
         "differences": differences,
         "models": models,
-        "laws": fitted_laws(models),
+        "laws": fitted_laws(models, once=_first_of_each_model(scans)),
         "pairs": compared_pairs([scan.label for scan in scans], matrices, facts),
     }
+
+
+def _first_of_each_model(scans: Sequence[ComparedScan]) -> list[int]:
+    """Places of scans, of several of one model the first: the others are no evidence of a law."""
+    fingerprints = [scan.record["fingerprints"].get("model", scan.run) for scan in scans]
+    return [place for place, found in enumerate(fingerprints) if found not in fingerprints[:place]]
 
 
 def _model(scan: ComparedScan) -> dict[str, Any]:

@@ -67,7 +67,9 @@ def verdicts(comparison: Comparison) -> list[str]:
     others = comparison.law("kurtosis_other_tokens", "key_dimension")
     bulk = comparison.law("bulk_std_times_sqrt_rank", "key_dimension")
     said = [f"Kurtosis goes as the key dimension to the power {_power(law)}."]
-    if math.isfinite(alone.exponent):
+    if not law.low > 0 and not law.high < 0:
+        said.append("That shows no trend, so that nothing is said of what explains it.")
+    elif math.isfinite(alone.exponent):
         said.append(
             "With the related pairs left as they are and the bulk narrowed as one over the root of "
             f"the dimension, the power would be {alone.exponent:.2f}: {_share(law, alone)}"

@@ -40,7 +40,7 @@ def read_record(
         ) from None
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
-    except ValueError as error:  # broken JSON and broken UTF-8
+    except (ValueError, RecursionError) as error:  # broken JSON and broken UTF-8
         raise ValueError(f"{path}: not valid JSON ({error}); {remedy}") from error
     found = record.get("format") if isinstance(record, dict) else None
     if found != format:

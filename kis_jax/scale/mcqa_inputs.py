@@ -112,6 +112,11 @@ class TrainInputs:
         """The most epochs of a stage."""
         return self.request.epochs[min(stage, len(self.request.epochs) - 1)]
 
+    def rows(self, count: int) -> int:
+        """Of a batch: as many as asked for, or as `count` puzzles fill."""
+        parts = self.request.accumulate * len(self.devices)
+        return min(self.request.batch_size, parts * -(-count // parts))
+
 
 def open_training(request: TrainRequest, start: Path) -> TrainInputs:
     """Opens all that a request names, cheap things first.
@@ -186,8 +191,8 @@ def _checked_devices(request: TrainRequest) -> list[Any]:
     parts = request.accumulate * count
     if request.accumulate < 1 or request.batch_size < 1 or request.batch_size % parts:
         raise ValueError(
-            f"batch_size: expected a multiple of accumulate x devices, {request.accumulate} x "
-            f"{count}, found {request.batch_size}"
+            "batch_size: expected a positive multiple of accumulate x devices, "
+            f"{request.accumulate} x {count}, found {request.batch_size}"
         )
     return found[:count]
 
@@ -195,7 +200,8 @@ def _checked_devices(request: TrainRequest) -> list[Any]:
 def _check_numbers(request: TrainRequest) -> None:
     if not request.stages:
         raise ValueError("train: expected a stage with puzzles to learn from, found none")
-    if min(request.epochs, default=0) < 1 or len(request.epochs) > len(request.stages):
+    named = 1 <= len(request.epochs) <= len(request.stages)
+    if not named or not all(1 <= epochs < 2**31 for epochs in request.epochs):
         raise ValueError(
             f"epochs: expected one positive number, or one for each of {len(request.stages)} "
             f"stages, found {_joined(request.epochs)}"

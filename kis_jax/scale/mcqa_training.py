@@ -117,17 +117,29 @@ def train_into(
     return record
 
 
-def check_training_directory(out: Path) -> None:
+def check_training_directory(out: Path, model: str) -> None:
     """Refuses an output folder that holds anything but fine-tuning, which is taken up or replaced.
+
+    Args:
+      out: of the run.
+      model: that it starts from, which must not be what it replaces.
 
     Raises:
       ValueError: naming what is there instead.
     """
     check_replaceable(out, kind="run of kis mcqa train", foreign=_foreign)
+    if Path(model).is_dir() and Path(model).resolve().is_relative_to(out.resolve()):
+        raise ValueError(
+            f"out: expected a folder that does not hold the model itself, found {model} within "
+            f"{out}, which training would replace; choose another folder"
+        )
 
 
 def _foreign(out: Path) -> set[str]:
-    return {path.name for path in out.iterdir() if not _OURS.fullmatch(path.name)}
+    names = {path.name for path in out.iterdir()}
+    found = {name for name in names if not _OURS.fullmatch(name)}
+    # A model without the record or the progress of its training is somebody else's.
+    return found if names & {"training.json", "progress"} else found | (names & {"model"})
 
 
 class _Run:
@@ -165,7 +177,7 @@ class _Run:
         rng = np.random.default_rng([request.seed, position.stage, position.epoch])
         losses, weights = [], []
         puzzles = self._stages[position.stage]
-        rows, most, drop = request.batch_size, self._most, request.drop_tokens
+        rows, most, drop = self._inputs.rows(len(puzzles)), self._most, request.drop_tokens
         for batch in epoch(puzzles, rows=rows, most=most, rng=rng, drop=drop):
             self._learned, loss = update(self._learned, batch)
             losses.append(loss)

@@ -3,12 +3,14 @@
 import json
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kis_jax.report import write_compare_report
 from kis_jax.report.compare_files import read_comparison
+from kis_jax.report.compare_page import verdicts
 from tests import compared_scans
 
 FIGURES = ("by_depth", "laws", "heat_maps", "densities", "convergence")
@@ -75,7 +77,7 @@ def test_the_page_loads_nothing_and_keeps_hostile_text(compared):
     assert len(images) == len(FIGURES) and all(len(image["alt"]) > 30 for image in images)
     assert all(attributes.get("href", "#")[0] == "#" for _, attributes in tags)
     assert "Subject 9" in source and "org/model-1600" in source and "Left out" not in source
-    assert "With the related pairs left as they are" in source and "<b>Subject" not in source
+    assert "That shows no trend" in source and "<b>Subject" not in source
 
 
 def test_without_runs_it_draws_again(compared, tmp_path, kis):
@@ -85,6 +87,21 @@ def test_without_runs_it_draws_again(compared, tmp_path, kis):
     assert "Kurtosis goes as the key dimension to the power" in printed
     status, _, error = kis("compare", "--out", tmp_path / "nowhere")
     assert status == 2 and "expected folders of finished scans, found none" in error
+
+
+def test_of_two_models_no_trend_is_shown(runs, tmp_path, kis):
+    status, printed, error = kis("compare", *runs[:2], "--out", tmp_path / "out")
+    assert status == 0, error
+    printed = " ".join(printed.split())
+    assert "of 2 models: no interval" in printed and "That shows no trend" in printed
+    assert "alone explains" not in printed
+
+
+def test_of_the_committed_family_a_trend_and_its_share_are_told():
+    committed = Path(__file__).parents[2] / "docs" / "family" / "sizes"
+    said = " ".join(verdicts(read_comparison(committed)))
+    assert "95 % interval 0.37 to 1.13" in said and "no trend" not in said
+    assert "With the related pairs left as they are" in said
 
 
 def test_models_of_one_name_are_called_by_their_folders(runs, tmp_path, kis):

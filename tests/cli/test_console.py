@@ -45,3 +45,13 @@ def test_the_table_of_a_plan_is_whole_in_80_characters(capsys, monkeypatch):
     cells = "31 2,345 11 0.87 constrained 0.88 0.73 12.35 1,234 0.848 0.821"
     assert line.split() == cells.split()
     assert "…" not in printed
+
+
+def test_an_interrupt_says_that_the_command_goes_on(kis, monkeypatch):
+    def interrupted(directory):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kis_jax.report.check_compare_directory", interrupted)
+    status, printed, error = kis("compare", "nowhere")
+    assert (status, printed) == (130, "")
+    assert error == "kis: interrupted; the same command goes on where it stopped\n"

@@ -8,6 +8,7 @@ import pytest
 from kis_jax import factlm
 from kis_jax.data.puzzles import read_puzzles
 from kis_jax.scale import mcqa_scratch
+from kis_jax.scale.mcqa_inputs import TrainRequest, open_training
 from tests import golden
 
 
@@ -90,7 +91,13 @@ def test_an_encoder_is_trained_and_evaluated(kis, few, tmp_path, monkeypatch):
         (("eval", golden.DIRECTORY / "bert"), "expected files of a tokenizer beside the model"),
         (("train", "factlm"), "expected an encoder with a head over choices"),
         (("train", "--epochs", "many"), "epochs: expected a number"),
-        (("train", "--batch-size", "3", "--accumulate", "2"), "batch_size: expected a multiple"),
+        (
+            ("train", "--batch-size", "3", "--accumulate", "2"),
+            "batch_size: expected a positive",
+        ),
+        (("train", "--epochs", "9" * 20), "epochs: expected one positive number"),
+        (("train", "--seed", "-1"), "'--seed'"),
+        (("train", "--seed", "9" * 20), "'--seed'"),
         (("train", "--dtype", "float8"), "'float8' is not one of"),
     ],
 )
@@ -116,3 +123,21 @@ def test_an_output_folder_with_other_things(kis, few, tmp_path):
         status, _, error = kis("mcqa", *command, "--out", tmp_path)
         assert status == 2 and "thesis.tex" in error
     assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_training_does_not_replace_a_model_that_it_did_not_make(kis, few, tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    status, _, error = kis("mcqa", "train", "--train", few, "--out", tmp_path)
+    assert status == 2 and "found model" in error and "name a new one" in error
+    (tmp_path / "training.json").write_text("{}")
+    status, _, error = kis("mcqa", "train", model, "--train", few, "--out", tmp_path)
+    assert status == 2 and "which training would replace" in error
+    assert [path.name for path in model.iterdir()] == ["config.json"]
+
+
+def test_a_batch_has_no_more_rows_than_its_puzzles_fill(few, tmp_path):
+    request = TrainRequest("scratch", (str(few),), batch_size=4096, accumulate=4, devices=1)
+    inputs = open_training(request, tmp_path / "start")
+    assert inputs.rows(6) == 8 and inputs.rows(9000) == 4096

@@ -186,3 +186,12 @@ def test_a_share_is_split_off_by_groups():
     assert not {p.group for p in kept} & {p.group for p in held}
     with pytest.raises(ValueError, match="expected two groups at least"):
         split_off(puzzles[:3], 0.1, seed=0)
+
+
+def test_an_answer_is_spaced_as_its_choices_are_and_a_group_may_be_zero(tmp_path):
+    path = tmp_path / "own.jsonl"
+    record = {"question": "Which?", "choices": ["York ", "New  York"], "answer": "New York "}
+    variants = ("original", "semantic", "context")
+    lines = [record | {"id": i, "group": 0, "variant": v} for i, v in enumerate(variants)]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert [(p.answer, p.group) for p in read_puzzles(path)] == [(1, "0")] * 3

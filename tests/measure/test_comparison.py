@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -130,3 +131,40 @@ def test_arguments_are_checked(scans):
         compare_scans([scans[0], scans[0]])
     with pytest.raises(ValueError, match="one finished scan at least"):
         compare_scans([])
+
+
+def test_several_scans_of_one_model_are_one_point_of_a_law(tmp_path):
+    scans = [
+        opened(compared_scans.write_scan(tmp_path / name, width))
+        for name, width in (("a", 100), ("again", 100), ("b", 400))
+    ]
+    for scan, model in zip(scans, "aab", strict=True):
+        scan.record["fingerprints"]["model"] = model
+    found = law(compare_scans(scans), "kurtosis")
+    assert found["models"] == [0, 2] and found["low"] is None and found["left_out"] == []
+
+
+def test_one_folder_under_two_names_is_refused(tmp_path):
+    scan = opened(compared_scans.write_scan(tmp_path / "a", 100))
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    other = dataclasses.replace(scan, run=str(tmp_path / "link"))
+    with pytest.raises(ValueError, match="expected different scans, found .*a twice"):
+        compare_scans([scan, other])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"architecture": []},
+        {"architecture": {}},
+        {"architecture": {"num_layers": 3, "key_dimension": float("inf")}},
+        {"architecture": {"num_layers": 3, "key_dimension": 0}},
+        {"settings": []},
+        {"token_count": "x"},
+    ],
+    ids=str,
+)
+def test_a_damaged_record_is_named(scans, damage):
+    other = dataclasses.replace(scans[1], record={**scans[1].record, **damage})
+    with pytest.raises(ValueError, match="m400: expected a scan.json with"):
+        compare_scans([scans[0], other])
