@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from kis_jax.report.compare_files import read_comparison
@@ -29,7 +30,7 @@ def print_comparison(directory: Path) -> None:
         measures = (
             number(model.means[name], 4 if name == "tail_fraction" else 2) for name in columns
         )
-        table.add_row(model.label, number(model.sizes["key_dimension"], 0), *measures)
+        table.add_row(escape(model.label), number(model.sizes["key_dimension"], 0), *measures)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     Console().print(table)
     for sentence in verdicts(comparison):

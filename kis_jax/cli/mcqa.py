@@ -34,8 +34,8 @@ def train(
     validation: Annotated[
         str | None,
         typer.Option(
-            help="Puzzles to stop by. [default: a tenth of the groups of the last stage, which are "
-            "then not learned from; factlm-validation beside factlm-train]"
+            help="Puzzles to stop by. [default: a tenth of the groups of the last stage, which no "
+            "stage then learns from; factlm-validation beside factlm-train]"
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the model and the record.")] = Path(

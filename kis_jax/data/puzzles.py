@@ -105,13 +105,11 @@ def read_sources(sources: str, *, answers: bool = True) -> list[Puzzle]:
     return puzzles
 
 
-def split_off(
-    puzzles: Sequence[Puzzle], share: float, *, seed: int
-) -> tuple[list[Puzzle], list[Puzzle]]:
-    """Puzzles without a random share of them, and that share; groups are kept together.
+def held_out(puzzles: Sequence[Puzzle], share: float, *, seed: int) -> list[Puzzle]:
+    """A random share of the puzzles; groups are kept together.
 
     Raises:
-      ValueError: if one of the two would be empty.
+      ValueError: if that would be all of them.
     """
     names = [puzzle.group or puzzle.id for puzzle in puzzles]
     groups = list(dict.fromkeys(names))
@@ -123,8 +121,19 @@ def split_off(
         )
     chosen = np.random.default_rng(seed).permutation(len(groups))[:count]
     held = {groups[place] for place in chosen}
-    pairs = list(zip(names, puzzles, strict=True))
-    return [p for name, p in pairs if name not in held], [p for name, p in pairs if name in held]
+    return [puzzle for name, puzzle in zip(names, puzzles, strict=True) if name in held]
+
+
+def without(puzzles: Sequence[Puzzle], others: Sequence[Puzzle]) -> list[Puzzle]:
+    """The puzzles that are none of the others: of another question, or with other choices.
+
+    Example:
+      >>> puzzle = Puzzle("a", "Which?", ("this", "that"), 0)
+      >>> without([puzzle], [Puzzle("b", "Which?", ("that", "this"), 1)])
+      []
+    """
+    known = {(other.question, frozenset(other.choices)) for other in others}
+    return [p for p in puzzles if (p.question, frozenset(p.choices)) not in known]
 
 
 def shuffled(puzzles: Sequence[Puzzle], seed: int) -> list[Puzzle]:

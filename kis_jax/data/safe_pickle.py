@@ -2,13 +2,16 @@
 
 A pickle is a program: it names functions of any module and calls them. Here it may name four, those
 by which NumPy writes arrays, and is given inert stand-ins for them: not even NumPy's own functions
-are called with what a stranger's file says. Whatever else it names ends the reading.
+are called with what a stranger's file says. Whatever else it names ends the reading. Its steps are
+looked through before they are taken: some need no function to exhaust memory or the stack.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
+import pickletools
 import re
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,8 +21,11 @@ import numpy as np
 _MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
 _NAMES = ("ndarray", "dtype", "_reconstruct", "scalar")
 _NUMBERS = re.compile(r"b1|[iu][1248]|f[248]|U\d{1,6}")
+_NESTING = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET")
+_DEEPEST = 20
 _REMEDY = (
-    "convert it, if you trust where it comes from: python -c 'import json, sys, numpy; "
+    "download it again, or convert it, if you trust where it comes from: "
+    "python -c 'import json, sys, numpy; "
     'json.dump(numpy.load(sys.argv[1], allow_pickle=True).tolist(), open(sys.argv[2], "w"))\' '
     "FILE.npy FILE.json"
 )
@@ -41,8 +47,10 @@ def read_object_array(path: Path) -> list[Any]:
     with path.open("rb") as file:
         shape = _read_header(file, path)
         try:
+            steps = file.read()
+            _check_steps(steps)
             # Each value takes a byte of the file; one that is referred to again may cost none.
-            found = _Plain(64 * path.stat().st_size).of(_Unpickler(file).load())
+            found = _Plain(64 * len(steps)).of(_Unpickler(io.BytesIO(steps)).load())
         except Exception as error:  # a broken pickle raises whatever its broken steps do
             reason = str(error) or type(error).__name__
             raise ValueError(
@@ -73,6 +81,36 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[int, ...]:
             "pass puzzles as published, or as JSON lines"
         )
     return shape
+
+
+def _check_steps(steps: bytes) -> None:
+    """Raises UnpicklingError where steps alone do harm, by running them on depths for values.
+
+    A memo is as long as its largest index says; and the hash of a tuple, which as the key of a
+    dictionary it must have, takes the stack of the process for each tuple within it.
+    """
+    depths: list[int] = []
+    marks: list[int] = []
+    memo: dict[int | None, int] = {}
+    for step, argument, _ in pickletools.genops(steps):
+        if step.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            index = len(memo) if argument is None else argument
+            if index > len(steps):
+                raise pickle.UnpicklingError("it numbers more values than it has")
+            memo[index] = depths[-1]
+        elif step.name in ("GET", "BINGET", "LONG_BINGET"):
+            depths.append(memo[argument])
+        elif step.name == "MARK":
+            marks.append(len(depths))
+        else:
+            above = step.stack_before
+            start = len(depths) - len(above)
+            if pickletools.markobject in above:
+                start = marks.pop() - above.index(pickletools.markobject)
+            depth = max(depths[start:], default=0) + (step.name in _NESTING)
+            if start < 0 or depth > _DEEPEST:
+                raise pickle.UnpicklingError("it is nested too deeply")
+            depths[start:] = [depth] * len(step.stack_after)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -153,7 +191,7 @@ class _Plain:
           pickle.UnpicklingError: at anything that is not plain data, or nested beyond reason.
         """
         self._left -= 1
-        if depth > 20 or self._left < 0:
+        if depth > _DEEPEST or self._left < 0:
             raise pickle.UnpicklingError("it is nested too deeply")
         if isinstance(value, _Array):
             value = _elements(value)

@@ -21,6 +21,8 @@ SIZES = {
     "key_dimension": "key dimension",
 }
 _MAPS_IN_A_ROW = 3
+# Digits of ticks within a power of ten, coarse to fine.
+_ROUND = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
 # Measures drawn against size, with their marks: facts, controls.
 _KURTOSES = {
     "kurtosis_distinct_subjects": ("each subject once", "s--", ORANGE),
@@ -94,10 +96,11 @@ def laws(comparison: Comparison) -> Figure:
                 means = (model.means[name] for model in comparison.models)
                 points = list(zip(sizes, means, strict=True))
                 _draw_law(axes, points, comparison.law(name, size), label, marks, colour)
-            _logarithmic(axes, sizes)
+            _scales(axes, sizes)
             if measures is _WIDTHS:
                 axes.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
                 axes.set_xlabel(title)
+        _round_ticks(row[0])
         row[0].set_ylabel(
             "mean excess kurtosis" if measures is _KURTOSES else "bulk × root of rank"
         )
@@ -124,11 +127,9 @@ def _draw_law(
         axes.plot(ends, fitted, marks[1:], color=colour, linewidth=1)
 
 
-def _logarithmic(axes: Axes, found: Sequence[float]) -> None:
+def _scales(axes: Axes, found: Sequence[float]) -> None:
+    """Logarithms both ways; the sizes named are the smallest and the largest."""
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:.3g}")
-    axes.tick_params(axis="y", which="minor", labelsize=7)
     sizes = [x for x in found if x > 0]
     if sizes:
         axes.set_xscale("log")
@@ -136,6 +137,17 @@ def _logarithmic(axes: Axes, found: Sequence[float]) -> None:
         shown = sorted({min(sizes), max(sizes)})
         axes.set_xticks(shown, [_short(size) for size in shown])
         axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _round_ticks(axes: Axes) -> None:
+    """On a logarithmic axis of values: three round numbers at least, and no more than need be."""
+    low, high = axes.get_ylim()
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)))
+    tried = (np.outer(powers, digits).ravel() for digits in _ROUND)
+    inside = [ticks[(low <= ticks) & (ticks <= high)] for ticks in tried]
+    ticks = next((ticks for ticks in inside if len(ticks) >= 3), inside[-1])
+    axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _short(size: float) -> str:
@@ -259,8 +271,8 @@ def _legend(figure: Figure, models: Sequence[ComparedModel]) -> None:
 
 def _cut(label: str) -> str:
     """A label that fits beside two others; matplotlib would read dollars as mathematics."""
-    plain = label.replace("$", r"\$")
-    return plain if len(label) <= 24 else plain[:11] + "…" + plain[-12:]
+    short = label if len(label) <= 24 else f"{label[:11]}…{label[-12:]}"
+    return short.replace("$", r"\$")
 
 
 def figures(comparison: Comparison) -> Mapping[str, Figure]:

@@ -14,6 +14,18 @@ from kis_jax.report.record_files import number, read_record
 from kis_jax.report.scan_files import Convergence, convergence_of
 
 FORMAT = 1
+# What a page shows of every model: of each layer, and the means and their laws against the sizes.
+LAYER_MEASURES = (
+    "kurtosis",
+    "kurtosis_distinct_subjects",
+    "kurtosis_other_tokens",
+    "kurtosis_random_directions",
+    "bulk_std_times_sqrt_rank",
+    "bulk_other_tokens",
+    "tail_fraction",
+)
+MEASURES = (*LAYER_MEASURES, "kurtosis_width_alone")
+SIZES = ("num_parameters", "width", "key_dimension")
 
 
 @dataclass(frozen=True)
@@ -132,16 +144,22 @@ def read_comparison(directory: Path) -> Comparison:
 
 def _comparison(record: Mapping[str, Any]) -> Comparison:
     models = tuple(_model(model) for model in record["models"])
-    if not models:
-        raise ValueError("at least one model is needed")
+    if not all(model.layers for model in models) or not models:
+        raise ValueError("at least one model of at least one layer is needed")
     pairs = record["pairs"]
+    laws = tuple(_law(law, len(models)) for law in record["laws"])
+    missing = {(name, size) for name in MEASURES for size in SIZES} - {
+        (law.measure, law.against) for law in laws
+    }
+    if missing:
+        raise ValueError("no law of {} against {}".format(*min(missing)))
     return Comparison(
         version=str(record["version"]),
         depth=float(record["depth"]),
         num_facts=int(record["num_facts"]),
         differences=tuple(map(str, record["differences"])),
         models=models,
-        laws=tuple(_law(law, len(models)) for law in record["laws"]),
+        laws=laws,
         top=int(pairs["top"]),
         candidates=int(pairs["candidates"]),
         overlaps=tuple(
@@ -164,30 +182,35 @@ def _model(record: Mapping[str, Any]) -> ComparedModel:
     levels = np.frombuffer(base64.b64decode(drawn["heatmap"]["levels"]), np.uint8)
     matrix = np.where(levels == 255, np.nan, (levels.astype(np.float64) - 127) / 127)
     sizes = ("num_layers", "num_parameters", "width", "key_dimension", "token_count")
-    first, *_ = record["layers"]
-    names = [name for name in first if name not in ("layer", "depth")]
     return ComparedModel(
         label=str(record["label"]),
         run=str(record["run"]),
         model=str(record["model"]),
         family=str(record["family"]),
         sizes={name: number(record[name]) for name in sizes},
-        means={name: number(value) for name, value in record["means"].items()},
+        means={name: number(record["means"][name]) for name in MEASURES},
         layers=tuple(
             ComparedLayer(
                 int(layer["layer"]),
                 float(layer["depth"]),
-                {name: number(layer[name]) for name in names},
+                {name: number(layer[name]) for name in LAYER_MEASURES},
             )
             for layer in record["layers"]
         ),
         drawn=int(drawn["layer"]),
         superposition=matrix.reshape(side, side),
-        counts=np.array(density["counts"], np.float64),
+        counts=_counts(density["counts"]),
         ends=(float(density["from"]), float(density["to"])),
         beyond=int(density["beyond"]),
         convergence=convergence_of(drawn["convergence"]),
     )
+
+
+def _counts(found: list[int]) -> np.ndarray:
+    counts = np.array(found, np.float64)
+    if counts.ndim != 1 or not counts.size:
+        raise ValueError("a density of at least one count is needed")
+    return counts
 
 
 def _law(record: Mapping[str, Any], num_models: int) -> Law:

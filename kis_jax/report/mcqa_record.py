@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,15 @@ def write_mcqa(directory: Path, record: Mapping[str, Any]) -> None:
     """Writes `mcqa.json`, and `predictions.txt` as submissions to BRAINTEASER have it.
 
     That is the place of the choice taken, from 0, a line for each puzzle in the order of the file.
-    The predictions of a second way of scoring go into `predictions_<its name>.txt`.
+    The predictions of a second way of scoring go into `predictions_<its name>.txt`. What an earlier
+    evaluation left is removed first: it would be taken for this one's.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    for name in ("mcqa.json", "report.html"):
+        (directory / name).unlink(missing_ok=True)
+    for path in directory.glob("predictions*.txt"):
+        path.unlink()
+    shutil.rmtree(directory / "figures", ignore_errors=True)
     for place, method in enumerate(record["methods"]):
         ending = "_" + method["method"].replace(" ", "_") if place else ""
         with write_atomically(directory / f"predictions{ending}.txt") as path:

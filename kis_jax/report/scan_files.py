@@ -147,7 +147,7 @@ class Scan:
                 found = {name: np.asarray(arrays[name], dtype=np.float64) for name in MATRICES}
         except FileNotFoundError:
             raise ValueError(f"{path}: no such file, but scan.json lists it; {REMEDY}") from None
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: cannot be read ({error}); {REMEDY}") from error
         expected = (len(self.facts), len(self.facts))
         for name, matrix in found.items():

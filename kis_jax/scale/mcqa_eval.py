@@ -132,7 +132,7 @@ def _scores(inputs: EvalInputs) -> dict[str, np.ndarray]:
         if fresh:
             raise ValueError(
                 f"{inputs.directory}: expected a model with a trained head over choices, found "
-                f"no {', '.join(fresh)}; train one with kis mcqa train"
+                f"no {', '.join(fresh)}, or of another shape; train one with kis mcqa train"
             )
         return {"head": head_scores(model, inputs.tokenizer, inputs.puzzles)}
     found = likelihood_scores(

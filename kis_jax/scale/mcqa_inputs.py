@@ -17,11 +17,12 @@ from kis_jax.checkpoints.multiple_choice import choice_head
 from kis_jax.checkpoints.tokenizers import load_tokenizer
 from kis_jax.data.puzzles import (
     Puzzle,
+    held_out,
     puzzles_fingerprint,
     read_sources,
     shuffled,
-    split_off,
     with_random_answers,
+    without,
 )
 from kis_jax.scale.mcqa_scratch import SCRATCH, make_scratch
 from kis_jax.scale.mcqa_step import Schedule
@@ -38,8 +39,8 @@ class TrainRequest:
     Attributes:
       model: a local directory, a hub name, or "scratch", a small one that has learned nothing.
       stages: of each the files that are learned from, joined by commas; one stage after another.
-      validation: files to stop by; None for a tenth of the groups of the last stage, which are then
-        not learned from.
+      validation: files to stop by; None for a tenth of the groups of the last stage, which then no
+        stage learns from.
       epochs: of each stage at most; the last number holds for all further ones.
       batch_size: puzzles an update.
       accumulate: parts in which a batch is run, one after another.
@@ -132,9 +133,16 @@ def open_training(request: TrainRequest, start: Path) -> TrainInputs:
     _check_numbers(request)
     stages = [shuffled(read_sources(sources), request.seed) for sources in request.stages]
     if request.validation is None:
-        stages[-1], validation = split_off(stages[-1], _SHARE_HELD_OUT, seed=request.seed)
+        validation = held_out(stages[-1], _SHARE_HELD_OUT, seed=request.seed)
+        stages = [without(puzzles, validation) for puzzles in stages]
     else:
         validation = shuffled(read_sources(request.validation), request.seed)
+    if not all(stages):
+        raise ValueError(
+            "train: expected puzzles in every stage besides those that the last one is stopped by, "
+            f"found none in {request.stages[stages.index([])]}; name others to stop by with "
+            "--validation"
+        )
     if request.random_answers:
         stages = [with_random_answers(puzzles, request.seed) for puzzles in stages]
         # Else the epoch that by chance does best on true answers would be chosen.

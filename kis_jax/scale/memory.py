@@ -1,7 +1,9 @@
-"""What a scan holds in memory, from the shapes of a model alone."""
+"""What a scan holds in memory, from the shapes of a model alone; and no more than that."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import math
 
@@ -109,3 +111,12 @@ def scan_memory(
         host_available=host_available,
         fits=device <= available and host <= host_available,
     )
+
+
+def return_freed_memory() -> None:
+    """Gives memory that was freed back to the system, where its library has a call for that.
+
+    glibc keeps pieces smaller than 32 MiB for later; compiling a program leaves hundreds of MB so.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

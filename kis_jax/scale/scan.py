@@ -20,6 +20,7 @@ from kis_jax.measure.layers import LayerScan, scan_layer
 from kis_jax.models import Model
 from kis_jax.scale.inputs import ScanInputs
 from kis_jax.scale.layer_store import LayerStore, open_store
+from kis_jax.scale.memory import return_freed_memory
 from kis_jax.scale.passes import SECONDS_BETWEEN_SAVES, resumable_second_moments
 from kis_jax.scale.stream_plan import StreamPlan
 from kis_jax.scale.streaming import streamed_keys_and_moments
@@ -167,6 +168,7 @@ def scan_layers(inputs: ScanInputs, keys: np.ndarray, moments: SecondMoment) -> 
     """
     duplicate_of, num_facts = first_of_subject(inputs.facts), len(inputs.facts)
     for layer in inputs.layers:
+        return_freed_memory()
         try:
             yield scan_layer(
                 keys[layer, :num_facts],

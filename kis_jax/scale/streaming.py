@@ -21,6 +21,7 @@ from kis_jax.measure.convergence import Watch, due
 from kis_jax.measure.keys import check_finite
 from kis_jax.models.streaming import run_layer
 from kis_jax.scale.layer_store import LayerStore
+from kis_jax.scale.memory import return_freed_memory
 from kis_jax.scale.preemption import Preempted, preemption_notice
 
 # Batches summed in float32 before they are added to the float64 sum on disk; see
@@ -199,6 +200,7 @@ class _Chunks:
                 streams[place] = x
                 keys[layer, batch.rows] = np.asarray(found)[: len(batch.rows)]
             del parameters
+            return_freed_memory()
             if total is not None:
                 self.settle()
                 self._saving = self._pool.submit(self._save, layer, total, done)

@@ -114,12 +114,21 @@ def test_models_of_one_name_are_called_by_their_folders(runs, tmp_path, kis):
     assert record["pairs"]["overlaps"][0]["shared"] == 30
 
 
+def damage_layer(run, change):
+    """Of the layer that is drawn, P as `change` makes it."""
+    with np.load(run / "layer_002.npz") as file:
+        arrays = dict(file)
+    np.savez(run / "layer_002.npz", **arrays | {"superposition": change(arrays["superposition"])})
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda run: (run / "scan.json").unlink(), "found no scan.json in"),
         (lambda run: (run / "scan.json").write_text("{"), "scan.json: not valid JSON"),
         (lambda run: (run / "layer_002.npz").unlink(), "layer_002.npz: no such file"),
+        (lambda run: damage_layer(run, lambda p: p[:-1]), "`superposition` has shape (19, 20)"),
+        (lambda run: damage_layer(run, lambda p: p.astype(str) + "?"), "npz: cannot be read"),
         (
             lambda run: ((run / "scan.json").unlink(), (run / "config.json").write_text("{}")),
             "found a model in",
@@ -134,12 +143,27 @@ def test_broken_runs_are_one_line(runs, tmp_path, kis, damage, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_record_and_a_foreign_folder(compared, runs, tmp_path, kis):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda record: record["laws"][0].update(models=[9]),
+        lambda record: record["laws"].pop(0),
+        lambda record: record["models"][1]["means"].pop("kurtosis"),
+        lambda record: record["models"][1].update(layers=[]),
+        lambda record: record["models"][0]["drawn"]["density"].update(counts=[]),
+        lambda record: record["models"][0]["layers"][0].pop("tail_fraction"),
+    ],
+)
+def test_a_damaged_record_is_one_line(compared, tmp_path, kis, damage):
     record = json.loads((compared / "compare.json").read_text())
-    record["laws"][0]["models"] = [9]
+    damage(record)
     (tmp_path / "compare.json").write_text(json.dumps(record))
     status, _, error = kis("compare", "--out", tmp_path)
-    assert status == 2 and "an entry is not as expected" in error and "kis compare" in error
+    assert status == 2 and error.count("\n") == 1
+    assert "compare.json: " in error and "kis compare" in error
+
+
+def test_a_foreign_folder(runs, tmp_path, kis):
     (tmp_path / "thesis.tex").write_text("precious")
     status, _, error = kis("compare", *runs, "--out", tmp_path)
     assert status == 2 and "found other files" in error

@@ -50,13 +50,18 @@ def test_a_test_set_without_answers_is_predicted(kis, few, tmp_path):
     path = tmp_path / "kept.jsonl"
     path.write_text("\n".join(json.dumps(record | {"answer": None}) for record in kept))
     out = tmp_path / "out"
+    (out / "figures").mkdir(parents=True)
+    for name in ("report.html", "predictions_head.txt", "figures/metrics.png"):
+        (out / name).write_text("of an earlier evaluation")
     status, printed, error = kis(
         "mcqa", "eval", "factlm", "--puzzles", path, "--no-answers", "--out", out
     )
     assert status == 0, error
     assert printed == f"predictions: {out / 'predictions.txt'}\n"
     assert len((out / "predictions.txt").read_text().splitlines()) == 6
-    assert not (out / "report.html").exists()
+    assert {path.name for path in out.iterdir()} == {
+        "mcqa.json", "predictions.txt", "predictions_likelihood_without_prior.txt",
+    }, "and nothing that was there before"  # fmt: skip
 
 
 def test_an_encoder_is_trained_and_evaluated(kis, few, tmp_path, monkeypatch):

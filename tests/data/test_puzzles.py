@@ -8,11 +8,12 @@ import pytest
 from kis_jax.data.puzzles import (
     VARIANTS,
     Puzzle,
+    held_out,
     read_puzzles,
     read_sources,
     shuffled,
-    split_off,
     with_random_answers,
+    without,
 )
 
 TEASER = {
@@ -177,15 +178,22 @@ def test_random_answers_leave_the_rest():
     assert np.bincount([p.answer for p in drawn], minlength=4).min() > 30
 
 
-def test_a_share_is_split_off_by_groups():
+def test_a_share_is_held_out_by_groups():
     puzzles = [
         Puzzle(f"{g}{v}", "?", ("a", "b"), 0, f"{g}", v) for g in range(20) for v in VARIANTS
     ]
-    kept, held = split_off(puzzles, 0.1, seed=0)
-    assert len(held) == 6 and len(kept) == 54
-    assert not {p.group for p in kept} & {p.group for p in held}
+    held = held_out(puzzles, 0.1, seed=0)
+    assert len(held) == 6 and len({p.group for p in held}) == 2
     with pytest.raises(ValueError, match="expected two groups at least"):
-        split_off(puzzles[:3], 0.1, seed=0)
+        held_out(puzzles[:3], 0.1, seed=0)
+
+
+def test_puzzles_are_told_apart_by_what_they_ask():
+    """By no id: that of one file may come again in another, and a puzzle under another id."""
+    one = Puzzle("1", "Which?", ("this", "that"), 0)
+    others = [Puzzle("1", "Who?", ("this", "that"), 0), Puzzle("1", "Which?", ("this", "it"), 0)]
+    copy = Puzzle("2", "Which?", ("that", "this"), 1)
+    assert without([one, *others, copy], [copy]) == others
 
 
 def test_an_answer_is_spaced_as_its_choices_are_and_a_group_may_be_zero(tmp_path):

@@ -96,7 +96,7 @@ def test_code_in_a_pickle_never_runs(tmp_path):
     mark = tmp_path / "was here"
     np.save(tmp_path / "a.npy", array_of([{"id": Writes(mark)}]), allow_pickle=True)
     with pytest.raises(
-        ValueError, match=r"asks for tests.\S+write_file, which is not loaded; conv"
+        ValueError, match=r"asks for tests.\S+write_file, which is not loaded; download"
     ):
         read_object_array(tmp_path / "a.npy")
     assert not mark.exists()
@@ -173,6 +173,24 @@ def test_a_list_of_lists_of_lists_comes_to_an_end(tmp_path):
         bomb = [bomb] * 100
     path = write(tmp_path / "a.npy", array_of([bomb]), shape=(1,), protocol=4)
     with pytest.raises(ValueError, match="nested too deeply"):
+        read_object_array(path)
+
+
+def test_a_tuple_in_tuples_is_refused_before_it_is_hashed(tmp_path):
+    """As the key of a dictionary it would end the process, which no except catches."""
+    deep = b"N" + b"\x85" * 200_000  # None, TUPLE1 ...
+    path = write(tmp_path / "a.npy", b"]}" + deep + b"Nsa.", shape=(1,))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_object_array(path)
+    by_memo = b"Nq\x00" + b"h\x00\x85q\x000" * 200_000  # the same, by way of the memo
+    path = write(tmp_path / "b.npy", b"]}" + by_memo + b"h\x00Nsa.", shape=(1,))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_object_array(path)
+
+
+def test_a_memo_longer_than_the_file_is_refused(tmp_path):
+    path = write(tmp_path / "a.npy", b"]r" + (2**29).to_bytes(4, "little") + b".", shape=(0,))
+    with pytest.raises(ValueError, match="it numbers more values than it has"):
         read_object_array(path)
 
 

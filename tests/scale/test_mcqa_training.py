@@ -279,6 +279,13 @@ def test_epochs_are_parsed():
         parse_epochs("many")
 
 
+def test_what_is_held_out_no_stage_learns_from(file, start):
+    inputs = open_training(request(file, stages=(file, file), validation=None), start)
+    held = {puzzle.question for puzzle in inputs.validation}
+    assert [len(puzzles) for puzzles in inputs.stages] == [21, 21]
+    assert not held & {puzzle.question for stage in inputs.stages for puzzle in stage}
+
+
 def test_without_validation_a_tenth_is_held_out_and_answers_may_be_drawn(file, start):
     inputs = open_training(request(file, validation=None, random_answers=True), start)
     assert len(inputs.validation) == 3 and len(inputs.stages[0]) == 21
