@@ -52,16 +52,16 @@ from .core.whitening import Whitener as Whitener
 from .core.whitening import whitener as whitener
 from .data.facts import Fact as Fact
 from .data.facts import read_facts as read_facts
-from .measure.edit_settings import EditSettings as EditSettings
-from .measure.edit_settings import TargetSettings as TargetSettings
-from .measure.edit_settings import edit_settings as edit_settings
-from .measure.editing import Edited as Edited
-from .measure.editing import make_edits as make_edits
-from .measure.evaluation import Evaluation as Evaluation
-from .measure.evaluation import evaluate as evaluate
+from .measure.editing.methods import Edited as Edited
+from .measure.editing.methods import make_edits as make_edits
+from .measure.editing.settings import EditSettings as EditSettings
+from .measure.editing.settings import TargetSettings as TargetSettings
+from .measure.editing.settings import edit_settings as edit_settings
+from .measure.evaluation.measures import Evaluation as Evaluation
+from .measure.evaluation.measures import evaluate as evaluate
 from .measure.second_moments import second_moments as second_moments
-from .measure.target_values import TargetValues as TargetValues
-from .measure.target_values import target_values as target_values
+from .measure.targets.values import TargetValues as TargetValues
+from .measure.targets.values import target_values as target_values
 from .models.memory import edited as edited
 
 __version__: str

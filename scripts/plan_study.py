@@ -25,15 +25,15 @@ from kis_jax.data.batches import fill_batches, token_budget
 from kis_jax.data.corpora import open_corpus, tokenize_corpus
 from kis_jax.data.facts import Fact, read_facts
 from kis_jax.data.neighbors import without_edited_neighbors
-from kis_jax.measure.closed_forms import Method
-from kis_jax.measure.edit_settings import edit_settings
-from kis_jax.measure.editing import make_edits
-from kis_jax.measure.evaluation import evaluate
-from kis_jax.measure.planning import LayerForecast, forecast_layer
-from kis_jax.measure.probes import probe_layers
-from kis_jax.measure.rehearsal import Rehearsals
+from kis_jax.measure.editing.closed_forms import Method
+from kis_jax.measure.editing.methods import make_edits
+from kis_jax.measure.editing.settings import edit_settings
+from kis_jax.measure.evaluation.measures import evaluate
+from kis_jax.measure.planning.forecasts import LayerForecast, forecast_layer
+from kis_jax.measure.planning.probes import probe_layers
+from kis_jax.measure.planning.rehearsal import Rehearsals
 from kis_jax.measure.second_moments import SecondMomentPass
-from kis_jax.measure.target_values import TargetValues, target_values
+from kis_jax.measure.targets.values import TargetValues, target_values
 from kis_jax.models import Decoder
 from kis_jax.models.memory import edited as with_edits
 from kis_jax.models.memory import memory_kernel

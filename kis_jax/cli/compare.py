@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kis_jax.measure.compared_scan import ComparedScan
+    from kis_jax.measure.comparing.scans import ComparedScan
 
 
 def compare(
@@ -36,7 +36,7 @@ def compare(
     """
     from kis_jax import report
     from kis_jax.cli import compare_console
-    from kis_jax.measure.comparison import compare_scans
+    from kis_jax.measure.comparing.comparison import compare_scans
 
     if runs:
         report.check_compare_directory(out)
@@ -54,7 +54,7 @@ def compare(
 def _opened(runs: Sequence[str]) -> list[ComparedScan]:
     """The scans, read and checked; the models' names tell them apart, or else their folders."""
     from kis_jax import report
-    from kis_jax.measure.compared_scan import ComparedScan
+    from kis_jax.measure.comparing.scans import ComparedScan
     from kis_jax.report.words import title
 
     folders = [_folder(run) for run in runs]

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kis_jax.report.compare_files import read_comparison
-from kis_jax.report.compare_page import verdicts
+from kis_jax.report.compare.files import read_comparison
+from kis_jax.report.compare.page import verdicts
 from kis_jax.report.words import number
 
 

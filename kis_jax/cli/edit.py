@@ -78,8 +78,8 @@ def edit(
     from kis_jax.checkpoints.edited_directory import check_other, check_writable
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console, edit_console
-    from kis_jax.scale.edit import edit_model
-    from kis_jax.scale.edit_inputs import EditRequest, edit_moments, open_edit
+    from kis_jax.scale.editing.inputs import EditRequest, edit_moments, open_edit
+    from kis_jax.scale.editing.run import edit_model
 
     if model == NAME:
         facts = facts or NAME

@@ -49,7 +49,7 @@ def merge(
     from kis_jax.checkpoints.edited_directory import check_other
     from kis_jax.checkpoints.ledger_file import load_ledger
     from kis_jax.cli import edit_console
-    from kis_jax.scale.undo import open_base, rewrite
+    from kis_jax.scale.editing.undo import open_base, rewrite
 
     check_other(out, first)
     check_other(out, second)
@@ -69,7 +69,7 @@ def reorder(
     from kis_jax.checkpoints.edited_directory import check_other
     from kis_jax.checkpoints.ledger_file import load_ledger
     from kis_jax.cli import edit_console
-    from kis_jax.scale.undo import open_base, rewrite
+    from kis_jax.scale.editing.undo import open_base, rewrite
 
     check_other(out, directory)
     ledger = load_ledger(directory)

@@ -113,14 +113,14 @@ def lifelong(
     from kis_jax import report
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console, lifelong_console
-    from kis_jax.scale.edit_inputs import store_of
-    from kis_jax.scale.lifelong import run_lifelong
-    from kis_jax.scale.lifelong_inputs import (
+    from kis_jax.scale.editing.inputs import store_of
+    from kis_jax.scale.lifelong.inputs import (
         LifelongRequest,
         open_lifelong,
         parse_methods,
         parse_steps,
     )
+    from kis_jax.scale.lifelong.run import run_lifelong
     from kis_jax.scale.scan import measure_second_moments
 
     if model == NAME:

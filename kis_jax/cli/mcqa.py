@@ -90,9 +90,9 @@ def train(
     bit for bit, if it was interrupted.
     """
     from kis_jax.cli import mcqa_console
-    from kis_jax.scale.mcqa_inputs import TrainRequest, open_training, parse_epochs
-    from kis_jax.scale.mcqa_scratch import SCRATCH
-    from kis_jax.scale.mcqa_training import check_training_directory, train_into
+    from kis_jax.scale.mcqa.inputs import TrainRequest, open_training, parse_epochs
+    from kis_jax.scale.mcqa.scratch import SCRATCH
+    from kis_jax.scale.mcqa.training import check_training_directory, train_into
 
     stages = tuple(stage or ("factlm-train",))
     if validation is None and stages[-1] == "factlm-train":
@@ -160,7 +160,7 @@ def evaluate(
     """
     from kis_jax import report
     from kis_jax.cli import console, mcqa_console
-    from kis_jax.scale.mcqa_eval import EvalRequest, evaluate_choices, open_eval
+    from kis_jax.scale.mcqa.evaluation import EvalRequest, evaluate_choices, open_eval
 
     report.check_mcqa_directory(out)
     request = EvalRequest(model, puzzles, answers, prompt, prior_prompt, seed)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from kis_jax.scale.mcqa_inputs import TrainInputs
+    from kis_jax.scale.mcqa.inputs import TrainInputs
 
 
 @contextlib.contextmanager

@@ -90,8 +90,8 @@ def plan(
     from kis_jax import report
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console, plan_console
-    from kis_jax.scale.plan import make_plan
-    from kis_jax.scale.plan_inputs import PlanRequest, open_plan, parse_planned
+    from kis_jax.scale.planning.inputs import PlanRequest, open_plan, parse_planned
+    from kis_jax.scale.planning.run import make_plan
     from kis_jax.scale.scan import measure_second_moments
 
     if model == NAME:

@@ -108,7 +108,7 @@ def scan(
     from kis_jax import report
     from kis_jax.cli import console
     from kis_jax.cli.measuring import check_memory_option, in_memory, streamed
-    from kis_jax.scale.distributed import Hosts, runs_on_many_hosts
+    from kis_jax.scale.hosts.distributed import Hosts, runs_on_many_hosts
     from kis_jax.scale.inputs import ScanRequest, open_inputs
     from kis_jax.scale.scan import looks_at, scan_layers, scan_record
 

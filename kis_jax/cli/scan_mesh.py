@@ -15,7 +15,7 @@ from kis_jax.checkpoints.loading import load_model
 from kis_jax.cli import console
 from kis_jax.core.mesh import DATA, make_mesh
 from kis_jax.measure.keys import fact_keys
-from kis_jax.scale.distributed import (
+from kis_jax.scale.hosts.distributed import (
     Hosts,
     check_shared,
     each,
@@ -23,10 +23,10 @@ from kis_jax.scale.distributed import (
     from_first,
     join,
 )
-from kis_jax.scale.heartbeat import heard_by_the_others
+from kis_jax.scale.hosts.heartbeat import heard_by_the_others
+from kis_jax.scale.hosts.sharded_passes import scan_layers_on_hosts, sharded_second_moments
 from kis_jax.scale.inputs import ScanInputs, ScanRequest, open_inputs
 from kis_jax.scale.scan import check_measured, looks_at, scan_record
-from kis_jax.scale.sharded_passes import scan_layers_on_hosts, sharded_second_moments
 
 
 def scan_on_mesh(

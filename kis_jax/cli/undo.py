@@ -31,7 +31,7 @@ def undo(
     from kis_jax.checkpoints.edited_directory import check_other, check_writable
     from kis_jax.checkpoints.ledger_file import load_ledger
     from kis_jax.cli import edit_console
-    from kis_jax.scale.undo import open_base, remaining, restore, rewrite
+    from kis_jax.scale.editing.undo import open_base, remaining, restore, rewrite
 
     if (keep is not None) + (remove is not None) + everything != 1:
         raise ValueError("--keep, --remove, --all: expected one of the three; see kis undo --help")

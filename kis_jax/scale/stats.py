@@ -21,7 +21,7 @@ from kis_jax.checkpoints.tokenizers import load_tokenizer
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.measure.convergence import Look, Spread, Watch
 from kis_jax.models.families import Family
-from kis_jax.scale.edit_inputs import store_of
+from kis_jax.scale.editing.inputs import store_of
 from kis_jax.scale.layer_store import LayerStore, open_store, packed_rows
 
 _SAME = ("model", "tokenizer", "dtype", "document_length")  # of parts that may be merged

@@ -14,8 +14,8 @@ from kis_jax.checkpoints.ledger_file import load_ledger
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.data.facts import read_facts
 from kis_jax.data.neighbors import without_edited_neighbors
-from kis_jax.measure.evaluation import evaluate
-from kis_jax.measure.target_values import target_values
+from kis_jax.measure.evaluation.measures import evaluate
+from kis_jax.measure.targets.values import target_values
 from kis_jax.models.memory import memory_kernel
 
 LAYER, N = 2, 4

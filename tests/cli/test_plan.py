@@ -11,11 +11,11 @@ import kis_jax as kis_library
 from kis_jax.data.facts import Fact, read_facts
 from kis_jax.data.prompts import tokenize_facts
 from kis_jax.factlm import NAME, facts_path
-from kis_jax.measure.edit_settings import edit_settings
+from kis_jax.measure.editing.settings import edit_settings
 from kis_jax.measure.keys import fact_keys
-from kis_jax.report.plan_files import read_plan
-from kis_jax.scale.plan import recommend
-from kis_jax.scale.plan_inputs import PlanRequest, open_plan, texts_left_alone
+from kis_jax.report.plan.files import read_plan
+from kis_jax.scale.planning.inputs import PlanRequest, open_plan, texts_left_alone
+from kis_jax.scale.planning.run import recommend
 from kis_jax.scale.store import SecondMomentStore
 
 SMALL = ("--num-documents", 300, "--num-others", 12)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kis_jax.data.puzzles import VARIANTS, Puzzle, shuffled
-from kis_jax.measure.choice_metrics import (
+from kis_jax.measure.choices.metrics import (
     choice_metrics,
     confusion,
     in_file_order,

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from kis_jax.data.puzzles import Puzzle, read_puzzles
-from kis_jax.measure.choice_scores import head_scores, likelihood_scores
+from kis_jax.measure.choices.scores import head_scores, likelihood_scores
 from kis_jax.measure.not_finite import NotFiniteError
 from kis_jax.models import Encoder, MultipleChoice
 from kis_jax.models.families import bert

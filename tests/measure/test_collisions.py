@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from kis_jax.measure.collisions import clusters, colliding_pairs, gentle_order
+from kis_jax.measure.planning.collisions import clusters, colliding_pairs, gentle_order
 
 
 def test_pairs_above_the_bound_come_once_and_the_strongest_first(rng):

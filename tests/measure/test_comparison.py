@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from kis_jax.measure.compared_pairs import overlap_probability
-from kis_jax.measure.compared_scan import ComparedScan
-from kis_jax.measure.comparison import compare_scans
+from kis_jax.measure.comparing.comparison import compare_scans
+from kis_jax.measure.comparing.pairs import overlap_probability
+from kis_jax.measure.comparing.scans import ComparedScan
 from tests import compared_scans
 
 WIDTHS = (100, 400, 1600)

@@ -7,9 +7,9 @@ import pytest
 
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.facts import Fact, read_facts
-from kis_jax.measure.edit_settings import edit_settings
-from kis_jax.measure.editing import make_edits
-from kis_jax.measure.target_values import target_values
+from kis_jax.measure.editing.methods import make_edits
+from kis_jax.measure.editing.settings import edit_settings
+from kis_jax.measure.targets.values import target_values
 from kis_jax.models.memory import memory_kernel, with_memory
 from tests import references
 

@@ -11,10 +11,10 @@ import pytest
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.facts import read_facts
-from kis_jax.measure import edit_layers
-from kis_jax.measure.edit_settings import edit_settings
-from kis_jax.measure.editing import make_edits
-from kis_jax.measure.target_values import TargetValues
+from kis_jax.measure.editing import many_layers as edit_layers
+from kis_jax.measure.editing.methods import make_edits
+from kis_jax.measure.editing.settings import edit_settings
+from kis_jax.measure.targets.values import TargetValues
 from kis_jax.models.memory import memory_kernel, with_memory
 from tests import golden, references
 

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from kis_jax.checkpoints.loading import load_model
-from kis_jax.measure.edit_settings import TargetSettings, edit_settings
+from kis_jax.measure.editing.settings import TargetSettings, edit_settings
 from kis_jax.models.families import gpt2
 from tests import golden
 

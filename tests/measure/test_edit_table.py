@@ -4,8 +4,8 @@ import pytest
 from kis_jax import factlm
 from kis_jax.data.corpora import open_corpus
 from kis_jax.data.facts import read_facts
-from kis_jax.measure.edit_table import EditTable, Run, markdown_table, summarize_runs
-from kis_jax.measure.evaluation import MEASURES
+from kis_jax.measure.evaluation.measures import MEASURES
+from kis_jax.measure.evaluation.table import EditTable, Run, markdown_table, summarize_runs
 from kis_jax.measure.second_moments import second_moments
 
 

@@ -9,7 +9,7 @@ import pytest
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.facts import Fact
-from kis_jax.measure.editing import make_edits
+from kis_jax.measure.editing.methods import make_edits
 from kis_jax.models.memory import memory_kernel, with_memory
 from tests import golden, references
 

@@ -8,9 +8,9 @@ import pytest
 
 from kis_jax import factlm
 from kis_jax.data.facts import Fact, read_facts
-from kis_jax.measure import evaluation
-from kis_jax.measure.evaluation import KINDS, MEASURES, evaluate
-from kis_jax.measure.scoring import Scores
+from kis_jax.measure.evaluation import measures as evaluation
+from kis_jax.measure.evaluation.measures import KINDS, MEASURES, evaluate
+from kis_jax.measure.evaluation.scoring import Scores
 
 # Two facts. Of each text log p of its target, and whether greedy decoding gives it.
 TABLE = {

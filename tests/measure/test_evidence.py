@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kis_jax.measure.evidence import layer_evidence
+from kis_jax.measure.comparing.evidence import layer_evidence
 
 
 def fact(subject, relation, duplicate_of=None):

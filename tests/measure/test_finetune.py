@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from kis_jax.data.facts import read_facts
-from kis_jax.measure.finetune import FinetuneSettings, finetune
+from kis_jax.measure.editing.finetune import FinetuneSettings, finetune
 from kis_jax.models.memory import memory_kernel, with_memory
 
 LAYER, FACTS = 2, 3

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kis_jax.data.facts import Fact
-from kis_jax.measure import fluency as module
-from kis_jax.measure.fluency import fluency, ngram_entropy
+from kis_jax.measure.evaluation import fluency as module
+from kis_jax.measure.evaluation.fluency import fluency, ngram_entropy
 
 
 def test_by_hand():

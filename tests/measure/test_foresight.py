@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 import kis_jax as kis
 from kis_jax.core.host import float64_on_host
-from kis_jax.measure.displacement import displacement
-from kis_jax.measure.foresight import foresee
-from kis_jax.measure.successive_edits import InBatches, OneByOne
+from kis_jax.measure.editing.successive import InBatches, OneByOne
+from kis_jax.measure.lifelong.displacement import displacement
+from kis_jax.measure.planning.foresight import foresee
 from tests import references
 
 N, OTHERS, D, M = 9, 5, 16, 3

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kis_jax.checkpoints.loading import load_model
-from kis_jax.measure.context_prefixes import context_prefixes
-from kis_jax.measure.generation import _continue, generate
+from kis_jax.measure.evaluation.generation import _continue, generate
+from kis_jax.measure.targets.context_prefixes import context_prefixes
 from tests import golden
 
 PROMPTS = ["Vera Holm", "The birthplace of Tomas Corvin is", "Question: who wrote", "In"]

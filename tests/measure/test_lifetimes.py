@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from kis_jax.measure.lifetimes import compare_lifetimes, crossing, rank_correlation
-from kis_jax.report.lifetime_figures import write_lifetime_figures, write_lifetimes
+from kis_jax.measure.lifelong.lifetimes import compare_lifetimes, crossing, rank_correlation
+from kis_jax.report.lifelong.lifetimes import write_lifetime_figures, write_lifetimes
 
 STEPS = (1, 10, 100)
 

@@ -5,7 +5,7 @@ import pytest
 
 from kis_jax import factlm
 from kis_jax.data.corpora import open_corpus
-from kis_jax.measure.perplexity import perplexity
+from kis_jax.measure.evaluation.perplexity import perplexity
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import pytest
 from kis_jax.core.edits import edit_batch, edit_constrained, edit_null_space, edit_sequential
 from kis_jax.core.null_space import null_space
 from kis_jax.core.whitening import whitener
-from kis_jax.measure.edit_settings import TargetSettings, edit_settings
-from kis_jax.measure.planning import Outlook, forecast_layer
-from kis_jax.measure.probes import Probe, probe_layers
-from kis_jax.measure.target_values import TargetValues
+from kis_jax.measure.editing.settings import TargetSettings, edit_settings
+from kis_jax.measure.planning.forecasts import Outlook, forecast_layer
+from kis_jax.measure.planning.probes import Probe, probe_layers
+from kis_jax.measure.targets.values import TargetValues
 from tests.references import TOLERANCE
 
 N, D, M, TOKENS = 6, 12, 5, 9

@@ -7,7 +7,7 @@ import pytest
 
 from kis_jax.core.ledger import Edit
 from kis_jax.data.facts import read_facts
-from kis_jax.measure.rehearsal import Rehearsal, Rehearsals
+from kis_jax.measure.planning.rehearsal import Rehearsal, Rehearsals
 from kis_jax.models.memory import edited
 from tests.references import TOLERANCE
 

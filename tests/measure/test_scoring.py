@@ -5,8 +5,8 @@ import pytest
 
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.data.continuations import Continuation
-from kis_jax.measure import scoring
-from kis_jax.measure.scoring import score
+from kis_jax.measure.evaluation import scoring
+from kis_jax.measure.evaluation.scoring import score
 from tests import golden
 
 

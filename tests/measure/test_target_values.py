@@ -11,7 +11,7 @@ import pytest
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.data.facts import Fact
 from kis_jax.data.rewrites import tokenize_rewrites
-from kis_jax.measure.target_values import TargetSettings, target_values
+from kis_jax.measure.targets.values import TargetSettings, target_values
 from kis_jax.models import Shift
 from tests import golden
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from kis_jax.report import write_lifelong_report
-from kis_jax.report.lifelong_files import read_lifelong
-from kis_jax.report.lifelong_page import draw, small
+from kis_jax.report.lifelong.files import read_lifelong
+from kis_jax.report.lifelong.page import draw, small
 from tests.report import lifelong_record
 from tests.report.test_report_page import Page
 

@@ -7,9 +7,10 @@ import numpy as np
 from kis_jax.data.prompts import tokenize_facts
 from kis_jax.measure.keys import fact_keys
 from kis_jax.models.memory import memory_kernel
-from kis_jax.scale import lifelong_layer, lifelong_targets
-from kis_jax.scale.lifelong import run_lifelong
-from kis_jax.scale.lifelong_inputs import LifelongRequest, open_lifelong
+from kis_jax.scale.lifelong import layer as lifelong_layer
+from kis_jax.scale.lifelong import targets as lifelong_targets
+from kis_jax.scale.lifelong.inputs import LifelongRequest, open_lifelong
+from kis_jax.scale.lifelong.run import run_lifelong
 from kis_jax.scale.scan import measure_second_moments
 
 LAYER = 2

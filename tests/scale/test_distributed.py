@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kis_jax.measure.hosts import gather_rows
-from kis_jax.scale.distributed import (
+from kis_jax.scale.hosts.distributed import (
     Hosts,
     any_host,
     check_shared,

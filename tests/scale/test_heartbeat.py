@@ -6,8 +6,8 @@ import time
 import jax
 import pytest
 
-from kis_jax.scale import heartbeat
-from kis_jax.scale.heartbeat import Heartbeat, heard_by_the_others
+from kis_jax.scale.hosts import heartbeat
+from kis_jax.scale.hosts.heartbeat import Heartbeat, heard_by_the_others
 
 
 class Board:

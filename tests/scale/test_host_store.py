@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kis_jax.core.second_moment import SecondMoment
-from kis_jax.scale.host_store import HostStore
+from kis_jax.scale.hosts.store import HostStore
 from kis_jax.scale.store import Saved
 
 LAYERS, D = 2, 12
@@ -32,8 +32,8 @@ def on_host(monkeypatch, tmp_path):
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     """Nobody to agree with: each host decides from the files that all see."""
-    monkeypatch.setattr("kis_jax.scale.host_store.from_first", lambda compute: compute())
-    monkeypatch.setattr("kis_jax.scale.host_store.each", lambda compute: compute())
+    monkeypatch.setattr("kis_jax.scale.hosts.store.from_first", lambda compute: compute())
+    monkeypatch.setattr("kis_jax.scale.hosts.store.each", lambda compute: compute())
 
 
 def saved(rows, batches, complete=False):

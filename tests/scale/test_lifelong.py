@@ -16,18 +16,20 @@ import kis_jax as kis
 from kis_jax.core.host import float64_on_host
 from kis_jax.data.facts import read_facts
 from kis_jax.data.prompts import tokenize_facts
-from kis_jax.measure.edit_settings import edit_settings
+from kis_jax.measure.editing.settings import edit_settings
 from kis_jax.measure.keys import fact_keys
-from kis_jax.measure.target_values import target_values
+from kis_jax.measure.targets.values import target_values
 from kis_jax.models.memory import memory_kernel, with_memory
-from kis_jax.scale import lifelong_inputs, lifelong_layer, lifelong_targets
-from kis_jax.scale.lifelong_inputs import (
+from kis_jax.scale.lifelong import inputs as lifelong_inputs
+from kis_jax.scale.lifelong import layer as lifelong_layer
+from kis_jax.scale.lifelong import targets as lifelong_targets
+from kis_jax.scale.lifelong.inputs import (
     METHODS,
     open_lifelong,
     parse_methods,
     parse_steps,
 )
-from kis_jax.scale.lifelong_store import LifelongStore
+from kis_jax.scale.lifelong.store import LifelongStore
 from tests import references
 from tests.scale.lifelong_runs import LAYER, Bench, Found, made_up_targets, no_search, request
 
@@ -286,7 +288,8 @@ KILLED = """
 import sys
 from pathlib import Path
 import kis_jax as kis
-from kis_jax.scale import lifelong_layer, lifelong_targets
+from kis_jax.scale.lifelong import layer as lifelong_layer
+from kis_jax.scale.lifelong import targets as lifelong_targets
 from tests.scale.lifelong_runs import Bench, made_up_targets
 lifelong_targets.target_values = made_up_targets
 bench = Bench(kis.load("factlm")[0], Path(sys.argv[1]))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kis_jax.measure.not_finite import NotFiniteError
-from kis_jax.scale.lifelong_checks import _unless_broken
-from kis_jax.scale.lifelong_courses import GradientCourse
+from kis_jax.scale.lifelong.checks import _unless_broken
+from kis_jax.scale.lifelong.courses import GradientCourse
 
 
 def raising(error):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from kis_jax.data.puzzles import read_puzzles
-from kis_jax.measure.choice_metrics import choice_metrics, predictions_of
-from kis_jax.measure.choice_scores import likelihood_scores
+from kis_jax.measure.choices.metrics import choice_metrics, predictions_of
+from kis_jax.measure.choices.scores import likelihood_scores
 from kis_jax.models.memory import memory_kernel, with_memory
 from kis_jax.report import write_lifelong, write_lifelong_report
-from kis_jax.scale.lifelong_inputs import open_lifelong
-from kis_jax.scale.mcqa_probe import open_probe
+from kis_jax.scale.lifelong.inputs import open_lifelong
+from kis_jax.scale.mcqa.probe import open_probe
 from tests.scale.lifelong_runs import Bench, no_search, request
 
 NAMES = {"puzzles", "puzzles, all variants", "puzzles, without prior"}

@@ -14,10 +14,11 @@ from kis_jax.checkpoints.multiple_choice import load_multiple_choice
 from kis_jax.checkpoints.saving import parameters_of
 from kis_jax.data.choices import ChoiceBatch
 from kis_jax.data.puzzles import VARIANTS, read_puzzles
-from kis_jax.scale import mcqa_scratch, mcqa_training
-from kis_jax.scale.mcqa_inputs import TrainRequest, open_training, parse_epochs
-from kis_jax.scale.mcqa_step import Schedule, Trainee
-from kis_jax.scale.mcqa_training import train, train_into
+from kis_jax.scale.mcqa import scratch as mcqa_scratch
+from kis_jax.scale.mcqa import training as mcqa_training
+from kis_jax.scale.mcqa.inputs import TrainRequest, open_training, parse_epochs
+from kis_jax.scale.mcqa.step import Schedule, Trainee
+from kis_jax.scale.mcqa.training import train, train_into
 
 
 @pytest.fixture(scope="module", autouse=True)

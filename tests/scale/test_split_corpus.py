@@ -9,8 +9,8 @@ import pytest
 from jax.experimental import multihost_utils
 
 from kis_jax.data.corpora import tokenize_corpus
-from kis_jax.scale import split_corpus
-from kis_jax.scale.split_corpus import tokenize_together
+from kis_jax.scale.hosts import split_corpus
+from kis_jax.scale.hosts.split_corpus import tokenize_together
 
 DOCUMENTS = [f"{'word ' * (i % 7)}{i}" for i in range(101)]
 

@@ -12,7 +12,7 @@ from kis_jax.checkpoints.ledger import Base, EditedFact, Ledger, replayed
 from kis_jax.checkpoints.ledger_file import load_ledger
 from kis_jax.checkpoints.tensors import open_tensors
 from kis_jax.core.replay import Asked
-from kis_jax.scale.undo import open_base, remaining, restore, rewrite
+from kis_jax.scale.editing.undo import open_base, remaining, restore, rewrite
 from tests.checkpoints import conftest as damaged
 
 LAYER, N, NAME = 1, 4, "transformer.h.1.mlp.c_proj.weight"

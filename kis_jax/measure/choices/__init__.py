@@ -1,0 +1,1 @@
+"""Multiple choice: scores of choices, and how well they answer."""

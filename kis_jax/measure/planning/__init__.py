@@ -1,0 +1,1 @@
+"""What edits would do, before any is made."""

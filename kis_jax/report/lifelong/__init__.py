@@ -1,0 +1,1 @@
+"""The files and the page of a lifelong run, and figures of several."""

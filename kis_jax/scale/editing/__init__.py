@@ -1,0 +1,1 @@
+"""The runs of `kis edit` and `kis undo`."""

@@ -1,0 +1,153 @@
+"""The steps of an edit: facts into a model, measured before and after, written at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kis_jax.checkpoints.edited_directory import (
+    edited_directory,
+    stored_memory,
+    write_edited,
+    write_record,
+)
+from kis_jax.checkpoints.ledger import Base, Ledger
+from kis_jax.core.second_moment import SecondMoment
+from kis_jax.data.facts import Fact
+from kis_jax.data.neighbors import without_edited_neighbors
+from kis_jax.measure.editing.methods import Outcome, make_edits
+from kis_jax.measure.evaluation.measures import Evaluation, evaluate
+from kis_jax.models import Model
+from kis_jax.models.memory import with_memory
+from kis_jax.scale.editing.inputs import EditInputs
+
+
+def edit_model(
+    inputs: EditInputs,
+    model: Model,
+    moments: SecondMoment,
+    identity: Mapping[str, object],
+    out: Path,
+    *,
+    on_fact: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
+    """Edits a model and writes it, with its ledger, its adapter and `edit.json`.
+
+    The metrics after the edit are those of the numbers in the files, as they were rounded to the
+    dtype of the checkpoint. Neighborhood prompts about subjects that are edited too are left out,
+    before and after: see `without_edited_neighbors`.
+
+    Args:
+      inputs: opened.
+      model: of the inputs.
+      moments: second moments of its keys.
+      identity: of the second moments.
+      out: the folder, which appears at once; an earlier edited model in it is replaced.
+      on_fact: called with the number of facts that are through.
+
+    Returns:
+      The content of `edit.json`.
+
+    Raises:
+      ValueError: as `make_edits` and `edited_directory`.
+    """
+    request = inputs.request
+    scored = without_edited_neighbors(inputs.facts)
+    asked = [fact for fact in scored if fact.target_true and fact.target_new]
+    before = _evaluate(model, inputs, asked)
+    made = make_edits(
+        model,
+        inputs.tokenizer,
+        inputs.facts,
+        moments,
+        method=request.method,
+        layers=inputs.layers,
+        settings=inputs.settings,
+        original_keys=request.original_keys,
+        ridge=request.ridge,
+        on_fact=on_fact,
+    )
+    settings = {**made.ledger.settings, "second_moments": dict(identity)}
+    base = Base(source_name(request.model), inputs.fingerprints["model"])
+    ledger = dataclasses.replace(made.ledger, settings=settings, base=base)
+    with edited_directory(out) as folder:
+        write_edited(folder, made.model, ledger, source=request.model)
+        written = with_memory(made.model, stored_memory(folder, ledger.layers))
+        record = {
+            **ledger_record(ledger),
+            "origin_of_settings": inputs.settings.origin,
+            "fingerprints": inputs.fingerprints,
+            "metrics": {"before": _summary(before), "after": None},
+            "facts": [],
+        }
+        after = _evaluate(written, inputs, asked)
+        record["metrics"]["after"] = _summary(after)
+        record["facts"] = _facts(made.outcomes, before, after)
+        write_record(folder, record)
+    return record
+
+
+def source_name(model: str) -> str:
+    """How a ledger names its base: a path in full, other names as they are."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def ledger_record(ledger: Ledger) -> dict[str, Any]:
+    """What `edit.json` tells of a ledger, plain JSON values."""
+    return {
+        "format": 1,
+        "version": importlib.metadata.version("kis_jax"),
+        "base": None if ledger.base is None else dataclasses.asdict(ledger.base),
+        "method": ledger.method,
+        "layers": sorted(ledger.layers),
+        "weight": ledger.weight,
+        "prefixes": list(ledger.prefixes),
+        "settings": dict(ledger.settings),
+        "edits": [{"row": row, **dataclasses.asdict(f)} for row, f in enumerate(ledger.facts)],
+    }
+
+
+def _evaluate(model: Model, inputs: EditInputs, facts: Sequence[Fact]) -> Evaluation | None:
+    """None where no fact has both of its targets."""
+    return evaluate(model, inputs.tokenizer, facts) if facts else None
+
+
+def _summary(found: Evaluation | None) -> dict[str, Any] | None:
+    return None if found is None else found.summary()
+
+
+def _facts(
+    outcomes: Sequence[Outcome], before: Evaluation | None, after: Evaluation | None
+) -> list[dict[str, Any]]:
+    """For each fact what became of it, and its metrics where it has both targets."""
+    measured = iter(zip(before.records(), after.records(), strict=True) if before and after else ())
+    told, row = [], 0
+    for outcome in outcomes:
+        fact, search = outcome.fact, outcome.search
+        pair = next(measured) if fact.target_true and fact.target_new else (None, None)
+        told.append(
+            {
+                "case_id": fact.case_id,
+                "subject": fact.subject,
+                "prompt": fact.prompt,
+                "target_new": fact.target_new,
+                "target_true": fact.target_true,
+                "row": row if outcome.reason is None else None,
+                "left_out": outcome.reason,
+                "loss": _number(search.loss),
+                "probability": _number(search.probability),
+                "steps": search.steps,
+                "before": pair[0],
+                "after": pair[1],
+            }
+        )
+        row += outcome.reason is None
+    return told
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

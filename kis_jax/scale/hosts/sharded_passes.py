@@ -1,0 +1,247 @@
+"""The pass for second moments over a mesh, on one host or many, taken up where it was left."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import numpy as np
+
+from kis_jax.core.mesh import DATA, mesh_of
+from kis_jax.core.second_moment import SecondMoment
+from kis_jax.data.batches import Batch, fill_batches, host_memory
+from kis_jax.measure.hosts import gather_rows
+from kis_jax.measure.sharded_moments import ShardedSecondMomentPass
+from kis_jax.models import Model
+from kis_jax.scale.hosts.distributed import any_host, each, from_first, together
+from kis_jax.scale.hosts.split_corpus import tokenize_together
+from kis_jax.scale.hosts.store import HostStore
+from kis_jax.scale.inputs import ScanInputs
+from kis_jax.scale.preemption import Preempted, preemption_notice
+from kis_jax.scale.scan import scan_layers
+from kis_jax.scale.store import Saved, SecondMomentStore
+
+# Sums that take more of process 0's memory than this are left on disk as their hosts saved them.
+_SHARE_OF_MEMORY = 0.4
+
+
+@dataclasses.dataclass(frozen=True)
+class Gathered:
+    """Sums of all layers, of which each host has some rows: collected layer by layer, when asked.
+
+    To ask is a collective: every host asks for the same layers in the same order.
+
+    Attributes:
+      part: `(layers, r, d)`, this host's rows.
+      rows_of_hosts: which rows each host has.
+    """
+
+    part: np.ndarray
+    rows_of_hosts: list[np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the whole, `(layers, d, d)`."""
+        layers, _, d = self.part.shape
+        return layers, d, d
+
+    def __getitem__(self, layer: int) -> np.ndarray:
+        """The sum of one layer, `(d, d)`."""
+        return gather_rows(self.part[layer], self.rows_of_hosts)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Own:
+    """Sums of those layers that one host measures; asked for as if they were all there."""
+
+    layers: dict[int, np.ndarray]
+    shape: tuple[int, ...]
+
+    def __getitem__(self, layer: int) -> np.ndarray:
+        return self.layers[layer]
+
+
+def sharded_second_moments(
+    inputs: ScanInputs,
+    model: Model,
+    directory: Path,
+    *,
+    save_every: float,
+    on_batch: Callable[[Batch], None] = lambda batch: None,
+) -> SecondMoment:
+    """Second moments of all layers by all devices of a mesh; every host calls it.
+
+    Hosts tokenize a share of the corpus each. All form the same batches, of which each sends its
+    devices their rows. Saves come after whole sets of 32 batches, so that a pass that was
+    interrupted ends with the same bits on the same mesh, and with the same numbers up to rounding
+    on any other.
+
+    Args:
+      inputs: of the scan.
+      model: on a mesh.
+      directory: that all hosts see.
+      save_every: seconds between two saves.
+      on_batch: called after each batch, the skipped ones included.
+
+    Returns:
+      Stacked over layers, float64; on many hosts `total` is a `Gathered`.
+
+    Raises:
+      ValueError: on every host, if keys are not finite or the directory is another run's.
+      Preempted: on every host, on SIGTERM to one of them, when all is saved.
+    """
+    if from_first(lambda: _is_complete(directory, inputs.second_moment_identity)):
+        return each(lambda: _restored(directory, inputs))
+    running = ShardedSecondMomentPass(model)
+    d = inputs.config.mlp_width
+    store = HostStore(directory, inputs.second_moment_identity, running.rows, d)
+    saved = store.restore()
+    done, budget = 0, from_first(lambda: inputs.token_budget) * _groups(model)
+    if saved is not None:
+        done, budget = saved.batches, saved.token_budget
+        running = ShardedSecondMomentPass(model, saved.moments, batches=done)
+    if saved is None or not saved.complete:
+        done = _run(running, inputs, store, done, budget, save_every, on_batch)
+        store.save(Saved(running.result(), done, budget, complete=True))
+    result = running.result()
+    if jax.process_count() == 1:
+        _keep(directory, inputs, result, done, budget, store)
+        return result
+    total: Any = Gathered(result.total, running.rows_of_hosts)  # pyright: ignore
+    gathered = SecondMoment(total, result.count)
+    bytes_of_all = 8 * int(np.prod(total.shape))
+    if from_first(lambda: bytes_of_all < _SHARE_OF_MEMORY * host_memory()):
+        _keep(directory, inputs, gathered, done, budget, store)
+    return gathered
+
+
+def _run(
+    running: ShardedSecondMomentPass,
+    inputs: ScanInputs,
+    store: HostStore,
+    done: int,
+    budget: int,
+    save_every: float,
+    on_batch: Callable[[Batch], None],
+) -> int:
+    """Feeds the pass what is left of the corpus; gives the number of batches in all."""
+    texts = tokenize_together(
+        inputs.corpus.documents(), inputs.tokenizer, context_length=inputs.document_length
+    )
+    batches = fill_batches(texts, inputs.config, token_budget=budget)
+    for batch in itertools.islice(batches, done):
+        on_batch(batch)
+    last_save = time.monotonic()
+    with preemption_notice() as noticed:
+        for batch in batches:
+            running.add(batch)
+            done += 1
+            on_batch(batch)
+            if running.settled:
+                stop = any_host(noticed())
+                if stop or any_host(time.monotonic() - last_save > save_every):
+                    store.save(Saved(running.result(), done, budget, complete=False))
+                    last_save = time.monotonic()
+                if stop:
+                    each(lambda: None)  # a launcher may kill the others when the first one ends
+                    raise Preempted(f"second moments over {done:,} batches of text are saved")
+    return done
+
+
+def _groups(model: Model) -> int:
+    mesh = mesh_of(model)
+    return 1 if mesh is None else mesh.shape[DATA]
+
+
+def _is_complete(directory: Path, identity: dict[str, object]) -> bool:
+    """Whether the folder holds whole second moments, as a scan on one device leaves them."""
+    if not any(path.name.isdigit() for path in directory.glob("*")):
+        return False
+    with SecondMomentStore(directory, identity) as store:
+        progress = store.progress()
+    if progress is not None and not progress[1]:
+        raise ValueError(
+            f"{directory}: expected second moments of a scan on many devices, found an unfinished "
+            "one of a single device; finish it there, or choose another output folder"
+        )
+    return progress is not None
+
+
+def _restored(directory: Path, inputs: ScanInputs) -> SecondMoment:
+    """Whole second moments."""
+    with SecondMomentStore(directory, inputs.second_moment_identity) as store:
+        saved = store.restore()
+    assert saved is not None
+    return saved.moments
+
+
+def _keep(
+    directory: Path,
+    inputs: ScanInputs,
+    moments: SecondMoment,
+    batches: int,
+    budget: int,
+    store: HostStore,
+) -> None:
+    """Writes the whole as a scan on one device would, on process 0; the rows are then removed."""
+    first = jax.process_index() == 0
+    layers = [layer if first else None for layer in _layers(moments)]
+    if first:
+        whole = SecondMoment(np.stack(layers), moments.count)  # pyright: ignore
+        with SecondMomentStore(directory, inputs.second_moment_identity) as kept:
+            kept.save(Saved(whole, batches, budget, complete=True))
+        store.remove()
+    each(lambda: None)  # nobody goes on before it is there
+
+
+def scan_layers_on_hosts(
+    inputs: ScanInputs,
+    keys: np.ndarray,
+    moments: SecondMoment,
+    write: Callable[[int, Mapping[str, np.ndarray]], object],
+) -> list[dict[str, Any]]:
+    """Superposition at each layer asked for, each layer by one host. A collective.
+
+    Args:
+      inputs: of the scan.
+      keys: of the facts, `(layers, n, d)`.
+      moments: stacked over layers.
+      write: takes a layer and its arrays, on the host that measured them.
+
+    Returns:
+      The statistics of all layers in their order, on every host.
+
+    Raises:
+      ValueError: on every host, if a second moment is not positive definite, naming the layer.
+    """
+    hosts, mine = jax.process_count(), jax.process_index()
+    statistics: list[dict[str, Any]] = []
+    for start in range(0, len(inputs.layers), hosts):
+        totals: dict[int, np.ndarray] = {}
+        for host, layer in enumerate(inputs.layers[start : start + hosts]):
+            total = moments.total[layer]  # of all hosts, or of the one file that all have read
+            if host == mine:
+                totals[layer] = np.asarray(total)
+
+        def measure(totals: dict[int, np.ndarray] = totals) -> list[dict[str, Any]]:
+            own = SecondMoment(cast(Any, _Own(totals, moments.total.shape)), moments.count)
+            found = []
+            for layer in totals:
+                (scanned,) = scan_layers(dataclasses.replace(inputs, layers=[layer]), keys, own)
+                write(layer, scanned.arrays)
+                found.append(scanned.statistics)
+            return found
+
+        for of_host in together(measure):
+            statistics.extend(of_host)
+    return statistics
+
+
+def _layers(moments: SecondMoment) -> Iterator[Any]:
+    for layer in range(moments.total.shape[0]):
+        yield moments.total[layer]

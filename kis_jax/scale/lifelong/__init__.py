@@ -1,0 +1,1 @@
+"""The run of `kis lifelong`, left and taken up again."""

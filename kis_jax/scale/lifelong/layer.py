@@ -1,0 +1,167 @@
+"""The layer that a lifelong run edits: its geometry, and the course of each method in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+
+from kis_jax.checkpoints.ledger import RULES
+from kis_jax.core.host import float64_on_host
+from kis_jax.core.null_space import null_space
+from kis_jax.core.second_moment import SecondMoment
+from kis_jax.core.whitening import whitener
+from kis_jax.measure.editing.closed_forms import Method
+from kis_jax.measure.editing.finetune import finetune
+from kis_jax.measure.editing.job import target_settings
+from kis_jax.measure.editing.settings import TargetSettings
+from kis_jax.measure.editing.successive import InBatches, OneByOne, SuccessiveEdits
+from kis_jax.measure.keys import fact_keys
+from kis_jax.measure.planning.foresight import foresee
+from kis_jax.measure.targets.context_prefixes import default_prefixes
+from kis_jax.models import Decoder
+from kis_jax.models.memory import memory_kernel, with_memory
+from kis_jax.scale.lifelong.courses import ClosedFormCourse, Course, FindTargets, GradientCourse
+from kis_jax.scale.lifelong.inputs import LifelongInputs
+from kis_jax.scale.lifelong.store import LifelongStore
+from kis_jax.scale.lifelong.targets import TargetFinder, fixed_targets
+
+
+class EditedLayer:
+    """One layer of a model, and what is asked of it.
+
+    Attributes:
+      kernel: of the unedited model, `(d, m)` float64.
+      prefixes: of each method, before the prompts when its keys and values are taken.
+      bystanders: keys that nobody edits, `(q, d)` float64, by kind: of facts after the edited
+        ones, and of tokens of held-out text.
+      failures: for each fact why no target value was found on the unedited model, or None.
+    """
+
+    def __init__(
+        self,
+        inputs: LifelongInputs,
+        model: Decoder,
+        moments: SecondMoment,
+        store: LifelongStore,
+        on_facts: Callable[[int], None],
+    ) -> None:
+        """Factors the second moment, and finds target values or reads those that are saved.
+
+        Raises:
+          ValueError: if the second moment has no inverse, or no fact has a target value.
+        """
+        self._inputs = inputs
+        self._model = model
+        self.kernel = np.asarray(memory_kernel(model, inputs.layer), np.float64)
+        self._factor(moments)
+        self.bystanders = self._bystanders()
+        self.prefixes: dict[Method, tuple[str, ...]] = {}
+        self.failures: tuple[str | None, ...] = (None,) * len(inputs.facts)
+        self._find: dict[Method, FindTargets] = {}
+        finders: dict[TargetSettings, TargetFinder] = {}
+        fixed: dict[TargetSettings, FindTargets] = {}
+        for method in inputs.request.methods:
+            if self.targets_of(method) is None:
+                continue
+            wanted = target_settings(inputs.settings, method)
+            self.prefixes[method] = default_prefixes(model, inputs.scan.tokenizer, wanted)
+            if wanted not in finders:
+                finders[wanted] = TargetFinder(inputs, model, wanted, self.prefixes[method])
+            self._find[method] = finders[wanted].on_edited
+            if self.targets_of(method) == "fixed":
+                if wanted not in fixed:
+                    found = finders[wanted].on_unedited(store, on_facts)
+                    pairs = zip(self.failures, found.failures, strict=True)
+                    self.failures = tuple(one or other for one, other in pairs)
+                    fixed[wanted] = fixed_targets(found)
+                self._find[method] = fixed[wanted]
+
+    def targets_of(self, method: Method) -> str | None:
+        """Whether a method's target values are "fixed" or "recomputed"; None if it has none."""
+        if method == "finetune":
+            return None
+        return "recomputed" if method == "rome" else self._inputs.request.targets
+
+    def course(self, method: Method) -> Course:
+        """A method at its start."""
+        if method == "finetune":
+            return GradientCourse(self.kernel, self._tune)
+        recomputed = self.targets_of(method) == "recomputed"
+        return ClosedFormCourse(
+            self._edits(method),
+            self._find[method],
+            singly=recomputed and RULES[method] in ("sequential", "constrained"),
+        )
+
+    def foreseen(self, method: Method, course: ClosedFormCourse) -> list[np.ndarray]:
+        """How far values move, from inner products of keys and what the values lacked at first.
+
+        Returns:
+          For the facts edited, then for each kind of bystander: `(q, m)`.
+        """
+        edited, values = course.asked
+        groups = [edited, *self.bystanders.values()]
+        moved = foresee(
+            self._gram(method, np.concatenate(groups)),
+            values - edited @ self.kernel,
+            course.blocks,
+            rule=RULES[method],
+            penalty=self._penalty(method),
+        )
+        return np.split(moved, np.cumsum([len(group) for group in groups])[:-1])
+
+    def _factor(self, moments: SecondMoment) -> None:
+        layer, settings = self._inputs.layer, self._inputs.settings
+        c = np.asarray(moments.total[layer], np.float64) / int(moments.count[layer])
+        self._projector = np.zeros((0, 0))
+        try:
+            with float64_on_host():
+                self._whitener = whitener(jnp.asarray(c), ridge=self._inputs.request.ridge)
+                if "null-space" in self._inputs.request.methods:
+                    free = null_space(jnp.asarray(c), threshold=settings.null_threshold)
+                    self._projector = np.asarray(free)
+        except ValueError as error:
+            raise ValueError(f"layer {layer}: {error}") from error
+
+    def _bystanders(self) -> dict[str, np.ndarray]:
+        kinds = {"other_facts": self._inputs.others, "text": self._inputs.text_prompts}
+        budget, layer = self._inputs.scan.token_budget, self._inputs.layer
+        return {
+            name: fact_keys(self._model, prompts, token_budget=budget)[layer].astype(np.float64)
+            for name, prompts in kinds.items()
+            if prompts
+        }
+
+    def _gram(self, method: Method, keys: np.ndarray) -> np.ndarray:
+        if method == "null-space":
+            free = keys @ self._projector
+            return free @ free.T  # a projector is symmetric and idempotent
+        with float64_on_host():
+            white = np.asarray(self._whitener.whiten(jnp.asarray(keys)))
+        return white @ white.T
+
+    def _penalty(self, method: Method) -> float:
+        settings = self._inputs.settings
+        penalties = {"batch": settings.batch_weight, "null-space": settings.null_ridge}
+        return float(penalties.get(method, 0.0))
+
+    def _edits(self, method: Method) -> SuccessiveEdits:
+        rule = RULES[method]
+        if rule == "batch":
+            return InBatches(self.kernel, self._whitener, self._penalty(method))
+        if rule == "null_space":
+            return InBatches(self.kernel, self._projector, self._penalty(method))
+        return OneByOne(self.kernel, self._whitener, len(self._inputs.facts), rule)
+
+    def _tune(self, facts: slice, kernel: np.ndarray) -> np.ndarray:
+        model = with_memory(self._model, {self._inputs.layer: kernel})
+        scan = self._inputs.scan
+        return finetune(
+            model,
+            scan.tokenizer,
+            self._inputs.facts[facts],
+            layer=self._inputs.layer,
+            token_budget=scan.token_budget,
+        ).kernel

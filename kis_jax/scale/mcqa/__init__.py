@@ -1,0 +1,1 @@
+"""The runs of `kis mcqa`, and puzzles as a probe of lifelong ones."""
