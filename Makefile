@@ -25,7 +25,7 @@ docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 clean:
-	rm -rf .venv out
+	rm -rf .venv out .jax_cache
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("kis_jax needs Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

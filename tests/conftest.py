@@ -1,6 +1,7 @@
 """Settings of the whole suite; they must stand before jax is imported."""
 
 import os
+import shutil
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
@@ -10,11 +11,24 @@ os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
 
 from pathlib import Path
 
+# Half of the suite's time is compilation, of the same programs in many tests and processes.
+COMPILED = Path(__file__).parents[1] / ".jax_cache"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
 import jax
 import numpy as np
 import pytest
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+def pytest_sessionstart(session):
+    """Begins a new cache of compiled programs where changes have made the old one large."""
+    if not hasattr(session.config, "workerinput"):  # the process that starts the others
+        if sum(path.stat().st_size for path in COMPILED.glob("*")) > 10**9:
+            shutil.rmtree(COMPILED)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -76,10 +76,17 @@ def main() -> None:
     except Preempted as error:
         print(f"kis: stopped by SIGTERM: {error}; the same command goes on there", file=sys.stderr)
         sys.exit(143)  # as a shell reports a process that SIGTERM ended
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         _fail(str(error))
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or str(error)
+        _fail(f"{place}{reason}; run the same command again once that is mended")
     if status == _INTERRUPTED:  # typer makes a status of an interrupt that a command meets
         print("kis: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # Python's own end crashes under programs that jax's threads still run
     sys.exit(status or 0)
 
 

@@ -1,3 +1,8 @@
+import errno
+import sys
+
+import pytest
+
 from kis_jax.cli.console import print_evaluation
 from kis_jax.cli.plan_console import print_plan
 
@@ -52,6 +57,25 @@ def test_an_interrupt_says_that_the_command_goes_on(kis, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kis_jax.report.check_compare_directory", interrupted)
+    monkeypatch.setattr("os._exit", sys.exit)  # else of the tests as well
     status, printed, error = kis("compare", "nowhere")
     assert (status, printed) == (130, "")
     assert error == "kis: interrupted; the same command goes on where it stopped\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; run the same"),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "a/b: Permission denied; run"),
+        (OSError("cannot read"), "cannot read; run the same command again"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_with_its_place(kis, monkeypatch, error, message):
+    def refused(directory):
+        raise error
+
+    monkeypatch.setattr("kis_jax.report.check_compare_directory", refused)
+    status, printed, told = kis("compare", "nowhere")
+    assert (status, printed) == (2, "")
+    assert told.startswith(f"kis: error: {message}") and told.count("\n") == 1
