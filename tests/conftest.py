@@ -9,13 +9,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
 
-from pathlib import Path
-
 # Half of the suite's time is compilation, of the same programs in many tests and processes.
-COMPILED = Path(__file__).parents[1] / ".jax_cache"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.abspath(f"{__file__}/../../.jax_cache")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -27,8 +26,9 @@ SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 def pytest_sessionstart(session):
     """Begins a new cache of compiled programs where changes have made the old one large."""
     if not hasattr(session.config, "workerinput"):  # the process that starts the others
-        if sum(path.stat().st_size for path in COMPILED.glob("*")) > 10**9:
-            shutil.rmtree(COMPILED)
+        cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+        if sum(path.stat().st_size for path in cache.glob("*")) > 10**9:
+            shutil.rmtree(cache)
 
 
 @pytest.fixture(scope="module", autouse=True)

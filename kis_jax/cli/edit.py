@@ -7,17 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from kis_jax.cli import options
 from kis_jax.factlm import NAME
 
 
 def edit(
-    model: Annotated[
-        str, typer.Argument(help="A local directory in HuggingFace layout, or a hub name.")
-    ] = NAME,
-    facts: Annotated[
-        str | None,
-        typer.Option(help="A JSON file in CounterFact's or zsRE's layout, or a known hub name."),
-    ] = None,
+    model: options.Model = NAME,
+    facts: options.EditedFacts = None,
     method: Annotated[
         Literal["rome", "sequential", "constrained", "batch", "null-space", "finetune"],
         typer.Option(
@@ -33,13 +29,7 @@ def edit(
             "for the family]"
         ),
     ] = None,
-    corpus: Annotated[
-        str | None,
-        typer.Option(
-            help="Text for the second moment: .txt (a document a line), .jsonl, .parquet, a "
-            'folder of these, a hub name, or "wikipedia".'
-        ),
-    ] = None,
+    corpus: options.Corpus = None,
     second_moments: Annotated[
         Path | None,
         typer.Option(
@@ -51,14 +41,9 @@ def edit(
     num_facts: Annotated[
         int | None, typer.Option(help="Take the first so many facts. [default: all]")
     ] = None,
-    num_documents: Annotated[
-        int, typer.Option(help="Take at most so many documents, from the start.")
-    ] = 100_000,
-    document_length: Annotated[
-        int | None,
-        typer.Option(help="Cut documents at so many tokens. [default: the context, at most 4096]"),
-    ] = None,
-    ridge: Annotated[float, typer.Option(help="Added to the diagonal of the second moment.")] = 0.0,
+    num_documents: options.NumDocuments = 100_000,
+    document_length: options.DocumentLength = None,
+    ridge: options.Ridge = 0.0,
     original_keys: Annotated[
         bool,
         typer.Option(

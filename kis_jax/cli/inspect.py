@@ -6,23 +6,19 @@ from typing import Annotated, Literal
 
 import typer
 
+from kis_jax.cli import options
 from kis_jax.factlm import NAME
 
 
 def inspect(
-    model: Annotated[
-        str, typer.Argument(help="A local directory in HuggingFace layout, or a hub name.")
-    ] = NAME,
+    model: options.Model = NAME,
     dtype: Annotated[
         Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass of a scan.")
     ] = "float32",
     num_documents: Annotated[
         int, typer.Option(help="Documents for C, each as long as they may be.")
     ] = 100_000,
-    document_length: Annotated[
-        int | None,
-        typer.Option(help="Cut documents at so many tokens. [default: the context, at most 4096]"),
-    ] = None,
+    document_length: options.DocumentLength = None,
     tokens: Annotated[int | None, typer.Option(help="Tokens for C, in place of documents.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:

@@ -7,24 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from kis_jax.cli import options
 from kis_jax.factlm import NAME
 
 
 def lifelong(
-    model: Annotated[
-        str, typer.Argument(help="A local directory in HuggingFace layout, or a hub name.")
-    ] = NAME,
-    facts: Annotated[
-        str | None,
-        typer.Option(help="A JSON file in CounterFact's or zsRE's layout, or a known hub name."),
-    ] = None,
-    corpus: Annotated[
-        str | None,
-        typer.Option(
-            help="Text for the second moment: .txt (a document a line), .jsonl, .parquet, a "
-            'folder of these, a hub name, or "wikipedia".'
-        ),
-    ] = None,
+    model: options.Model = NAME,
+    facts: options.EditedFacts = None,
+    corpus: options.Corpus = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("kis-lifelong"),
     layer: Annotated[
         int | None,
@@ -60,10 +50,7 @@ def lifelong(
             "out, at most 100000]"
         ),
     ] = None,
-    document_length: Annotated[
-        int | None,
-        typer.Option(help="Cut documents at so many tokens. [default: the context, at most 4096]"),
-    ] = None,
+    document_length: options.DocumentLength = None,
     held_out: Annotated[
         str | None,
         typer.Option(
@@ -89,7 +76,7 @@ def lifelong(
             "published), .json or .jsonl file, several joined by commas, or mcqa:factlm-test."
         ),
     ] = None,
-    ridge: Annotated[float, typer.Option(help="Added to the diagonal of the second moment.")] = 0.0,
+    ridge: options.Ridge = 0.0,
     second_moments: Annotated[
         Path | None,
         typer.Option(

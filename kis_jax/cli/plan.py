@@ -7,24 +7,14 @@ from typing import Annotated
 
 import typer
 
+from kis_jax.cli import options
 from kis_jax.factlm import NAME
 
 
 def plan(
-    model: Annotated[
-        str, typer.Argument(help="A local directory in HuggingFace layout, or a hub name.")
-    ] = NAME,
-    facts: Annotated[
-        str | None,
-        typer.Option(help="A JSON file in CounterFact's or zsRE's layout, or a known hub name."),
-    ] = None,
-    corpus: Annotated[
-        str | None,
-        typer.Option(
-            help="Text for the second moment: .txt (a document a line), .jsonl, .parquet, a "
-            'folder of these, a hub name, or "wikipedia".'
-        ),
-    ] = None,
+    model: options.Model = NAME,
+    facts: options.EditedFacts = None,
+    corpus: options.Corpus = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("kis-plan"),
     num_facts: Annotated[
         int, typer.Option(help="Facts to be edited, the first so many of the file.")
@@ -58,14 +48,9 @@ def plan(
             "closed forms alone."
         ),
     ] = 100,
-    num_documents: Annotated[
-        int, typer.Option(help="Take at most so many documents, from the start.")
-    ] = 100_000,
-    document_length: Annotated[
-        int | None,
-        typer.Option(help="Cut documents at so many tokens. [default: the context, at most 4096]"),
-    ] = None,
-    ridge: Annotated[float, typer.Option(help="Added to the diagonal of the second moment.")] = 0.0,
+    num_documents: options.NumDocuments = 100_000,
+    document_length: options.DocumentLength = None,
+    ridge: options.Ridge = 0.0,
     second_moments: Annotated[
         Path | None,
         typer.Option(

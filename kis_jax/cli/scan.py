@@ -7,33 +7,21 @@ from typing import Annotated, Literal
 
 import typer
 
+from kis_jax.cli import options
 from kis_jax.factlm import NAME
 
 
 def scan(
-    model: Annotated[
-        str, typer.Argument(help="A local directory in HuggingFace layout, or a hub name.")
-    ] = NAME,
+    model: options.Model = NAME,
     facts: Annotated[
         str | None,
         typer.Option(help='A CounterFact-layout JSON file, or "counterfact" from the hub.'),
     ] = None,
-    corpus: Annotated[
-        str | None,
-        typer.Option(
-            help="Text for the second moment: .txt (a document a line), .jsonl, .parquet, a "
-            'folder of these, a hub name, or "wikipedia".'
-        ),
-    ] = None,
+    corpus: options.Corpus = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("kis-scan"),
-    num_facts: Annotated[int, typer.Option(help="Take the first so many facts.")] = 128,
-    num_documents: Annotated[
-        int, typer.Option(help="Take at most so many documents, from the start.")
-    ] = 100_000,
-    document_length: Annotated[
-        int | None,
-        typer.Option(help="Cut documents at so many tokens. [default: the context, at most 4096]"),
-    ] = None,
+    num_facts: options.NumFacts = 128,
+    num_documents: options.NumDocuments = 100_000,
+    document_length: options.DocumentLength = None,
     layers: Annotated[str, typer.Option(help="Layers to report: all, 0,3 or 0:4.")] = "all",
     position: Annotated[
         Literal["subject_last", "subject_first", "last"],
@@ -50,9 +38,7 @@ def scan(
             "tokens asks for: for a small corpus.",
         ),
     ] = False,
-    dtype: Annotated[
-        Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass.")
-    ] = "float32",
+    dtype: options.Dtype = "float32",
     until: Annotated[
         float | None,
         typer.Option(

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from kis_jax.cli import options
 from kis_jax.factlm import NAME
 
 app = typer.Typer(
     help="Collect, merge, show, import and export second moments, the matrices C of the field."
 )
 
-_Model = Annotated[str, typer.Argument(help="A local directory in HuggingFace layout, or a name.")]
 _Folder = Annotated[Path, typer.Argument(help="Folder of a scan, or of second moments.")]
 _Out = Annotated[Path, typer.Option(help="Folder for the second moments.")]
 
 
 @app.command()
 def collect(
-    model: _Model = NAME,
+    model: options.Model = NAME,
     corpus: Annotated[
         str | None, typer.Option(help="Text, as for kis scan: files, a folder or a hub name.")
     ] = None,
     out: _Out = Path("kis-stats"),
-    num_documents: Annotated[
-        int, typer.Option(help="Take at most so many documents, from the start.")
-    ] = 100_000,
-    document_length: Annotated[
-        int | None,
-        typer.Option(help="Cut documents at so many tokens. [default: the context, at most 4096]"),
-    ] = None,
+    num_documents: options.NumDocuments = 100_000,
+    document_length: options.DocumentLength = None,
     until: Annotated[
         float | None,
         typer.Option(help="End where every C is known to this relative error, such as 0.01."),
@@ -40,16 +35,14 @@ def collect(
         str | None,
         typer.Option(help="Watch the kurtosis of P between these facts as well; see kis scan."),
     ] = None,
-    num_facts: Annotated[int, typer.Option(help="Take the first so many facts.")] = 128,
+    num_facts: options.NumFacts = 128,
     layers: Annotated[
         str, typer.Option(help="Layers at which kurtosis is watched: all, 0,3 or 0:4.")
     ] = "all",
     ridge: Annotated[
         float, typer.Option(help="Added to the diagonal of C where kurtosis is watched.")
     ] = 0.0,
-    dtype: Annotated[
-        Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass.")
-    ] = "float32",
+    dtype: options.Dtype = "float32",
     stream: Annotated[
         bool, typer.Option("--stream", help="Read the model layer by layer; see kis scan.")
     ] = False,

@@ -1,0 +1,30 @@
+"""Options that mean the same in several commands."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+Model = Annotated[
+    str, typer.Argument(help="A local directory in HuggingFace layout, or a hub name.")
+]
+EditedFacts = Annotated[
+    str | None,
+    typer.Option(help="A JSON file in CounterFact's or zsRE's layout, or a known hub name."),
+]
+Corpus = Annotated[
+    str | None,
+    typer.Option(
+        help="Text for the second moment: .txt (a document a line), .jsonl, .parquet, a "
+        'folder of these, a hub name, or "wikipedia".'
+    ),
+]
+NumFacts = Annotated[int, typer.Option(help="Take the first so many facts.")]
+NumDocuments = Annotated[int, typer.Option(help="Take at most so many documents, from the start.")]
+DocumentLength = Annotated[
+    int | None,
+    typer.Option(help="Cut documents at so many tokens. [default: the context, at most 4096]"),
+]
+Ridge = Annotated[float, typer.Option(help="Added to the diagonal of the second moment.")]
+Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass.")]
