@@ -77,13 +77,7 @@ def lifelong(
         ),
     ] = None,
     ridge: options.Ridge = 0.0,
-    second_moments: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of a scan, or of second moments, of the same documents; measured and "
-            "kept there if it has none. [default: the output folder]"
-        ),
-    ] = None,
+    second_moments: options.SecondMoments = None,
 ) -> None:
     """Edits facts one after another, and measures what becomes of them and of all the rest.
 
@@ -110,13 +104,7 @@ def lifelong(
     from kis_jax.scale.lifelong.run import run_lifelong
     from kis_jax.scale.scan import measure_second_moments
 
-    if model == NAME:
-        facts, corpus = facts or NAME, corpus or NAME
-    if facts is None or corpus is None:
-        raise ValueError(
-            "--facts, --corpus: both are needed with a model; name files, or for example "
-            "--facts counterfact --corpus wikipedia"
-        )
+    facts, corpus = options.facts_and_corpus(model, facts, corpus)
     inputs = open_lifelong(
         LifelongRequest(
             model,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from kis_jax.factlm import NAME
 
 Model = Annotated[
     str, typer.Argument(help="A local directory in HuggingFace layout, or a hub name.")
@@ -26,5 +29,28 @@ DocumentLength = Annotated[
     int | None,
     typer.Option(help="Cut documents at so many tokens. [default: the context, at most 4096]"),
 ]
+SecondMoments = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a scan, or of second moments, of the same documents; measured and "
+        "kept there if it has none. [default: the output folder]"
+    ),
+]
 Ridge = Annotated[float, typer.Option(help="Added to the diagonal of the second moment.")]
 Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass.")]
+
+
+def facts_and_corpus(model: str, facts: str | None, corpus: str | None) -> tuple[str, str]:
+    """What was named, or what comes with the embedded model.
+
+    Raises:
+      ValueError: if another model was named without them.
+    """
+    if model == NAME:
+        return facts or NAME, corpus or NAME
+    if facts is None or corpus is None:
+        raise ValueError(
+            "--facts, --corpus: both are needed with a model; name files, or for example "
+            "--facts counterfact --corpus wikipedia"
+        )
+    return facts, corpus

@@ -51,13 +51,7 @@ def plan(
     num_documents: options.NumDocuments = 100_000,
     document_length: options.DocumentLength = None,
     ridge: options.Ridge = 0.0,
-    second_moments: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of second moments, as kis scan keeps them; made if there is none. "
-            "[default: second_moments in the output folder]"
-        ),
-    ] = None,
+    second_moments: options.SecondMoments = None,
 ) -> None:
     """Tells what edits would do before any is made: collisions, damage, the best layer and method.
 
@@ -75,17 +69,12 @@ def plan(
     from kis_jax import report
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console, plan_console
+    from kis_jax.scale.editing.inputs import store_of
     from kis_jax.scale.planning.inputs import PlanRequest, open_plan, parse_planned
     from kis_jax.scale.planning.run import make_plan
     from kis_jax.scale.scan import measure_second_moments
 
-    if model == NAME:
-        facts, corpus = facts or NAME, corpus or NAME
-    if facts is None or corpus is None:
-        raise ValueError(
-            "--facts, --corpus: both are needed with a model; name files, or for example "
-            "--facts counterfact --corpus wikipedia"
-        )
+    facts, corpus = options.facts_and_corpus(model, facts, corpus)
     inputs = open_plan(
         PlanRequest(
             model,
@@ -107,10 +96,9 @@ def plan(
     loaded = load_model(inputs.scan.directory)
     out.mkdir(parents=True, exist_ok=True)
     documents = inputs.scan.corpus.num_documents or num_documents
+    kept = store_of(second_moments or out / "second_moments")
     with console.corpus_progress(documents) as on_batch:
-        moments = measure_second_moments(
-            inputs.scan, loaded, second_moments or out / "second_moments", on_batch=on_batch
-        )
+        moments = measure_second_moments(inputs.scan, loaded, kept, on_batch=on_batch)
     with plan_console.plan_progress(len(inputs.facts), len(inputs.scan.layers)) as on_layer:
         record = make_plan(inputs, loaded, moments, on_layer=on_layer)
     report.write_plan(out, record)

@@ -98,13 +98,7 @@ def scan(
     from kis_jax.scale.inputs import ScanRequest, open_inputs
     from kis_jax.scale.scan import looks_at, scan_layers, scan_record
 
-    if model == NAME:
-        facts, corpus = facts or NAME, corpus or NAME
-    if facts is None or corpus is None:
-        raise ValueError(
-            "--facts, --corpus: both are needed with a model; name files, or for example "
-            "--facts counterfact --corpus wikipedia"
-        )
+    facts, corpus = options.facts_and_corpus(model, facts, corpus)
     request = ScanRequest(
         model,
         facts,

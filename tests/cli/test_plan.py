@@ -109,10 +109,11 @@ def test_a_lenient_bound_and_no_contradiction_pass(kis, planned, tmp_path):
     status, printed, errors = kis(
         *("plan", "--num-facts", 3, "--layers", 2, "--out", tmp_path / "a"),
         *("--max-superposition", 50, "--methods", "sequential", *SMALL, "--num-rehearsed", 0),
-        *("--second-moments", out / "second_moments"),
+        *("--second-moments", out),
     )
     assert status == 0, errors
     assert "recommended: layer 2, sequential" in printed
+    assert not (tmp_path / "a" / "second_moments").exists()
     assert read_plan(tmp_path / "a").choice.rehearsal is None
 
 
