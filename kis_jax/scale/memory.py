@@ -118,5 +118,5 @@ def return_freed_memory() -> None:
 
     glibc keeps pieces smaller than 32 MiB for later; compiling a program leaves hundreds of MB so.
     """
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems
         ctypes.CDLL(None).malloc_trim(0)
