@@ -83,7 +83,10 @@ def main() -> None:
         reason = error.strerror or str(error)
         _fail(f"{place}{reason}; run the same command again once that is mended")
     if status == _INTERRUPTED:  # typer makes a status of an interrupt that a command meets
-        print("kis: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print(
+            "kis: interrupted; the same command goes on from what it saved, if anything",
+            file=sys.stderr,
+        )
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)  # Python's own end crashes under programs that jax's threads still run

@@ -33,8 +33,8 @@ def edit(
     second_moments: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a finished kis scan; or, with a corpus, where second moments are kept "
-            "for the next edit. [default: beside the output]"
+            help="Folder of a finished kis scan, whose documents then count; or, with a corpus, "
+            "where second moments are kept for the next edit. [default: beside the output]"
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the edited model.")] = Path("kis-edit"),

@@ -126,10 +126,10 @@ def lifelong(
         )
     )
     report.check_lifelong_directory(out)
+    kept = store_of(second_moments or out / "second_moments")
     loaded = load_model(inputs.scan.directory)
     out.mkdir(parents=True, exist_ok=True)
     documents = inputs.scan.corpus.num_documents or inputs.scan.request.num_documents
-    kept = store_of(second_moments or out / "second_moments")
     with console.corpus_progress(documents) as on_batch:
         moments = measure_second_moments(inputs.scan, loaded, kept, on_batch=on_batch)
     with lifelong_console.lifelong_progress(inputs.request.steps[-1]) as on_step:

@@ -63,8 +63,8 @@ def plan(
 
     Without a model: factlm, the small one that comes with kis_jax, with its facts and its corpus.
 
-    Writes plan.json, figures/ and report.html into the output folder; and second_moments/, which
-    the same command takes up again if it was interrupted.
+    Writes plan.json, figures/ and report.html into the output folder, in place of an earlier plan;
+    and second_moments/, which the same command takes up again if it was interrupted.
     """
     from kis_jax import report
     from kis_jax.checkpoints.loading import load_model
@@ -93,10 +93,10 @@ def plan(
         )
     )
     report.check_plan_directory(out)
+    kept = store_of(second_moments or out / "second_moments")
     loaded = load_model(inputs.scan.directory)
     out.mkdir(parents=True, exist_ok=True)
     documents = inputs.scan.corpus.num_documents or num_documents
-    kept = store_of(second_moments or out / "second_moments")
     with console.corpus_progress(documents) as on_batch:
         moments = measure_second_moments(inputs.scan, loaded, kept, on_batch=on_batch)
     with plan_console.plan_progress(len(inputs.facts), len(inputs.scan.layers)) as on_layer:

@@ -26,7 +26,8 @@ def undo(
     """Makes a model anew from its base and the edits that are to stay.
 
     What is left is what editing these facts alone, with the target values they had, would have
-    made: neither other edits nor rounding add up. The edited model itself stays as it is.
+    made: neither other edits nor rounding add up. The edited model itself stays as it is; another
+    one of the same base, in the output folder, is replaced.
     """
     from kis_jax.checkpoints.edited_directory import check_other, check_writable
     from kis_jax.checkpoints.ledger_file import load_ledger

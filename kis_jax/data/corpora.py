@@ -112,6 +112,10 @@ def _limited(open_documents: Callable[[], Iterable[str]], limit: int | None):
 
 def _files(path: Path) -> list[Path]:
     files = [path]
+    if (path / "scan.json").exists():
+        raise ValueError(
+            f"corpus: expected text, found the folder of a scan, {path}; name its text"
+        )
     if path.is_dir():
         files = sorted(
             file

@@ -104,7 +104,7 @@ class LayerStore:
         if different:
             raise ValueError(
                 f"{directory}: expected second moments of this run, found those of another: "
-                f"{', '.join(different)} differ; choose another output folder, or delete this one"
+                f"{', '.join(different)} differ; choose another folder"
             )
         self._clear()
 

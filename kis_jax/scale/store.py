@@ -166,7 +166,7 @@ class SecondMomentStore:
             self._manager.close()
             raise ValueError(
                 f"{self.directory}: expected second moments of this run, found those of another: "
-                f"{', '.join(different)} differ; choose another output folder, or delete this one"
+                f"{', '.join(different)} differ; choose another folder"
             )
 
     def _about(self) -> dict[str, Any] | None:

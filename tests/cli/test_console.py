@@ -60,7 +60,7 @@ def test_an_interrupt_says_that_the_command_goes_on(kis, monkeypatch):
     monkeypatch.setattr("os._exit", sys.exit)  # else of the tests as well
     status, printed, error = kis("compare", "nowhere")
     assert (status, printed) == (130, "")
-    assert error == "kis: interrupted; the same command goes on where it stopped\n"
+    assert error == "kis: interrupted; the same command goes on from what it saved, if anything\n"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,11 +125,13 @@ def test_a_lenient_bound_and_no_contradiction_pass(kis, planned, tmp_path):
         (("--num-facts", 1), "num_facts: expected at least 2"),
         (("--methods", "finetune"), "methods: expected some of sequential"),
         (("--layers", "9"), "layers: expected"),
+        (("--second-moments", Path(__file__).parent), "second_moments: expected a folder of sec"),
     ],
 )
 def test_wrong_options_are_one_line_and_status_2(kis, tmp_path, arguments, message):
     status, _, errors = kis("plan", "--out", tmp_path / "out", *arguments)
     assert status == 2 and message in errors and errors.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_other_files_is_refused(kis, tmp_path):

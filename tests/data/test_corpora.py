@@ -109,3 +109,10 @@ def test_an_empty_folder_and_a_missing_file_are_named(tmp_path):
         open_corpus(tmp_path)
     with pytest.raises(ValueError, match="found no file"):
         open_corpus("nowhere.txt")
+
+
+def test_a_scan_is_no_text_though_its_checkpoints_hold_some(tmp_path):
+    (tmp_path / "scan.json").write_text("{}")
+    (tmp_path / "commit_success.txt").write_text("of a checkpoint")
+    with pytest.raises(ValueError, match="expected text, found the folder of a scan"):
+        open_corpus(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from kis_jax.scale.layer_store import open_store
 from kis_jax.scale.memory import checked_length
 from kis_jax.scale.passes import resumable_second_moments
 from kis_jax.scale.scan import check_enough_tokens
+
+# Files of second moments: steps of orbax, those of layers and of hosts, and what is being written.
+_MOMENTS = re.compile(r"\d+(\..*)?|layers\.json|layer_\d+\..*|hosts_\d+|\..*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,15 +175,27 @@ def edit_moments(
         if saved is None or not saved.complete:
             raise ValueError(
                 f"{request.second_moments}: expected second moments over a whole corpus, found "
-                "those of a run that was cut short; let that run finish, or pass its --corpus"
+                "none, or those of a run that was cut short; let that run finish, or pass --corpus"
             )
         check_enough_tokens(saved.moments, name=str(request.second_moments), ridge=request.ridge)
         return saved.moments, store.saved_identity() or {}
 
 
 def store_of(folder: Path) -> Path:
-    """Where second moments lie: in a folder of their own, or in that of a scan."""
-    return folder / "second_moments" if (folder / "second_moments").is_dir() else folder
+    """Where second moments lie, or may: in a folder of their own, or in that of a scan.
+
+    Raises:
+      ValueError: if the folder holds anything else, which they are not to be mixed with.
+    """
+    if (folder / "second_moments").is_dir():
+        return folder / "second_moments"
+    others = [path.name for path in folder.glob("*") if not _MOMENTS.fullmatch(path.name)]
+    if others:
+        raise ValueError(
+            f"second_moments: expected a folder of second moments or of a scan, or a new one, "
+            f"found none but other files in {folder}, such as {min(others)}; name another folder"
+        )
+    return folder
 
 
 def _layers(request: EditRequest, config: ModelConfig, settings: EditSettings) -> list[int]:

@@ -111,7 +111,7 @@ class HostStore:
         if different:
             raise ValueError(
                 f"{self._directory}: expected second moments of this run, found those of another: "
-                f"{', '.join(different)} differ; choose another output folder, or delete this one"
+                f"{', '.join(different)} differ; choose another folder"
             )
 
     def _read(self, files: list[Path]) -> Saved:

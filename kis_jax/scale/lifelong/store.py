@@ -65,7 +65,7 @@ class LifelongStore:
         if different:
             raise ValueError(
                 f"{directory}: expected the states of this run, found those of another: "
-                f"{', '.join(different)} differ; choose another output folder, or delete this one"
+                f"{', '.join(different)} differ; choose another folder"
             )
 
     def save(self, name: str, saved: Saved) -> None:

@@ -108,7 +108,7 @@ class TrainingStore:
             self._manager.close()
             raise ValueError(
                 f"{self.directory}: expected the progress of this run, found that of another: "
-                f"{', '.join(different)} differ; choose another output folder, or delete this one"
+                f"{', '.join(different)} differ; choose another folder"
             )
 
     def _read(self, epochs: int, item: str, how: Any) -> Any:
