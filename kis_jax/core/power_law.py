@@ -54,7 +54,10 @@ def fit_power_law(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) -> Po
       >>> round(float(law.exponent), 3), round(float(jnp.exp(law.logarithm)), 3)
       (2.0, 3.0)
     """
-    x, y = jnp.asarray(x), jnp.asarray(y)
+    x, y = (
+        value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
+        for value in (jnp.asarray(x), jnp.asarray(y))
+    )
     if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
         raise ValueError(
             f"x, y: expected two vectors of one length of at least 2, found shapes {x.shape} and "
@@ -64,8 +67,8 @@ def fit_power_law(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) -> Po
         raise ValueError(f"confidence: expected a number between 0 and 1, found {confidence}")
     across, up = jnp.log(x), jnp.log(y)
     dx, dy = across - jnp.mean(across), up - jnp.mean(up)
-    squares = jnp.sum(dx * dx)
-    exponent = jnp.sum(dx * dy) / jnp.where(squares > 0, squares, jnp.nan)
+    squares = jnp.where(jnp.ptp(across) > 0, jnp.sum(dx * dx), jnp.nan)
+    exponent = jnp.sum(dx * dy) / squares
     rest, freedom = jnp.sum((dy - exponent * dx) ** 2), len(x) - 2
     if freedom:
         half = jnp.sqrt(rest / freedom / squares) * _t_quantile(confidence, freedom, x.dtype)

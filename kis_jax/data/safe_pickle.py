@@ -23,6 +23,8 @@ _NAMES = ("ndarray", "dtype", "_reconstruct", "scalar")
 _NUMBERS = re.compile(r"b1|[iu][1248]|f[248]|U\d{1,6}")
 _NESTING = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET")
 _DEEPEST = 20
+# They move a stack in ways that need not be followed: nothing plain is written with them.
+_NEEDLESS = ("POP", "POP_MARK", "DUP", "INST", "OBJ")
 _REMEDY = (
     "download it again, or convert it, if you trust where it comes from: "
     "python -c 'import json, sys, numpy; "
@@ -89,10 +91,14 @@ def _check_steps(steps: bytes) -> None:
     A memo is as long as its largest index says; and the hash of a tuple, which as the key of a
     dictionary it must have, takes the stack of the process for each tuple within it.
     """
-    depths: list[int] = []
+    depths: list[
+        tuple[int, int]
+    ] = []  # of tuples in tuples, and how many elements they have in all
     marks: list[int] = []
-    memo: dict[int | None, int] = {}
+    memo: dict[int | None, tuple[int, int]] = {}
     for step, argument, _ in pickletools.genops(steps):
+        if step.name in _NEEDLESS:
+            raise pickle.UnpicklingError(f"it has the step {step.name}, which array files do not")
         if step.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             index = len(memo) if argument is None else argument
             if index > len(steps):
@@ -107,10 +113,13 @@ def _check_steps(steps: bytes) -> None:
             start = len(depths) - len(above)
             if pickletools.markobject in above:
                 start = marks.pop() - above.index(pickletools.markobject)
-            depth = max(depths[start:], default=0) + (step.name in _NESTING)
-            if start < 0 or depth > _DEEPEST:
+            depth = max((depth for depth, _ in depths[start:]), default=0)
+            size = 1
+            if step.name in _NESTING:
+                depth, size = depth + 1, 1 + sum(size for _, size in depths[start:])
+            if start < 0 or depth > _DEEPEST or size > len(steps):
                 raise pickle.UnpicklingError("it is nested too deeply")
-            depths[start:] = [depth] * len(step.stack_after)
+            depths[start:] = [(depth, size)] * len(step.stack_after)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -134,8 +143,8 @@ class _StandIn:
         self._name = name
 
     def __call__(self, *arguments: Any) -> Any:
-        if self._name == "dtype":
-            return _Dtype(str(arguments[0]))
+        if self._name == "dtype" and arguments and type(arguments[0]) is str:
+            return _Dtype(arguments[0])
         if self._name == "_reconstruct":
             return _Array()
         if self._name == "scalar" and len(arguments) == 2:
@@ -165,13 +174,13 @@ class _Dtype:
 class _Array:
     """An array, as the state that it was given."""
 
-    __slots__ = ("content", "dtype", "shape")
+    __slots__ = ("by_columns", "content", "dtype", "shape")
 
     def __init__(self) -> None:
-        self.shape, self.dtype, self.content = (), _Dtype("O"), []
+        self.shape, self.dtype, self.by_columns, self.content = (), _Dtype("O"), False, []
 
     def __setstate__(self, state: Any) -> None:
-        _, self.shape, self.dtype, _, self.content = state
+        _, self.shape, self.dtype, self.by_columns, self.content = state
 
 
 class _Plain:
@@ -206,14 +215,22 @@ class _Plain:
 
 def _elements(array: _Array) -> list[Any]:
     """The elements of an array in a row."""
-    if not isinstance(array.dtype, _Dtype) or not isinstance(array.shape, tuple):
+    shape = array.shape
+    if not isinstance(array.dtype, _Dtype) or not isinstance(shape, tuple):
         raise pickle.UnpicklingError("it holds an array without shape or dtype")
-    size = math.prod(array.shape)
+    if len(shape) > 64 or not all(type(length) is int and length >= 0 for length in shape):
+        raise pickle.UnpicklingError("it holds an array of no possible shape")
+    size = math.prod(shape)
     if re.fullmatch(r"O8?", array.dtype.code):
         if not isinstance(array.content, list) or len(array.content) != size:
             raise pickle.UnpicklingError("it holds an array of another size than it says")
         return array.content
-    return _numbers(array.dtype, array.content, size)
+    found = _numbers(array.dtype, array.content, size)
+    if array.by_columns is True:  # text too: NumPy turns it by places
+        return [
+            found[place] for place in np.arange(size).reshape(shape, order="F").ravel().tolist()
+        ]
+    return found
 
 
 def _numbers(dtype: Any, content: Any, size: int) -> list[Any]:

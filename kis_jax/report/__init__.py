@@ -1,4 +1,4 @@
-"""The report of a scan: figures and one self-contained page."""
+"""Reports of finished runs: figures, and one self-contained page of each."""
 
 import lazy_loader
 

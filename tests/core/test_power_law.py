@@ -27,6 +27,14 @@ def test_two_points_have_no_interval_and_one_width_no_law():
     assert np.isnan(kis.fit_power_law(jnp.arange(1.0, 4.0), -jnp.ones(3)).exponent)
 
 
+def test_whole_numbers_are_numbers_and_equal_ones_give_no_law():
+    law = kis.fit_power_law(jnp.array([1, 2, 4]), jnp.array([3, 12, 48]))
+    np.testing.assert_allclose([law.exponent, jnp.exp(law.logarithm)], [2, 3], rtol=1e-5)
+    assert np.isnan(kis.fit_power_law(jnp.array([1, 2]), jnp.array([3.0, 12.0])).lower)
+    for count in range(2, 12):  # of which the mean need not be their number
+        assert np.isnan(kis.fit_power_law(jnp.full(count, 768.0), jnp.arange(1.0, count + 1))[0])
+
+
 def test_works_under_jit_and_vmap(rng):
     x = jnp.asarray(rng.uniform(1, 9, 6), jnp.float32)
     y = jnp.asarray(rng.uniform(1, 9, (4, 6)), jnp.float32)

@@ -182,10 +182,33 @@ def test_a_tuple_in_tuples_is_refused_before_it_is_hashed(tmp_path):
     path = write(tmp_path / "a.npy", b"]}" + deep + b"Nsa.", shape=(1,))
     with pytest.raises(ValueError, match="nested too deeply"):
         read_object_array(path)
-    by_memo = b"Nq\x00" + b"h\x00\x85q\x000" * 200_000  # the same, by way of the memo
+    by_memo = b"Nq\x00" + b"h\x00\x85q\x00" * 200_000  # the same, by way of the memo
     path = write(tmp_path / "b.npy", b"]}" + by_memo + b"h\x00Nsa.", shape=(1,))
     with pytest.raises(ValueError, match="nested too deeply"):
         read_object_array(path)
+    hidden = b"N" * 200_002 + b"(0\x85" * 200_000  # a mark that is taken for a value
+    path = write(tmp_path / "c.npy", b"]" + hidden + b"q\x00]}h\x00Nsa.", shape=(1,))
+    with pytest.raises(ValueError, match="it has the step POP"):
+        read_object_array(path)
+
+
+def test_a_tuple_of_tuples_many_times_over_is_refused_before_it_is_hashed(tmp_path):
+    layers = (b"(" + b"h\x00" * 100 + b"tq\x00") * 9  # nine deep, and 100 to the ninth to hash
+    path = write(tmp_path / "a.npy", b"]}Nq\x00" + layers + b"Nsa.", shape=(1,))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_object_array(path)
+
+
+def test_arrays_by_columns_are_read_by_rows(tmp_path):
+    records = [{"a": np.asfortranarray(np.arange(6).reshape(2, 3))}]
+    np.save(tmp_path / "a.npy", array_of(records), allow_pickle=True)
+    assert read_object_array(tmp_path / "a.npy") == [{"a": [0, 1, 2, 3, 4, 5]}]
+
+
+def test_arguments_that_numpy_would_not_write_are_refused(tmp_path):
+    for content in (b"]cnumpy\ndtype\n]\x85Ra.", b"]cnumpy\ndtype\n)Ra."):
+        with pytest.raises(ValueError, match="it calls numpy.dtype"):
+            read_object_array(write(tmp_path / "a.npy", content, shape=(1,)))
 
 
 def test_a_memo_longer_than_the_file_is_refused(tmp_path):

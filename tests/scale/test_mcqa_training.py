@@ -124,7 +124,7 @@ def test_progress_of_another_run_is_refused(trained, file, start, tmp_path):
     inputs, model, *_ = trained
     other = dataclasses.replace(inputs, request=dataclasses.replace(inputs.request, seed=1))
     train(other, model, tmp_path / "progress")
-    with pytest.raises(ValueError, match="that of another: seed differ; choose another output"):
+    with pytest.raises(ValueError, match="that of another: seed differ; choose another folder"):
         train(inputs, model, tmp_path / "progress")
 
 

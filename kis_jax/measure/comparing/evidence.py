@@ -86,7 +86,7 @@ def _related(facts: Sequence[Mapping[str, Any]]) -> np.ndarray:
     words = [set(fact["subject"].lower().split()) - {"the", "of"} for fact in facts]
     return np.array(
         [
-            [one["relation"] == other["relation"] or bool(mine & theirs)
+            [bool(one["relation"]) and one["relation"] == other["relation"] or bool(mine & theirs)
              for other, theirs in zip(facts, words, strict=True)]
             for one, mine in zip(facts, words, strict=True)
         ]

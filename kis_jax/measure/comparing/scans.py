@@ -39,9 +39,9 @@ class ComparedScan:
         return layer / max(1, int(self.record["architecture"]["num_layers"]) - 1)
 
     def layer_at(self, depth: float) -> int:
-        """The scanned layer nearest to a relative depth, the earlier of two."""
+        """The scanned layer nearest to a relative depth, the later of two."""
         layers = [layer["layer"] for layer in self.record["layers"]]
-        return min(layers, key=lambda layer: abs(self.depth(layer) - depth))
+        return min(layers, key=lambda layer: (round(abs(self.depth(layer) - depth), 9), -layer))
 
 
 def check_comparable(scans: Sequence[ComparedScan]) -> list[str]:

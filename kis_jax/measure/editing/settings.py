@@ -1,6 +1,6 @@
 """Where and how strongly to edit a model: the literature's settings, and a rule where it has none.
 
-All numbers stand in `edit_settings.json`: `models`, shapes for which settings are published or
+All numbers stand in `settings.json`: `models`, shapes for which settings are published or
 were tuned; `families`, the rule for all other shapes of a family; `default`, for other families.
 """
 
