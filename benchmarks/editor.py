@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.edits import SHAPES, layer
 from benchmarks.harness import optional, report, row, seconds
 from kis_jax.core.editor import Editor
-from kis_jax.core.whitening import Whitener
+from kis_jax.core.whitening import CholeskyWhitener
 
 CAPACITY, BLOCK = 1000, 100
 
@@ -44,7 +44,7 @@ def main() -> None:
     d, m = SHAPES["GPT-2 small"]
     given = layer(d, m, CAPACITY)
     kernel, keys, values, factor = map(jnp.asarray, given)
-    whitener = Whitener(jnp.ones(d), factor, None, "cholesky")
+    whitener = CholeskyWhitener(jnp.ones(d), factor)
     half = CAPACITY // 2
     peer = numpy_stream(given, half, CAPACITY) / half
     rows = []

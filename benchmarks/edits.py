@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.harness import optional, report, row, seconds
 from kis_jax.core.edits import edit_batch, edit_constrained, edit_sequential
-from kis_jax.core.whitening import Whitener
+from kis_jax.core.whitening import CholeskyWhitener
 
 SHAPES = {"GPT-2 small": (3072, 768), "Llama 3 8B": (14336, 4096), "GPT-J 6B": (16384, 4096)}
 NUMBERS = (1, 10, 100, 1000, 10_000)
@@ -117,7 +117,7 @@ def sequential_rows(name: str) -> list[dict[str, Any]]:
     d, m = SHAPES[name]
     given = layer(d, m, max(NUMBERS))
     kernel, keys, values, factor = map(jnp.asarray, given)
-    whitener = Whitener(jnp.ones(d), factor, None, "cholesky")
+    whitener = CholeskyWhitener(jnp.ones(d), factor)
     torch = optional("torch")
     loops = None if torch is None else torch_loops(torch, given)
     rows = []
@@ -149,7 +149,7 @@ def batch_rows(name: str, n: int) -> list[dict[str, Any]]:
     d, m = SHAPES[name]
     given = layer(d, m, n)
     kernel, keys, values, factor = map(jnp.asarray, given)
-    whitener = Whitener(jnp.ones(d), factor, None, "cholesky")
+    whitener = CholeskyWhitener(jnp.ones(d), factor)
     batch = jax.jit(functools.partial(edit_batch, weight=WEIGHT))
     constrained = jax.jit(edit_constrained)
     arguments = (kernel, keys, values, whitener)

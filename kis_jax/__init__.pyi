@@ -37,9 +37,16 @@ from .core.moments import moments as moments
 from .core.null_space import null_space as null_space
 from .core.power_law import PowerLaw as PowerLaw
 from .core.power_law import fit_power_law as fit_power_law
+from .core.rules import Rule as Rule
+from .core.rules import ridge as ridge
+from .core.rules import sequential as sequential
 from .core.second_moment import SecondMoment as SecondMoment
 from .core.shrinkage import Shrunk as Shrunk
 from .core.shrinkage import shrink as shrink
+from .core.spaces import Identity as Identity
+from .core.spaces import NullSpace as NullSpace
+from .core.spaces import Restricted as Restricted
+from .core.spaces import Space as Space
 from .core.summary import Summary as Summary
 from .core.summary import summarize as summarize
 from .core.superposition import angles as angles

@@ -27,3 +27,17 @@ def as_rows(name: str, rows: ArrayLike, width: int | None) -> Array:
             "model"
         )
     return jnp.asarray(rows)
+
+
+def checked_kernel(kernel: Array, width: int) -> Array:
+    """A kernel `(d, m)`, checked against the width of its keys.
+
+    Raises:
+      ValueError: if it has another shape.
+    """
+    if kernel.ndim != 2 or kernel.shape[0] != width:
+        raise ValueError(
+            f"kernel: expected shape ({width}, m), keys by values, found {kernel.shape}; torch's "
+            "Linear stores the transpose"
+        )
+    return kernel

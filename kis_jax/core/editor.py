@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from kis_jax.core import products
-from kis_jax.core.checks import as_rows, holds_or_traced
+from kis_jax.core.checks import as_rows, checked_kernel, holds_or_traced
 from kis_jax.core.ledger import Edit
-from kis_jax.core.orthonormal import orthonormal, own_share
-from kis_jax.core.successive import landed, residuals_met
-from kis_jax.core.whitening import Whitener
+from kis_jax.core.orthonormal import own_share
+from kis_jax.core.products import inner
+from kis_jax.core.rules import Constrained, Earlier, Rule, Sequential, solve_in_order
+from kis_jax.core.spaces import Space
 
 
 class Added(NamedTuple):
-    """What an editor says of the edits it was given.
+    """What an editor says of the edits it was given: of one edit scalars, of a block rows.
 
     Attributes:
-      accepted: `(b,)` bool; an edit that was not accepted moves nothing.
-      overlap: `(b,)`, how far earlier edits speak for the new key, 0 to 1. Sequential: the largest
-        squared cosine between its whitened key and an earlier one. Constrained: the share of its
-        squared length in the span of all earlier ones. Near 1: a near-duplicate.
-      nearest: `(b,)` int, the earlier edit with the largest cosine; -1 if there is none.
+      accepted: bool; an edit that was not accepted moves nothing.
+      overlap: how far earlier edits speak for the new key, 0 to 1. Where the rule forgets them: the
+        largest squared cosine between its coordinates and earlier ones. Where it remembers: the
+        share of its squared length that they leave it none of. Near 1: a near-duplicate.
+      nearest: int, the earlier edit with the largest cosine; -1 if there is none.
     """
 
     accepted: Array
@@ -36,36 +35,39 @@ class Added(NamedTuple):
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Editor:
     r"""A kernel, and the edits made to it so far, with room for a fixed number of them.
 
-    Made by `Editor.init`; `add` and `undo` return new states of the same shapes, so that it can be
-    the carry of `jax.lax.scan`. The kernel itself stays as it was: besides whitening its key and
-    reading its value, an edit takes O(capacity d) operations against the ledger, and undoing it
-    restores the former state bit for bit.
+    Made by `Editor.init`; `add`, `undo` and `drop` return new states of the same shapes, so that it
+    can be the carry of `jax.lax.scan`, batched over layers by `jax.vmap`, and donated. The kernel
+    itself stays as it was: besides the coordinates and the value of its key, an edit takes
+    O(capacity d) operations against the ledger, and undoing it restores the former state bit for
+    bit.
 
-    Two rules. "sequential" is the paper's, each edit a rank-one update of the kernel that the last
-    one left: equal to `edit_sequential`. "constrained" makes each edit along the part of its
-    direction that no earlier one spans, so that all values stay exact: equal to
-    `edit_constrained`. (Gram and Schmidt's orthogonalisation, done twice, in place of growing a
-    Cholesky factor of the Gram matrix: the same cost, and stable for keys that are nearly alike.)
+    The space says what an update costs, the rule what becomes of the edits before: of C with
+    `sequential()` it is the paper's edit, `edit_sequential`; with `ridge(0)` EMMET's, all values
+    exact; with `ridge(w)` MEMIT's over all facts so far, never a `(d, d)` state; of the null space
+    with `ridge(r)` AlphaEdit's.
 
     Attributes:
       kernel: before all edits, `(d, m)`.
-      whitener: of the layer's second moment.
-      white: whitened keys at unit length, one edit a row, `(capacity, r)`; zeros beyond `count`.
-      along: whitened directions, `(capacity, r)`.
+      space: such as a `Whitener`.
+      rule: such as `sequential()`.
+      coordinates: of the keys, one edit a row, `(capacity, r)`; here and below zeros beyond
+        `count`, and in `along`, `own` and `residuals` for edits that were not accepted.
+      lengths: of the coordinates, `(capacity,)`.
+      along: directions in coordinates, `(capacity, r)`.
+      own: `(capacity,)`, what the edits before had left of the key's squared length.
       residuals: `(capacity, m)`, what each edit writes.
       requested: `(capacity, m)`, what its value lacked before any edit.
       count: `()` int, rows taken.
-      tolerance: constrained edits with less of their own than this share are not accepted.
-      rule: `"sequential"` or `"constrained"`.
 
     Example:
       >>> import jax.numpy as jnp
+      >>> from kis_jax.core.rules import ridge
       >>> from kis_jax.core.whitening import whitener
-      >>> editor = Editor.init(jnp.zeros((2, 1)), whitener(jnp.eye(2)), 8, rule="constrained")
+      >>> editor = Editor.init(jnp.zeros((2, 1)), whitener(jnp.eye(2)), 8, ridge(0))
       >>> editor, added = editor.add(jnp.array([1.0, 0.0]), jnp.array([1.0]))
       >>> editor, added = editor.add(jnp.array([1.0, 1.0]), jnp.array([0.0]))
       >>> editor.edit.apply(editor.kernel).round(3)
@@ -76,64 +78,69 @@ class Editor:
              [0.]], dtype=float32)
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 9 to 12; Gupta et al. 2024
-    (arXiv 2403.14236); Giraud, Langou and Rozloznik 2005 on orthogonalising twice.
+    (arXiv 2403.14236); Meng et al. 2023 (arXiv 2210.07229), eq. 14.
     """
 
     kernel: Array
-    whitener: Whitener
-    white: Array
+    space: Space
+    rule: Rule
+    coordinates: Array
+    lengths: Array
     along: Array
+    own: Array
     residuals: Array
     requested: Array
     count: Array
-    tolerance: Array
-    rule: Literal["sequential", "constrained"] = dataclasses.field(metadata={"static": True})
 
     @classmethod
     def init(
         cls,
         kernel: ArrayLike,
-        whitener: Whitener,
+        space: Space,
         capacity: int,
+        rule: Rule | str = "sequential",
         *,
-        rule: Literal["sequential", "constrained"] = "sequential",
         tolerance: float | Array | None = None,
     ) -> Editor:
         """An editor of a kernel, without edits.
 
         Args:
           kernel: `(d, m)`.
-          whitener: of the layer's second moment.
+          space: such as the whitener of the layer's second moment.
           capacity: the most edits that it will hold.
-          rule: `"sequential"` or `"constrained"`.
-          tolerance: for constrained edits, the least share of a whitened key's squared length that
-            earlier keys must leave to it, as for `edit_constrained`. None: the root of the machine
-            epsilon.
+          rule: `sequential()`, `ridge(weight)` or another; `"sequential"`, or `"constrained"` for
+            `ridge(0)`.
+          tolerance: of `"constrained"`, as for `edit_constrained`.
 
         Raises:
-          ValueError: if the kernel is not of the whitener's width, or another argument is wrong.
+          ValueError: if the kernel is not of the space's width, or another argument is wrong.
         """
-        d, dtype, kernel = whitener.width, whitener.factor.dtype, jnp.asarray(kernel)
-        if kernel.ndim != 2 or kernel.shape[0] != d:
-            raise ValueError(f"kernel: expected shape ({d}, m), found {kernel.shape}")
+        dtype, kernel = space.dtype, checked_kernel(jnp.asarray(kernel), space.width)
         if capacity < 1:
             raise ValueError(f"capacity: expected at least 1 edit, found {capacity}")
-        if rule not in ("sequential", "constrained"):
-            raise ValueError(f'rule: expected "sequential" or "constrained", found {rule!r}')
+        if not isinstance(rule, Rule):
+            if rule not in ("sequential", "constrained"):
+                raise ValueError(
+                    f'rule: expected "sequential", "constrained" or a rule, found {rule!r}; for '
+                    "least squares pass kis.ridge(weight)"
+                )
+            exact = Constrained(own_share(dtype, tolerance))
+            rule = Sequential() if rule == "sequential" else exact
         # Zeros of the data: within `shard_map` they vary over the mesh as what is written will.
-        zero = jnp.zeros_like(whitener.factor[0, 0]) + jnp.zeros_like(kernel[0, 0], dtype)
-        rank, m = whitener.factor.shape[1], kernel.shape[1]
-        return cls(
-            kernel,
-            whitener,
-            white=jnp.broadcast_to(zero, (capacity, rank)),
-            along=jnp.broadcast_to(zero, (capacity, rank)),
-            residuals=jnp.broadcast_to(zero, (capacity, m)),
-            requested=jnp.broadcast_to(zero, (capacity, m)),
-            count=jnp.zeros((), jnp.int32),
-            tolerance=own_share(dtype, tolerance),
-            rule=rule,
-        )
+        zero = jnp.zeros((), dtype)
+        for leaf in jax.tree.leaves((kernel, space, rule)):
+            zero += jnp.zeros_like(leaf[(0,) * leaf.ndim], dtype)
+        rank = jax.eval_shape(space.coordinates, jax.ShapeDtypeStruct((1, space.width), dtype))
+        shapes = {
+            "coordinates": (rank.shape[1],),
+            "lengths": (),
+            "along": (rank.shape[1],),
+            "own": (),
+            "residuals": (kernel.shape[1],),
+            "requested": (kernel.shape[1],),
+        }
+        rows = {name: jnp.broadcast_to(zero, (capacity, *shape)) for name, shape in shapes.items()}
+        return cls(kernel, space, rule, **rows, count=jnp.zeros_like(zero, jnp.int32))
 
     @property
     def edit(self) -> Edit:
@@ -142,15 +149,22 @@ class Editor:
         `editor.edit[: int(editor.count)]` has a row for each edit and no more, as
         `interference_on_edited` wants them.
         """
-        directions = self.whitener.directions(self.along)
-        extended = self.whitener.extended
-        return Edit(directions, self.residuals, self.requested, self.rule, extended)
+        return self.part(0, len(self.along))
+
+    def part(self, start: int, stop: int) -> Edit:
+        """What the edits from row `start` to before row `stop` wrote, as an `Edit`."""
+        along, own, residuals, requested = (
+            rows[start:stop] for rows in (self.along, self.own, self.residuals, self.requested)
+        )
+        requested = jnp.where((own > 0)[:, None], requested, 0)
+        directions, extended = self.space.directions(along), self.space.extended
+        return Edit(directions, residuals, requested, self.rule.name, extended)
 
     def add(self, keys: Array, values: Array) -> tuple[Editor, Added]:
         """Adds one edit, or a block of edits in their order.
 
         Each edit takes a row of the ledger (under `jit`: while there are any), accepted or not:
-        zeros if its key is zero, not finite or (constrained) in the span of earlier ones, or if
+        zeros if its key is zero, not finite or ("constrained") in the span of earlier ones, or if
         its value is not finite.
 
         Args:
@@ -158,24 +172,27 @@ class Editor:
           values: asked for, `(m,)`, or `(b, m)`.
 
         Returns:
-          The new state, and an `Added` whose fields have a row for each edit.
+          The new state; and an `Added`, of scalars for one edit, of rows for a block.
 
         Raises:
           ValueError: if shapes do not agree, or the ledger is full (under `jit`: edits beyond its
-            capacity are not accepted).
+            capacity are not accepted, as long as the block is not larger than it).
         """
+        single = jnp.ndim(keys) == 1
         keys, values = jnp.atleast_2d(keys), jnp.atleast_2d(values)
-        keys = as_rows("keys", keys, self.whitener.width)
+        keys = as_rows("keys", keys, self.space.width)
         expected = (len(keys), self.kernel.shape[1])
         if values.shape != expected:
             raise ValueError(f"values: expected shape {expected}, found {values.shape}")
-        capacity = len(self.white)
-        if not holds_or_traced(self.count + len(keys) <= capacity):
+        capacity = len(self.along)
+        if len(keys) > capacity or not holds_or_traced(self.count + len(keys) <= capacity):
+            free = capacity if len(keys) > capacity else capacity - int(self.count)
             raise ValueError(
-                f"keys: expected at most {capacity - int(self.count)}, the rows still free, found "
+                f"keys: expected at most {free}, the rows still free, found "
                 f"{len(keys)}; make the editor with a larger capacity"
             )
-        return _add(self, keys, values)
+        editor, added = _add(self, keys, values)
+        return editor, Added(*(field[0] for field in added)) if single else added
 
     def undo(self, steps: int | Array = 1) -> Editor:
         """The state before the last edits, bit for bit; `steps` beyond the first undo all.
@@ -186,67 +203,144 @@ class Editor:
         if not holds_or_traced(jnp.asarray(steps) >= 0):
             raise ValueError(f"steps: expected the number of edits to undo, found {steps}")
         count = jnp.maximum(self.count - jnp.maximum(jnp.asarray(steps, jnp.int32), 0), 0)
-        kept = (jnp.arange(len(self.white), dtype=jnp.int32) < count)[:, None]
-        rows = {
-            name: jnp.where(kept, getattr(self, name), 0)
-            for name in ("white", "along", "residuals", "requested")
-        }
-        return dataclasses.replace(self, count=count, **rows)
+        return _cut(self, count)
+
+    def take(self, order: ArrayLike) -> Editor:
+        """The state as if only these edits had been asked for, in this order.
+
+        Answered from the ledger, at the cost of one block of `capacity` edits: neither the keys nor
+        the values of the facts are needed.
+
+        Args:
+          order: `(t,)` int, rows, each at most once.
+
+        Raises:
+          ValueError: if a row has no edit, or comes twice (under `jit`: not checked).
+        """
+        order = jnp.asarray(order, jnp.int32)
+        ordered = jnp.sort(order)
+        within = jnp.all((order >= 0) & (order < self.count))
+        if not holds_or_traced(within & jnp.all(ordered[1:] != ordered[:-1])):
+            raise ValueError(
+                f"order: expected rows 0 to {int(self.count) - 1}, each at most once, found {order}"
+            )
+        rest = jnp.zeros(len(self.along) - len(order), jnp.int32)
+        count = jnp.asarray(len(order), jnp.int32) + jnp.zeros_like(self.count)
+        return _redone(self, jnp.concatenate([order, rest]), count)
+
+    def drop(self, rows: ArrayLike) -> Editor:
+        """The state as if some edits had never been asked for, such as those of superseded facts.
+
+        Their keys leave the solve and what they wrote leaves the kernel; later rows move up.
+
+        Args:
+          rows: `(k,)` int, or `(capacity,)` bool, true where an edit is dropped.
+
+        Raises:
+          ValueError: if a row has no edit (under `jit`: nothing happens to it).
+        """
+        rows, index = jnp.asarray(rows), jnp.arange(len(self.along), dtype=jnp.int32)
+        if rows.dtype != bool:
+            if not holds_or_traced(jnp.all((rows >= 0) & (rows < self.count))):
+                raise ValueError(
+                    f"rows: expected rows of edits, 0 to {int(self.count) - 1}, found {rows}"
+                )
+            rows = jnp.zeros(len(self.along), bool).at[rows].set(True, mode="drop")
+        gone = rows | (index >= self.count)
+        count = jnp.sum(~gone, dtype=jnp.int32)
+        return _redone(self, jnp.argsort(gone, stable=True).astype(jnp.int32), count)
+
+
+_ROWS = ("coordinates", "lengths", "along", "own", "residuals", "requested")
+
+
+@jax.jit
+def _cut(editor: Editor, count: Array) -> Editor:
+    """The first `count` rows; the others zeros."""
+    kept = jnp.arange(len(editor.along), dtype=jnp.int32) < count
+
+    def first(rows: Array) -> Array:
+        return jnp.where(kept.reshape(-1, *(1,) * (rows.ndim - 1)), rows, 0)
+
+    rows = {name: first(getattr(editor, name)) for name in _ROWS}
+    return dataclasses.replace(editor, count=count, **rows)
+
+
+@jax.jit
+def _redone(editor: Editor, order: Array, count: Array) -> Editor:
+    """All edits made anew, in another order, as one block."""
+    rows = {name: getattr(editor, name)[order] for name in _ROWS}
+    editor = _cut(dataclasses.replace(editor, **rows), count)
+    z, extended = editor.coordinates, editor.space.extended
+    found = solve_in_order(editor.rule, z, z, editor.requested, extended=extended)
+    return dataclasses.replace(
+        editor, along=found.along, own=found.own, residuals=found.residuals
+    )
 
 
 @jax.jit
 def _add(editor: Editor, keys: Array, values: Array) -> tuple[Editor, Added]:
-    dtype, extended = editor.white.dtype, editor.whitener.extended
-    inner = functools.partial(products.inner, extended=extended)
+    space, rule, dtype = editor.space, editor.rule, editor.along.dtype
+    extended = space.extended
     keys, values = keys.astype(dtype), values.astype(dtype)
-    rows = editor.count + jnp.arange(len(keys), dtype=jnp.int32)
-
-    white = editor.whitener.whiten(keys)
-    lengths = jnp.linalg.norm(white, axis=1)
-    requested = values - inner(keys, editor.kernel.astype(dtype).T)
-    sound = (lengths > 0) & jnp.isfinite(lengths) & (rows < len(editor.white))
+    requested = values - inner(keys, editor.kernel.astype(dtype).T, extended=extended)
+    z = space.coordinates(keys)
+    lengths = jnp.sqrt(jnp.sum(z * z, axis=1))
+    places = editor.count + jnp.arange(len(keys), dtype=jnp.int32)
+    sound = (lengths > 0) & jnp.isfinite(lengths) & (places < len(editor.along))
     sound &= jnp.all(jnp.isfinite(requested), axis=1)
-    lengths = jnp.where(sound, lengths, 1)[:, None]
-    unit = jnp.where(sound[:, None], white / lengths, 0)
+    lengths = jnp.where(sound, lengths, 0)
+    z, requested = (jnp.where(sound[:, None], rows, 0) for rows in (z, requested))
 
-    def write(old: Array, new: Array) -> Array:
-        return old.at[rows].set(new, mode="drop")
+    shares = inner(z, editor.along, extended=extended)
+    lacking = requested - inner(shares, editor.residuals.T, extended=extended)
+    earlier = Earlier(editor.along, editor.own) if rule.remembers else None
+    found = solve_in_order(rule, z, z, lacking, earlier, extended=extended)
 
-    cosines = jnp.abs(write(inner(editor.white, unit), jnp.triu(inner(unit, unit), 1)))
-    strongest = jnp.max(cosines, axis=0)
-    if editor.rule == "sequential":
-        accepted, overlap, along = sound, jnp.minimum(strongest**2, 1), unit / lengths
+    if rule.remembers:
+        products = inner(z, editor.coordinates, extended=extended)
+        products = jnp.where(editor.own > 0, products, 0)
+        overlap = jnp.where(sound, 1 - found.own / jnp.where(sound, lengths, 1) ** 2, 0)
     else:
-        own, left = _own_parts(editor, unit)
-        accepted, overlap = sound & jnp.any(own != 0, axis=1), jnp.where(sound, 1 - left, 0)
-        reach = jnp.where(accepted, jnp.sum(own * unit, axis=1), 1)[:, None]
-        along = jnp.where(accepted[:, None], own / (reach * lengths), 0)
-    requested = jnp.where(accepted[:, None], requested, 0)
-    unmet = requested - landed(editor.along, editor.residuals, unit * lengths, extended=extended)
-    unmet = jnp.where(accepted[:, None], unmet, 0)
-    return dataclasses.replace(
-        editor,
-        white=write(editor.white, jnp.where(accepted[:, None], unit, 0)),
-        along=write(editor.along, along),
-        residuals=write(
-            editor.residuals, residuals_met(along, unit * lengths, unmet, extended=extended)
-        ),
-        requested=write(editor.requested, requested),
-        count=jnp.minimum(editor.count + len(keys), len(editor.white)),
-    ), Added(
-        accepted,
-        overlap,
-        jnp.where(strongest > 0, jnp.argmax(cosines, axis=0).astype(jnp.int32), -1),
-    )
+        products, overlap = shares * editor.own, None  # each along is z over its own
+    strongest, nearest = _nearest(editor, products, z, lengths, found.accepted)
+    if overlap is None:
+        overlap = jnp.minimum(strongest**2, 1)
+
+    new = (z, lengths, found.along, found.own, found.residuals, requested)
+    rows = {
+        name: _write(getattr(editor, name), rows, editor.count)
+        for name, rows in zip(_ROWS, new, strict=True)
+    }
+    count = jnp.minimum(editor.count + len(keys), len(editor.along))
+    return dataclasses.replace(editor, count=count, **rows), Added(found.accepted, overlap, nearest)
 
 
-def _own_parts(editor: Editor, unit: Array) -> tuple[Array, Array]:
-    """What keys have to themselves, orthonormal, `(b, r)`; and its squared length before that."""
-    squares = jnp.sum(editor.along**2, axis=1, keepdims=True)
-    earlier = editor.along * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1))
-    inner = functools.partial(products.inner, extended=editor.whitener.extended)
-    own = unit
-    for _ in range(2):
-        own = own - inner(inner(own, earlier), earlier.T)
-    own, left = orthonormal(own, editor.tolerance)
-    return orthonormal(own, editor.tolerance)[0], left  # and twice within the block, too
+def _nearest(
+    editor: Editor, products: Array, z: Array, lengths: Array, accepted: Array
+) -> tuple[Array, Array]:
+    """The greatest cosine of new keys with earlier ones, `(b,)`, and whose; 0 and -1 for none."""
+
+    def cosines(products: Array, others: Array) -> Array:
+        sizes = lengths[:, None] * others
+        return jnp.abs(products) / jnp.where(sizes > 0, sizes, 1)
+
+    before = cosines(products, editor.lengths)
+    within = jnp.tril(jnp.where(accepted, cosines(inner(z, z), lengths), 0), -1)
+    first, last = jnp.max(before, axis=1), jnp.max(within, axis=1)
+    rows = [jnp.argmax(found, axis=1).astype(jnp.int32) for found in (before, within)]
+    nearest = jnp.where(last > first, editor.count + rows[1], rows[0])
+    strongest = jnp.maximum(first, last)
+    return strongest, jnp.where(strongest > 0, nearest, -1)
+
+
+def _write(old: Array, new: Array, start: Array) -> Array:
+    """Rows put in from `start` on, those beyond the end left out; in place where `old` is free."""
+    begin = jnp.minimum(start, len(old) - len(new))
+    beyond = start - begin
+    if len(new) > 1:
+        new = jnp.roll(new, beyond, axis=0)
+    held = jax.lax.dynamic_slice_in_dim(old, begin, len(new))
+    kept = jnp.arange(len(new), dtype=jnp.int32) < beyond
+    new = jnp.where(kept.reshape(-1, *(1,) * (new.ndim - 1)), held, new)
+    return jax.lax.dynamic_update_slice_in_dim(old, new, begin, axis=0)

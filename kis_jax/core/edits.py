@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from kis_jax.core.checks import as_rows, holds_or_traced
-from kis_jax.core.ledger import Edit, Rule
-from kis_jax.core.orthonormal import orthonormal, own_share
+from kis_jax.core.checks import as_rows, checked_kernel, holds_or_traced
+from kis_jax.core.ledger import Edit
+from kis_jax.core.orthonormal import independent_factor, own_share
 from kis_jax.core.products import inner, matmul
-from kis_jax.core.regression import ridge_regression
-from kis_jax.core.successive import residuals_met
-from kis_jax.core.triangular import solve_columns
-from kis_jax.core.whitening import Whitener
+from kis_jax.core.rules import (
+    Constrained,
+    Earlier,
+    Ridge,
+    Rule,
+    Sequential,
+    positive,
+    solve_in_order,
+    solve_together,
+)
+from kis_jax.core.spaces import NullSpace, Space
 
 
-def edit_rank_one(kernel: Array, key: Array, value: Array, whitener: Whitener) -> Edit:
+def edit_rank_one(kernel: Array, key: Array, value: Array, whitener: Space) -> Edit:
     r"""One fact: ROME's closed form.
 
     $\Delta = C^{-1} k \otimes (v - k W) / k^\top C^{-1} k$: of all updates that map k to v exactly,
@@ -27,7 +36,7 @@ def edit_rank_one(kernel: Array, key: Array, value: Array, whitener: Whitener) -
       kernel: W, `(d, m)`, values = keys @ kernel.
       key: k, `(d,)`.
       value: v, `(m,)`, the value asked for.
-      whitener: of the layer's second moment.
+      whitener: of the layer's second moment; or any other `Space`.
 
     Returns:
       An `Edit` of one row, in the dtype of the whitener.
@@ -55,7 +64,7 @@ def edit_rank_one(kernel: Array, key: Array, value: Array, whitener: Whitener) -
     return edit_sequential(kernel, key[None], value[None], whitener)
 
 
-def edit_sequential(kernel: Array, keys: Array, values: Array, whitener: Whitener) -> Edit:
+def edit_sequential(kernel: Array, keys: Array, values: Array, whitener: Space) -> Edit:
     r"""The paper's lifelong edit: n rank-one edits, each on the kernel that the last one left.
 
     The residuals solve $\mathrm{triu}(P)^\top X = V - K W_0$, a unit-triangular system; with them
@@ -67,7 +76,7 @@ def edit_sequential(kernel: Array, keys: Array, values: Array, whitener: Whitene
       kernel: $W_0$, `(d, m)`.
       keys: K, `(n, d)`, in the order of the edits.
       values: V, `(n, m)`, the values asked for.
-      whitener: of the layer's second moment.
+      whitener: of the layer's second moment; or any other `Space`.
 
     Returns:
       An `Edit` of n rows; `edit[:t]` is the edit of the first t facts.
@@ -86,15 +95,14 @@ def edit_sequential(kernel: Array, keys: Array, values: Array, whitener: Whitene
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 9 to 12.
     """
-    keys, requested = _requested(kernel, keys, values, *_arithmetic(whitener))
-    return _checked(_sequential(keys, requested, whitener), keys, requested)
+    return _edit(kernel, keys, values, whitener, Sequential())
 
 
 def edit_constrained(
     kernel: Array,
     keys: Array,
     values: Array,
-    whitener: Whitener,
+    whitener: Space,
     *,
     tolerance: float | Array | None = None,
 ) -> Edit:
@@ -109,7 +117,7 @@ def edit_constrained(
       kernel: W, `(d, m)`.
       keys: K, `(n, d)`, linearly independent.
       values: V, `(n, m)`, the values asked for.
-      whitener: of the layer's second moment.
+      whitener: of the layer's second moment; or any other `Space`.
       tolerance: the least share of a whitened key's squared length that earlier keys must leave
         to it. None: the root of the machine epsilon.
 
@@ -132,25 +140,15 @@ def edit_constrained(
 
     Reference: Gupta et al. 2024 (arXiv 2403.14236), eq. 9.
     """
-    keys, requested = _requested(kernel, keys, values, *_arithmetic(whitener))
-    tolerance = own_share(keys.dtype, tolerance)
-    edit, sound = _constrained(keys, requested, whitener, tolerance)
-    if not holds_or_traced(sound):
-        _, own = orthonormal(_unit(whitener.whiten(keys))[0], tolerance)
-        raise ValueError(
-            "keys: expected finite, linearly independent rows, found that row "
-            f"{jnp.argmin(own)} has {float(jnp.min(own)):.1e} of its squared length to itself, "
-            f"the rest in the span of those before it (tolerance {float(tolerance):.1e}; a "
-            "duplicate key, or more facts than dimensions); leave it out, or use edit_batch"
-        )
-    return _checked(edit, keys, requested)
+    tolerance = own_share(whitener.dtype, tolerance)
+    return _edit(kernel, keys, values, whitener, Constrained(tolerance))
 
 
 def edit_batch(
     kernel: Array,
     keys: Array,
     values: Array,
-    whitener: Whitener,
+    whitener: Space,
     weight: float | Array,
     previous: Array | None = None,
 ) -> Edit:
@@ -164,7 +162,7 @@ def edit_batch(
       kernel: W, `(d, m)`.
       keys: K, `(n, d)`.
       values: V, `(n, m)`, the values asked for.
-      whitener: of the layer's second moment.
+      whitener: of the layer's second moment; or any other `Space`.
       weight: w, positive: how many tokens of ordinary text weigh as much as a fact. Relaxed EMMET
         with weight a and relaxation e is this with w = a e.
       previous: keys of earlier batches, $K_p$, `(p, d)`, whose values should stay.
@@ -186,18 +184,15 @@ def edit_batch(
 
     Reference: Meng et al. 2023 (arXiv 2210.07229), eq. 14; Gupta et al. 2024 (arXiv 2403.14236).
     """
-    keys, requested = _requested(kernel, keys, values, *_arithmetic(whitener))
-    weight = _positive("weight", weight, keys.dtype)
-    if previous is not None:
-        previous = as_rows("previous", previous, whitener.width)
-    return _checked(_batch(keys, requested, whitener, weight, previous), keys, requested)
+    rule = Ridge(positive("weight", weight, whitener.dtype))
+    return _edit(kernel, keys, values, whitener, rule, previous, together="batch")
 
 
 def edit_null_space(
     kernel: Array,
     keys: Array,
     values: Array,
-    projector: Array,
+    projector: Array | NullSpace,
     ridge: float | Array,
     previous: Array | None = None,
 ) -> Edit:
@@ -210,7 +205,7 @@ def edit_null_space(
       kernel: W, `(d, m)`.
       keys: K, `(n, d)`.
       values: V, `(n, m)`, the values asked for.
-      projector: N, `(d, d)`, symmetric and idempotent; see `null_space`.
+      projector: of `null_space`; or N, `(d, d)`, symmetric and idempotent.
       ridge: r, positive.
       previous: keys of the earlier batches of a sequence, $K_p$, `(p, d)`; None for the first.
 
@@ -231,79 +226,99 @@ def edit_null_space(
 
     Reference: Fang et al. 2025 (arXiv 2410.02355), eq. 14.
     """
-    projector = jnp.asarray(projector)
-    d = projector.shape[-1] if projector.ndim else 0
-    if projector.shape != (d, d) or projector.dtype not in (jnp.float32, jnp.float64):
+    space = projector if isinstance(projector, NullSpace) else NullSpace(jnp.asarray(projector))
+    d = space.shape[-1] if space.shape else 0
+    if space.shape != (d, d) or space.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(
             "projector: expected shape (d, d), in float32 or float64, found "
-            f"{projector.dtype}{projector.shape}"
+            f"{space.dtype}{space.shape}"
         )
-    keys, requested = _requested(kernel, keys, values, d, projector.dtype)
-    ridge = _positive("ridge", ridge, keys.dtype)
-    if not holds_or_traced(_is_projector(projector)):
+    rule = Ridge(positive("ridge", ridge, space.dtype))
+    if not holds_or_traced(_is_projector(space.projector)):
         raise ValueError(
             "projector: expected a symmetric matrix N with N @ N = N, found another; use "
             "kis.null_space(second_moment), which makes one"
         )
-    if previous is not None:
-        previous = as_rows("previous", previous, d)
-    return _checked(_null_space(keys, requested, projector, ridge, previous), keys, requested)
+    return _edit(kernel, keys, values, space, rule, previous, together="null_space")
 
 
-@jax.jit
-def _sequential(keys: Array, requested: Array, whitener: Whitener) -> Edit:
-    white = whitener.whiten(keys)
-    along = white / jnp.sum(white * white, axis=1, keepdims=True)
-    residuals = residuals_met(along, white, requested, extended=whitener.extended)
-    return _edit(whitener, along, residuals, requested, "sequential")
-
-
-@jax.jit
-def _constrained(
-    keys: Array, requested: Array, whitener: Whitener, tolerance: Array
+@functools.partial(jax.jit, static_argnames="together")
+def _closed_form(
+    kernel: Array,
+    keys: Array,
+    values: Array,
+    space: Space,
+    rule: Rule,
+    previous: Array | None = None,
+    *,
+    together: str = "",
 ) -> tuple[Edit, Array]:
-    """The edit, NaN unless every whitened key has enough to itself; and whether it has."""
-    unit, norms = _unit(whitener.whiten(keys))
-    along, sound = unit, jnp.asarray(True)
-    for _ in range(2):  # Gram and Schmidt's rows by Cholesky's factor; twice, as once is not enough
-        gram = inner(along, along, extended=whitener.extended)
-        factor = jnp.linalg.cholesky(gram, symmetrize_input=False)
-        sound &= jnp.all(jnp.diagonal(factor) ** 2 > tolerance)
-        along = solve_columns(factor, along)
-    along = along / (norms * jnp.sum(along * unit, axis=1, keepdims=True))
-    residuals = residuals_met(along, unit * norms, requested, extended=whitener.extended)
-    residuals = jnp.where(sound, residuals, jnp.nan)
-    return _edit(whitener, along, residuals, requested, "constrained"), sound
+    """The edit by a rule, or under the name `together` as one system; and whether it is sound."""
+    dtype, extended = space.dtype, space.extended
+    keys = keys.astype(dtype)
+    requested = values.astype(dtype) - inner(keys, kernel.astype(dtype).T, extended=extended)
+    z, earlier = space.coordinates(keys), None
+    if previous is not None:
+        before = space.coordinates(previous)
+        nothing = jnp.zeros_like(before[:, :1])
+        found = solve_in_order(rule, before, before, nothing, extended=extended)
+        earlier = Earlier(found.along, found.own)
+    solve = solve_together if together else solve_in_order
+    found = solve(rule, z, z, requested, earlier, extended=extended)  # pyright: ignore
+    directions, residuals = space.directions(found.along), found.residuals
+    sound = jnp.all(jnp.isfinite(residuals)) & jnp.all(jnp.isfinite(directions))
+    if not together:  # a length that overflowed leaves zeros
+        sound &= jnp.all(found.accepted) & jnp.all(jnp.any(directions != 0, axis=1))
+        residuals = jnp.where(sound, residuals, jnp.nan)
+    return Edit(directions, residuals, requested, together or rule.name, extended), sound
 
 
-@jax.jit
-def _batch(
-    keys: Array, requested: Array, whitener: Whitener, weight: Array, previous: Array | None
+def _edit(
+    kernel: ArrayLike,
+    keys: ArrayLike,
+    values: ArrayLike,
+    space: Space,
+    rule: Rule,
+    previous: ArrayLike | None = None,
+    *,
+    together: str = "",
 ) -> Edit:
-    earlier = None if previous is None else whitener.whiten(previous)
-    white = whitener.whiten(keys)
-    along, residuals = ridge_regression(white, requested, weight, earlier, whitener.extended)
-    return _edit(whitener, along, residuals, requested, "batch")
+    """The same, its arguments checked, and its numbers where they are known."""
+    keys, kernel, values = as_rows("keys", keys, space.width), jnp.asarray(kernel), jnp.asarray(values)
+    checked_kernel(kernel, space.width)
+    if values.shape != (len(keys), kernel.shape[1]):
+        raise ValueError(
+            f"values: expected shape {(len(keys), kernel.shape[1])}, one value for each key, "
+            f"found {values.shape}"
+        )
+    if previous is not None:
+        previous = as_rows("previous", previous, space.width)
+    edit, sound = _closed_form(kernel, keys, values, space, rule, previous, together=together)
+    if holds_or_traced(sound):
+        return edit
+    assert edit.requested is not None
+    wrong = ~jnp.all(jnp.isfinite(edit.requested), axis=1) | ~jnp.any(keys != 0, axis=1)
+    if isinstance(rule, Constrained) and not jnp.any(wrong):
+        _refuse_dependent(space.coordinates(keys.astype(space.dtype)), rule)
+    found = (
+        f"row {jnp.argmax(wrong)} zero or not finite"
+        if jnp.any(wrong)
+        else "an update beyond the range of its dtype; scale the keys, or see to the second moment"
+    )
+    raise ValueError(f"keys, values: expected finite numbers and no key of zeros, found {found}")
 
 
-@jax.jit
-def _null_space(
-    keys: Array, requested: Array, projector: Array, ridge: Array, previous: Array | None
-) -> Edit:
-    earlier = None if previous is None else matmul(previous.astype(keys.dtype), projector)
-    along, residuals = ridge_regression(matmul(keys, projector), requested, ridge, earlier)
-    return Edit(along, residuals, requested, "null_space")
-
-
-def _edit(whitener: Whitener, along: Array, residuals: Array, requested: Array, rule: Rule) -> Edit:
-    """An edit from whitened directions."""
-    return Edit(whitener.directions(along), residuals, requested, rule, whitener.extended)
-
-
-def _unit(rows: Array) -> tuple[Array, Array]:
-    """Rows of length one, and the lengths that they had, `(n, 1)`."""
-    norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / norms, norms
+def _refuse_dependent(z: Array, rule: Constrained) -> None:
+    """Raises ValueError if keys, in coordinates, depend on one another to a rule's tolerance."""
+    unit = z / jnp.linalg.norm(z, axis=1, keepdims=True)
+    own = independent_factor(inner(unit, unit), rule.tolerance)[1]
+    if bool(jnp.any(own <= rule.tolerance)):
+        raise ValueError(
+            "keys: expected finite, linearly independent rows, found that row "
+            f"{jnp.argmin(own)} has {float(jnp.min(own)):.1e} of its squared length to itself, "
+            f"the rest in the span of those before it (tolerance {float(rule.tolerance):.1e}; a "
+            "duplicate key, or more facts than dimensions); leave it out, or use edit_batch"
+        )
 
 
 @jax.jit
@@ -316,57 +331,3 @@ def _is_projector(matrix: Array) -> Array:
     return (
         jnp.maximum(jnp.linalg.norm(again - image), jnp.linalg.norm(mirrored - image)) < tolerance
     )
-
-
-def _requested(
-    kernel: ArrayLike,
-    keys: ArrayLike,
-    values: ArrayLike,
-    width: int,
-    dtype: jnp.dtype,
-    extended: bool = False,
-) -> tuple[Array, Array]:
-    """The keys, and what their values lack of those asked for, in the dtype of the computation."""
-    keys = as_rows("keys", keys, width)
-    kernel, values = jnp.asarray(kernel), jnp.asarray(values)
-    if kernel.ndim != 2 or kernel.shape[0] != width:
-        raise ValueError(
-            f"kernel: expected shape ({width}, m), keys by values, found {kernel.shape}; torch's "
-            "Linear stores the transpose"
-        )
-    if values.shape != (len(keys), kernel.shape[1]):
-        raise ValueError(
-            f"values: expected shape {(len(keys), kernel.shape[1])}, one value for each key, "
-            f"found {values.shape}"
-        )
-    keys = keys.astype(dtype)
-    found = inner(keys, kernel.astype(dtype).T, extended=extended)
-    return keys, values.astype(dtype) - found
-
-
-def _arithmetic(whitener: Whitener) -> tuple[int, jnp.dtype, bool]:
-    """What a whitener asks of a computation: its width, its dtype, and whether more digits."""
-    return whitener.width, whitener.factor.dtype, whitener.extended
-
-
-def _positive(name: str, number: float | Array, dtype: jnp.dtype) -> Array:
-    number = jnp.asarray(number, dtype)
-    if number.ndim or not holds_or_traced(number > 0):
-        raise ValueError(f"{name}: expected a positive number, found {number}")
-    return number
-
-
-def _checked(edit: Edit, keys: Array, requested: Array) -> Edit:
-    """The edit, unless a number went wrong on the way."""
-    finite = jnp.all(jnp.isfinite(edit.residuals)) & jnp.all(jnp.isfinite(edit.directions))
-    if edit.rule in ("sequential", "constrained"):  # a length that overflowed leaves zeros
-        finite &= jnp.all(jnp.any(edit.directions != 0, axis=1))
-    if holds_or_traced(finite):
-        return edit
-    wrong = ~jnp.all(jnp.isfinite(requested), axis=1) | ~jnp.any(keys != 0, axis=1)
-    found = (
-        f"row {jnp.argmax(wrong)} zero or not finite"
-        if jnp.any(wrong)
-        else "an update beyond the range of its dtype; scale the keys, or see to the second moment"
-    )
-    raise ValueError(f"keys, values: expected finite numbers and no key of zeros, found {found}")

@@ -112,12 +112,10 @@ def pseudo_inverse(c: Array, ridge: Array, rcond: float | None) -> Array:
     """Eigenvectors of C plus ridge over the roots of their eigenvalues, small ones dropped.
 
     Returns:
-      `(d, r)`; under tracing `(d, d)` with columns of zeros. All zeros if nothing is kept.
+      `(d, d)`, columns of zeros where one is dropped.
     """
     d = c.shape[0]
     eigenvalues, vectors = jnp.linalg.eigh(c + ridge * jnp.eye(d, dtype=c.dtype))
     threshold = (d * jnp.finfo(c.dtype).eps if rcond is None else rcond) * eigenvalues[-1]
     kept = eigenvalues > jnp.maximum(threshold, 0)
-    if isinstance(kept, Tracer):
-        return vectors * jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, eigenvalues, 1)), 0)
-    return vectors[:, kept] * jax.lax.rsqrt(eigenvalues[kept])
+    return vectors * jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, eigenvalues, 1)), 0)

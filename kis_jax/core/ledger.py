@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,8 @@ from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.products import inner
 from kis_jax.core.successive import residuals_met
 
-Rule = Literal["sequential", "constrained", "batch", "null_space"]
+TOGETHER = ("batch", "null_space")
+"""Names of rules whose edits are solved together, so that rows have no order."""
 
 
 @jax.tree_util.register_dataclass
@@ -23,16 +23,17 @@ class Edit:
 
     Each direction is normalised by the key that it was made for, $w_i \cdot k_i = 1$, so that
     $w_i \cdot k$ is the share of edit i that lands on any key k, and a residual has the units of
-    values. Where edits have an order (`edit_rank_one`, `edit_sequential`, `edit_constrained`), row
-    i is the update that edit i makes to the kernel that the edits before it left, and `edit[:t]`
-    is exactly the edit of the first t facts.
+    values. Where edits have an order (`edit_rank_one`, `edit_sequential`, `edit_constrained`,
+    `Editor`), row i is the update that edit i makes to the kernel that the edits before it left,
+    and `edit[:t]` is exactly the edit of the first t facts. Of several layers at once, by
+    `jax.vmap`, all fields have an axis in front; then it is `edit.first(t)`.
 
     Attributes:
       directions: $w_i$, `(n, d)`. Sequential: $C^{-1} k_i / k_i^\top C^{-1} k_i$.
       residuals: $x_i$, `(n, m)`: what the edit writes along its direction. For edits with an
         order, the part of the value asked for that was still missing when its turn came.
       requested: `(n, m)`: what was missing before any edit, $v_i - k_i W_0$; None if not known.
-      rule: which of the closed forms it came from; tells whether rows have an order.
+      rule: the name of the rule it came from; "batch" and "null_space" are solved together.
       extended: whether products with the ledger are rounded only at their end, as an edit by a
         "refined" whitener deserves.
 
@@ -49,7 +50,7 @@ class Edit:
     directions: Array
     residuals: Array
     requested: Array | None = None
-    rule: Rule = dataclasses.field(default="sequential", metadata={"static": True})
+    rule: str = dataclasses.field(default="sequential", metadata={"static": True})
     extended: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @property
@@ -78,29 +79,42 @@ class Edit:
 
     def __len__(self) -> int:
         """Number of edits, n."""
-        return self.directions.shape[0]
+        return self.directions.shape[-2]
 
     def __getitem__(self, index: slice) -> Edit:
         """The first edits, `edit[:t]`, exactly as if no others had been asked for.
 
         Raises:
-          ValueError: for edits that were solved together, or an index that is not a prefix.
+          ValueError: for edits that were solved together, an index that is not a prefix, or an
+            edit of several layers at once.
         """
-        if self.rule not in ("sequential", "constrained"):
-            raise ValueError(
-                f"edit[:t]: expected edits made one after another, found rule {self.rule!r}, whose "
-                "edits are solved together; edit the first facts alone"
-            )
         if not isinstance(index, slice) or index.start not in (None, 0) or index.step is not None:
             raise ValueError(
                 f"edit[...]: expected a prefix [:t], found {index!r}; for other facts or another "
                 "order use kis.reorder"
             )
-        requested = None if self.requested is None else self.requested[index]
-        directions, residuals = self.directions[index], self.residuals[index]
-        return dataclasses.replace(
-            self, directions=directions, residuals=residuals, requested=requested
-        )
+        if self.directions.ndim != 2:
+            raise ValueError(
+                f"edit[:t]: expected an edit of one kernel, found directions of shape "
+                f"{self.directions.shape}; of several use edit.first(t)"
+            )
+        return self.first(index.stop)
+
+    def first(self, t: int | None) -> Edit:
+        """The first t edits, of each kernel where there are several; None for all, as in `[:t]`.
+
+        Raises:
+          ValueError: for edits that were solved together.
+        """
+        if self.rule in TOGETHER:
+            raise ValueError(
+                f"edit[:t]: expected edits made one after another, found rule {self.rule!r}, whose "
+                "edits are solved together; edit the first facts alone"
+            )
+        rows = (self.directions, self.residuals, self.requested)
+        names = ("directions", "residuals", "requested")
+        kept = [None if row is None else row[..., :t, :] for row in rows]
+        return dataclasses.replace(self, **dict(zip(names, kept, strict=True)))
 
 
 def reorder(edit: Edit, keys: Array, order: Array) -> Edit:

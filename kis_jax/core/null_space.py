@@ -8,10 +8,11 @@ from jax import Array
 from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.products import matmul
 from kis_jax.core.second_moment import SecondMoment, as_matrix
+from kis_jax.core.spaces import NullSpace
 
 
-def null_space(second_moment: Array | SecondMoment, *, threshold: float = 2e-2) -> Array:
-    r"""Projector on the eigenvectors of C with eigenvalues below a share of their mean.
+def null_space(second_moment: Array | SecondMoment, *, threshold: float = 2e-2) -> NullSpace:
+    r"""The eigenvectors of C with eigenvalues below a share of their mean.
 
     The threshold is relative, to $\mathrm{tr}(C) / d$: measuring C in other units changes nothing.
     (AlphaEdit's own, 2e-2 too, is absolute, and so means something else for every layer.)
@@ -23,15 +24,15 @@ def null_space(second_moment: Array | SecondMoment, *, threshold: float = 2e-2) 
       threshold: eigenvalues up to this share of the mean eigenvalue count as null.
 
     Returns:
-      N, `(d, d)`, symmetric and idempotent, in the dtype of C. `jnp.trace(N)` is the number of
-      free directions.
+      A `NullSpace`, in the dtype of C: a space of keys, and wherever an array is expected the
+      projector N, `(d, d)`. Its `rank` is the number of free directions.
 
     Raises:
       ValueError: if C is not square, not finite, or leaves no direction free (under `jit`: NaN).
 
     Example:
       >>> import jax.numpy as jnp
-      >>> null_space(jnp.diag(jnp.array([5.0, 0.01])))
+      >>> null_space(jnp.diag(jnp.array([5.0, 0.01]))).projector
       Array([[0., 0.],
              [0., 1.]], dtype=float32)
 
@@ -49,4 +50,4 @@ def null_space(second_moment: Array | SecondMoment, *, threshold: float = 2e-2) 
             f"under {smallest:.3g}; raise the threshold"
         )
     vectors = jnp.where(free, vectors, jnp.where(jnp.any(free), 0, jnp.nan))
-    return matmul(vectors, vectors.T)
+    return NullSpace(matmul(vectors, vectors.T))

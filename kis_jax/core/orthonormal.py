@@ -7,27 +7,58 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from kis_jax.core.products import matmul
+from kis_jax.core.products import inner
 from kis_jax.core.triangular import solve_columns
 
 
-def orthonormal(rows: Array, tolerance: ArrayLike) -> tuple[Array, Array]:
-    """Rows made orthonormal in their order, and what the squares of their lengths were by then.
+def orthonormal(
+    rows: Array, tolerance: ArrayLike, duals: Array | None = None, *, extended: bool = False
+) -> tuple[Array, Array | None]:
+    """Rows made orthonormal in their order; zeros for one that has too little to itself.
 
-    Where a square is not above `tolerance` the row becomes zeros, and later ones ignore it. This
-    is Gram and Schmidt's process on the Gram matrix, a column of its Cholesky factor at a time.
+    This is Gram and Schmidt's process by Cholesky's factor of the Gram matrix. Where the square of
+    what is left of a row is not above `tolerance`, later rows ignore it.
+
+    Args:
+      rows: `(n, p)`, of length one at most.
+      tolerance: `()`.
+      duals: `(n, r)`, rows whose products with `rows` are the inner products; None: the rows
+        themselves. They are changed as the rows are.
+      extended: whether products are rounded only at their end, for float32.
     """
-    factor, squares = greedy_factor(matmul(rows, rows.T), tolerance)
-    solved = solve_columns(factor, rows)
-    return jnp.where((squares > tolerance)[:, None], solved, 0), squares
+    gram = inner(rows, rows if duals is None else duals, extended=extended)
+    factor, squares = independent_factor(gram, tolerance)
+    kept = (squares > tolerance)[:, None]
+
+    def solved(given: Array) -> Array:
+        return jnp.where(kept, solve_columns(factor, given), 0)
+
+    return solved(rows), None if duals is None else solved(duals)
 
 
-def greedy_factor(gram: Array, tolerance: ArrayLike) -> tuple[Array, Array]:
-    """Cholesky's factor of a Gram matrix whose rows may depend on one another.
+def independent_factor(gram: Array, tolerance: ArrayLike) -> tuple[Array, Array]:
+    """Cholesky's factor of a Gram matrix, `(n, n)`, whose rows may depend on one another.
 
     Where the square that is left to a row is not above `tolerance`, the row is as if it were not
     there: its column of the factor is that of the identity. Gives the factor and the squares.
     """
+    # Within `shard_map` it varies over the mesh as the Gram matrix does, as `cond` wants it.
+    tolerance = tolerance + jnp.zeros_like(gram[:1, :1])[0, 0] if len(gram) else tolerance
+    factor = jnp.linalg.cholesky(gram, symmetrize_input=False)
+    squares = jnp.diagonal(factor) ** 2
+    sound = jnp.all(squares > tolerance)  # a NaN is not
+    return jax.lax.cond(
+        sound,
+        lambda found, *_: found,
+        lambda _, *given: _greedy_factor(*given),
+        (factor, squares),
+        gram,
+        tolerance,
+    )
+
+
+def _greedy_factor(gram: Array, tolerance: ArrayLike) -> tuple[Array, Array]:
+    """The same, a column at a time."""
     index = jnp.arange(len(gram))
 
     def step(rest: Array, i: Array) -> tuple[Array, tuple[Array, Array]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +10,19 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kis_jax.core.checks import holds_or_traced
-from kis_jax.core.ledger import Edit, Rule
-from kis_jax.core.orthonormal import greedy_factor, own_share
-from kis_jax.core.products import inner
-from kis_jax.core.successive import residuals_met
-from kis_jax.core.triangular import solve_columns
+from kis_jax.core.ledger import TOGETHER, Edit
+from kis_jax.core.orthonormal import own_share
+from kis_jax.core.rules import (
+    Constrained,
+    Ridge,
+    Rule,
+    Sequential,
+    positive,
+    solve_in_order,
+    solve_together,
+)
+
+_NAMES = ("sequential", "constrained", *TOGETHER)
 
 
 @jax.tree_util.register_dataclass
@@ -49,21 +56,20 @@ class Asked:
 
 def replay(
     asked: Asked,
-    rule: Rule,
+    rule: str | Rule,
     *,
     weight: float | Array | None = None,
     tolerance: float | Array | None = None,
 ) -> Edit:
     r"""The edit that a rule makes of what is asked, in the order of its rows.
 
-    With $G_{ij} = k_i^\top C^{-1} k_j = K S^\top$, S being the rows solved: sequential directions
-    are $s_i / G_{ii}$; constrained ones $L^{-1} S$ with $L L^\top = G$, each row divided by
-    $L_{ii}$; batches solve $(G + w I) X = R$. Equal to `edit_sequential`, `edit_constrained`,
-    `edit_batch` and `edit_null_space`.
+    A rule needs no more of the space than the inner products of keys, $G = K S^\top$ with the rows
+    S solved, and directions that are combinations of these rows. Equal to `edit_sequential`,
+    `edit_constrained`, `edit_batch` and `edit_null_space`, and to an `Editor` with the rule.
 
     Args:
       asked: n facts, those wanted in the order wanted; see `Asked.take`.
-      rule: `"sequential"`, `"constrained"`, `"batch"` or `"null_space"`.
+      rule: any; or `"sequential"`, `"constrained"`, `"batch"` or `"null_space"`.
       weight: of "batch", or the ridge of "null_space"; needed by these two alone.
       tolerance: for "constrained", as for `edit_constrained`.
 
@@ -88,35 +94,66 @@ def replay(
     Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 9 to 12; Meng et al. 2023
     (arXiv 2210.07229), eq. 14; Gupta et al. 2024 (arXiv 2403.14236).
     """
-    _check(asked, rule, weight)
-    own = jnp.sum(asked.keys * asked.solved, axis=1)
-    if not holds_or_traced(jnp.all(own > 0)) and rule != "null_space":
+    made = _rule(asked, rule, weight, tolerance)
+    _check(asked)
+    own = jnp.sum(jnp.asarray(asked.keys) * asked.solved, axis=1)
+    if not holds_or_traced(jnp.all(own > 0)) and isinstance(made, (Sequential, Constrained)):
         raise ValueError(
             f"asked: expected keys with a share in their own direction, found k . s = "
             f"{float(jnp.min(own)):.3g} in row {int(jnp.argmin(own))}; leave it out"
         )
-    if rule == "sequential":
-        return _in_order(asked, asked.solved / own[:, None], rule)
-    gram = inner(asked.keys, asked.solved)
-    if rule == "constrained":
-        least = own_share(gram.dtype, tolerance)
-        directions, own = _without_earlier(gram, asked.solved)
-        if not holds_or_traced(jnp.all(own > least)):
-            row = int(jnp.argmin(independent(asked, tolerance)))
-            raise ValueError(
-                f"asked: expected linearly independent keys, found that row {row} has less than "
-                f"{float(least):.1e} of its squared length to itself, the rest in the span of "
-                "those before it; leave it out"
-            )
-        return _in_order(asked, directions, rule)
-    shifted = gram + jnp.asarray(weight, gram.dtype) * jnp.eye(len(gram), dtype=gram.dtype)
-    factor = jnp.linalg.cholesky(shifted)
-    residuals = solve_columns(factor, solve_columns(factor, asked.requested), transpose=True)
-    empty = own <= 0  # a key outside of the space in which the edit may write
-    directions = asked.solved / jnp.where(empty, 1, own)[:, None]
-    directions = jnp.where(empty[:, None], 0, directions)
-    residuals = residuals * jnp.where(empty, 0, own)[:, None]
-    return Edit(directions, residuals, asked.requested, rule)
+    together = rule if isinstance(rule, str) and rule in TOGETHER else ""
+    edit, accepted = _replayed(asked, made, together)
+    if isinstance(made, Constrained) and not holds_or_traced(jnp.all(accepted)):
+        raise ValueError(
+            f"asked: expected linearly independent keys, found that row {int(jnp.argmin(accepted))}"
+            f" has less than {float(made.tolerance):.1e} of its squared length to itself, the rest "
+            "in the span of those before it; leave it out"
+        )
+    return edit
+
+
+def foresee(
+    gram: Array, requested: Array, rule: str | Rule, *, weight: float | Array | None = None
+) -> Array:
+    r"""How far edits will move the values of keys, edited and untouched ones alike.
+
+    The same engine without kernel, model or C: with keys as unit vectors and G in the place of
+    $C^{-1}$, the update of a kernel is the move of each key's value.
+
+    Args:
+      gram: `(N, N)`, $k_i^\top C^{-1} k_j$ (null space: $k_i^\top N k_j$), the n edited keys first,
+        in their order, then keys to be left alone.
+      requested: `(n, m)`: values asked for, less the values before all edits.
+      rule: of the edits; see `replay`.
+      weight: likewise. In however many blocks edits are made, ridge regression over all of them
+        is what they come to.
+
+    Returns:
+      `(N, m)`: the change of each key's value.
+
+    Raises:
+      ValueError: as `replay`, or if the shapes do not agree.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> gram = jnp.array([[2.0, 1.0], [1.0, 4.0]])
+      >>> foresee(gram, jnp.array([[4.0]]), "sequential")
+      Array([[4.],
+             [2.]], dtype=float32)
+
+    Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 12 to 15; Rasmussen and Williams 2006,
+    eq. 2.25.
+    """
+    gram, requested = jnp.asarray(gram), jnp.asarray(requested)
+    n = len(requested)
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or n > len(gram) or requested.ndim != 2:
+        raise ValueError(
+            "gram, requested: expected shapes (N, N) and (n, m), the n edited keys first, found "
+            f"{gram.shape} and {requested.shape}"
+        )
+    unit = jnp.eye(n, len(gram), dtype=gram.dtype)
+    return replay(Asked(unit, gram[:n], requested), rule, weight=weight).delta
 
 
 def independent(asked: Asked, tolerance: float | Array | None = None) -> Array:
@@ -129,34 +166,37 @@ def independent(asked: Asked, tolerance: float | Array | None = None) -> Array:
       tolerance: the least share of a whitened key's squared length that earlier keys must leave
         to it. None: the root of the machine epsilon.
     """
-    cosines = _cosines(inner(asked.keys, asked.solved))[0]
-    least = own_share(cosines.dtype, tolerance)
-    return greedy_factor(cosines, least)[1] > least
+    rule = Constrained(own_share(asked.keys.dtype, tolerance))
+    return _replayed(asked, rule, "")[1]
 
 
-def _in_order(asked: Asked, directions: Array, rule: Rule) -> Edit:
-    residuals = residuals_met(directions, asked.keys, asked.requested)
-    return Edit(directions, residuals, asked.requested, rule)
+@jax.jit(static_argnames="together")
+def _replayed(asked: Asked, rule: Rule, together: str) -> tuple[Edit, Array]:
+    solve = solve_together if together else solve_in_order
+    found = solve(rule, asked.solved, asked.keys, asked.requested)  # pyright: ignore
+    edit = Edit(found.along, found.residuals, asked.requested, together or rule.name)
+    return edit, found.accepted
 
 
-def _without_earlier(gram: Array, solved: Array) -> tuple[Array, Array]:
-    """Directions of no share in earlier keys, one in their own; and what keys have of their own."""
-    cosines, sizes = _cosines(gram)
-    factor = jnp.linalg.cholesky(cosines)
-    own = jnp.diagonal(factor)
-    directions = solve_columns(factor, solved / sizes[:, None])
-    return directions / (own * sizes)[:, None], own**2
+def _rule(
+    asked: Asked,
+    rule: str | Rule,
+    weight: float | Array | None,
+    tolerance: float | Array | None,
+) -> Rule:
+    if not isinstance(rule, Rule) and rule not in _NAMES:
+        raise ValueError(f"rule: expected one of {', '.join(_NAMES)}, found {rule!r}")
+    if (weight is not None) != (rule in TOGETHER if isinstance(rule, str) else False):
+        raise ValueError(f"weight: expected one for batch and null_space alone, found {weight}")
+    dtype = jnp.asarray(asked.keys).dtype
+    if isinstance(rule, Rule):
+        return rule
+    if weight is not None:
+        return Ridge(positive("weight", weight, dtype))
+    return Sequential() if rule == "sequential" else Constrained(own_share(dtype, tolerance))
 
 
-def _cosines(gram: Array) -> tuple[Array, Array]:
-    """A Gram matrix scaled to unit diagonal, and the roots of the diagonal that it had."""
-    sizes = jnp.sqrt(jnp.diagonal(gram))
-    return gram / (sizes[:, None] * sizes), sizes
-
-
-def _check(asked: Asked, rule: Rule, weight: float | Array | None) -> None:
-    if rule not in get_args(Rule):
-        raise ValueError(f"rule: expected one of {', '.join(get_args(Rule))}, found {rule!r}")
+def _check(asked: Asked) -> None:
     shapes = asked.keys.shape, asked.solved.shape, asked.requested.shape
     if any(len(shape) != 2 for shape in shapes) or shapes[0] != shapes[1]:
         raise ValueError(
@@ -164,7 +204,3 @@ def _check(asked: Asked, rule: Rule, weight: float | Array | None) -> None:
         )
     if len(asked.requested) != len(asked):
         raise ValueError(f"asked: expected a requested row for each key, found shapes {shapes}")
-    if (weight is not None) != (rule in ("batch", "null_space")):
-        raise ValueError(f"weight: expected one for batch and null_space alone, found {weight}")
-    if weight is not None and not holds_or_traced(jnp.asarray(weight) > 0):
-        raise ValueError(f"weight: expected a positive number, found {weight}")

@@ -48,7 +48,7 @@ def residuals_met(
     kernel, $4 n r m$: whichever is less.
 
     Args:
-      directions: $w_i$, `(n, r)`, with $w_i \cdot k_i = 1$.
+      directions: $w_i$, `(n, r)`, of which $w_i \cdot k_i$ itself plays no part.
       keys: $k_i$, `(n, r)`, in the same coordinates.
       requested: $r_i$, `(n, m)`.
       extended: whether products are rounded only at their end, for float32.
@@ -58,7 +58,8 @@ def residuals_met(
     """
     (n, r), m = keys.shape, requested.shape[1]
     if n <= _BLOCK:
-        shares = jnp.triu(inner(directions, keys, extended=extended))
+        shares = jnp.triu(inner(directions, keys, extended=extended), 1)
+        shares = shares + jnp.eye(n, dtype=shares.dtype)
         return _refined(
             shares, requested, extended, lambda left: triangular_residuals(shares, left)
         )

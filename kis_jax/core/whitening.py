@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,74 +17,22 @@ from kis_jax.core.extended import Pair, pair, product
 from kis_jax.core.lanczos import largest_eigenvalue
 from kis_jax.core.products import matmul
 from kis_jax.core.second_moment import SecondMoment, as_matrix
+from kis_jax.core.spaces import Space
 from kis_jax.core.triangular import solve_rows
 
 Method = Literal["cholesky", "refined", "eigh"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Whitener:
+class Whitener(Space):
     r"""A factor $W$ of the inverse second moment, $C^{-1} = W W^\top$.
 
     Made by `whitener`. In whitened coordinates $z = W^\top k$ the keys of ordinary text have unit
     second moment, and $k_i^\top C^{-1} k_j = z_i \cdot z_j$.
-
-    Attributes:
-      scale: `(d,)`. $C_{ii}^{-1/2}$, the scaling to unit diagonal ("refined": its nearest power
-        of two); for "eigh" ones.
-      factor: "cholesky": `(d, d)`, upper-triangular $R$ with $R^\top R$ the scaled C. "refined":
-        `(d, d)`, lower-triangular, one whitening vector a row. "eigh": `(d, r)`, the eigenvectors
-        kept, each divided by the root of its eigenvalue.
-      correction: "refined": `(d, d)`, the digits of the whitening vectors that float32 has no
-        room for; else None.
-      method: `"cholesky"`, `"refined"` or `"eigh"`.
     """
 
-    scale: Array
-    factor: Array
-    correction: Array | None
-    method: Method = dataclasses.field(metadata={"static": True})
-
-    def whiten(self, keys: ArrayLike) -> Array:
-        """Whitened coordinates of keys, `(n, d)` to `(n, r)`; their inner products are a C^-1 b."""
-        rows = as_rows("keys", keys, self.width)
-        if self.correction is not None:
-            high, low = pair(keys)
-            scaled = Pair(high * self.scale, low * self.scale)
-            return product(scaled, Pair(self.factor, self.correction)).high
-        rows = rows.astype(self.factor.dtype) * self.scale
-        if self.method == "cholesky":
-            return solve_rows(self.factor, rows)
-        return matmul(rows, self.factor)
-
-    def directions(self, white: Array) -> Array:
-        """The rows W z of whitened coordinates z, `(n, r)` to `(n, d)`; C^-1 k for a whitened k."""
-        if self.method == "cholesky":
-            return solve_rows(self.factor, white, transpose=True) * self.scale
-        if self.correction is not None:
-            vectors = Pair(self.factor.T, self.correction.T)
-            return product(pair(white), vectors).high * self.scale
-        return matmul(white, self.factor.T)
-
-    def solve(self, keys: ArrayLike) -> Array:
-        """The directions of edits: rows $C^{-1} k$, `(n, d)` to `(n, d)`."""
-        return self.directions(self.whiten(keys))
-
-    @property
-    def extended(self) -> bool:
-        """Whether inner products deserve more digits than their float32 factors have."""
-        return self.method == "refined"
-
-    @property
-    def width(self) -> int:
-        """Of the keys, d."""
-        return self.scale.shape[-1]
-
-    @property
-    def rank(self) -> Array:
-        """Number of directions kept, `()`: d unless the method is "eigh"."""
-        return jnp.sum(jnp.any(self.factor != 0, axis=-2))
+    @abc.abstractmethod
+    def second_moment(self, vector: Array) -> Array:
+        """C v of one vector, `(d,)`, by the factor."""
 
     @property
     def condition(self) -> Array:
@@ -93,6 +42,146 @@ class Whitener:
         above the true value, up to rounding.
         """
         return _condition(self)
+
+    @property
+    def rank(self) -> Array | int:
+        """Number of directions kept, `()`."""
+        return self.width
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class CholeskyWhitener(Whitener):
+    r"""By Cholesky's factor of C, scaled to unit diagonal.
+
+    Attributes:
+      scale: `(d,)`, $C_{ii}^{-1/2}$.
+      factor: `(d, d)`, upper-triangular $R$ with $R^\top R$ the scaled C.
+    """
+
+    scale: Array
+    factor: Array
+
+    def coordinates(self, keys: ArrayLike) -> Array:
+        """Whitened keys, `(n, d)` to `(n, d)`; their inner products are a C^-1 b."""
+        rows = as_rows("keys", keys, self.width).astype(self.dtype)
+        return solve_rows(self.factor, rows * self.scale)
+
+    def directions(self, coordinates: Array) -> Array:
+        """The rows W z of whitened coordinates z; C^-1 k for a whitened k."""
+        return solve_rows(self.factor, coordinates, transpose=True) * self.scale
+
+    def second_moment(self, vector: Array) -> Array:
+        """C v of one vector, `(d,)`, by the factor."""
+        image = matmul(self.factor, vector / self.scale)
+        return matmul(image, self.factor) / self.scale  # its transpose would be turned
+
+    @property
+    def width(self) -> int:
+        """Of the keys, d."""
+        return self.scale.shape[-1]
+
+    @property
+    def dtype(self) -> Any:
+        """Of the factor."""
+        return self.factor.dtype
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class RefinedWhitener(Whitener):
+    r"""In float32, by whitening vectors with twice its digits.
+
+    Attributes:
+      scale: `(d,)`, the powers of two nearest to $C_{ii}^{-1/2}$.
+      factor: `(d, d)`, lower-triangular, one whitening vector of the scaled C a row.
+      correction: `(d, d)`, the digits of the vectors that float32 has no room for.
+    """
+
+    scale: Array
+    factor: Array
+    correction: Array
+
+    def coordinates(self, keys: ArrayLike) -> Array:
+        """Whitened keys, `(n, d)` to `(n, d)`; their inner products are a C^-1 b."""
+        as_rows("keys", keys, self.width)
+        high, low = pair(keys)
+        scaled = Pair(high * self.scale, low * self.scale)
+        return product(scaled, Pair(self.factor, self.correction)).high
+
+    def directions(self, coordinates: Array) -> Array:
+        """The rows W z of whitened coordinates z; C^-1 k for a whitened k."""
+        vectors = Pair(self.factor.T, self.correction.T)
+        return product(pair(coordinates), vectors).high * self.scale
+
+    def second_moment(self, vector: Array) -> Array:
+        """C v of one vector, `(d,)`, by the factor."""
+        upper = self.factor.T
+        row = solve_rows(upper, (vector / self.scale)[None], transpose=True)
+        return solve_rows(upper, row)[0] / self.scale
+
+    @property
+    def width(self) -> int:
+        """Of the keys, d."""
+        return self.scale.shape[-1]
+
+    @property
+    def dtype(self) -> Any:
+        """float32."""
+        return self.factor.dtype
+
+    @property
+    def extended(self) -> bool:
+        """Inner products deserve more digits than float32 has."""
+        return True
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class PseudoInverse(Whitener):
+    r"""By eigenvalues: for a C that is singular, the Moore-Penrose pseudo-inverse.
+
+    Attributes:
+      factor: `(d, d)`, the eigenvectors as columns, each divided by the root of its eigenvalue;
+        zeros where one was dropped.
+    """
+
+    factor: Array
+
+    def coordinates(self, keys: ArrayLike) -> Array:
+        """Whitened keys, `(n, d)` to `(n, d)`; zeros in the directions that were dropped."""
+        return matmul(as_rows("keys", keys, self.width).astype(self.dtype), self.factor)
+
+    def directions(self, coordinates: Array) -> Array:
+        """The rows W z of whitened coordinates z; C^-1 k for a whitened k."""
+        return matmul(coordinates, self.factor.T)
+
+    def second_moment(self, vector: Array) -> Array:
+        """C v of one vector, `(d,)`, by the factor: columns are orthogonal."""
+        squares = jnp.sum(self.factor**2, axis=-2)
+        kept = jnp.where(squares > 0, squares, 1)
+        return matmul(self.factor, matmul(vector, self.factor) / kept**2)
+
+    @property
+    def width(self) -> int:
+        """Of the keys, d."""
+        return self.factor.shape[-2]
+
+    @property
+    def dtype(self) -> Any:
+        """Of the factor."""
+        return self.factor.dtype
+
+    @property
+    def rank(self) -> Array:
+        """Number of directions kept, `()`."""
+        return jnp.sum(jnp.any(self.factor != 0, axis=-2))
+
+    @property
+    def condition(self) -> Array:
+        """Condition number of C within the directions kept, `()`: from its eigenvalues."""
+        squares = jnp.sum(self.factor**2, axis=-2)  # reciprocals of the eigenvalues kept
+        return jnp.max(squares) / jnp.min(jnp.where(squares > 0, squares, jnp.inf))
 
 
 def whitener(
@@ -126,9 +215,8 @@ def whitener(
 
     Returns:
       A `Whitener`, in the dtype of C: float32 for a float64 NumPy array where jax has float64 off,
-      of which only `"refined"`, always in float32, then reads all digits. With `"eigh"` its factor
-      holds only the r directions kept; under `jit`, where no shape may depend on numbers, the
-      dropped ones stay as zero columns.
+      of which only `"refined"`, always in float32, then reads all digits. With `"eigh"` the
+      directions dropped stay as coordinates of zero, so that no shape depends on numbers.
 
     Raises:
       ValueError: if C is not square, not symmetric, not finite or (except for "eigh") not positive
@@ -168,18 +256,18 @@ def whitener(
         raise ValueError(f"ridge: expected a number that is not negative, found {ridge}")
     if method == "eigh":
         factor = factors.pseudo_inverse(c, ridge, rcond)
-        if factor.shape[1] == 0:
+        if not holds_or_traced(jnp.any(factor != 0)):
             raise ValueError(
                 "second_moment: expected a positive eigenvalue above rcond times the largest, "
                 "found none; check its sign, or lower rcond"
             )
-        return Whitener(jnp.ones(c.shape[:1], c.dtype), factor, None, method)
+        return PseudoInverse(factor)
     if parts is not None:
         scale, vectors, definite = factors.refined(parts, ridge)
-        made = Whitener(scale, vectors.high, vectors.low, method)
+        made = RefinedWhitener(scale, vectors.high, vectors.low)
     else:
         scale, factor, definite = factors.cholesky(c, ridge)
-        made = Whitener(scale, factor, None, method)
+        made = CholeskyWhitener(scale, factor)
     if not holds_or_traced(definite):
         raise ValueError(
             f"second_moment: expected a positive definite matrix, found one that is singular to "
@@ -199,21 +287,10 @@ def _is_symmetric(c: Array) -> Array:
 
 @jax.jit
 def _condition(whitener: Whitener) -> Array:
-    if whitener.method == "eigh":
-        squares = jnp.sum(whitener.factor**2, axis=-2)  # reciprocals of the eigenvalues kept
-        kept = squares > 0
-        return jnp.max(squares) / jnp.min(jnp.where(kept, squares, jnp.inf))
-
-    def second_moment(vector: Array) -> Array:
-        vector = vector / whitener.scale
-        if whitener.method == "cholesky":  # a row times the factor's transpose would turn it
-            return matmul(matmul(whitener.factor, vector), whitener.factor) / whitener.scale
-        upper = whitener.factor.T
-        row = solve_rows(upper, solve_rows(upper, vector[None], transpose=True))
-        return row[0] / whitener.scale
-
     def inverse(vector: Array) -> Array:
         return whitener.solve(vector[None])[0]
 
-    d, dtype = whitener.width, whitener.factor.dtype
-    return largest_eigenvalue(second_moment, d, dtype) * largest_eigenvalue(inverse, d, dtype)
+    d, dtype = whitener.width, whitener.dtype
+    return largest_eigenvalue(whitener.second_moment, d, dtype) * largest_eigenvalue(
+        inverse, d, dtype
+    )

@@ -68,7 +68,7 @@ def test_runs_in_a_scan_traced_once(rng, rule):
     editor = kis.Editor.init(kernel, whitener, N, rule=rule)
     for _ in range(2):
         final, added = all_at_once(editor, keys, values)
-    assert traces == 1 and added.accepted.all() and added.accepted.shape == (N, 1)
+    assert traces == 1 and added.accepted.all() and added.accepted.shape == (N,)
     expected = CLOSED[rule](kernel, keys, values, whitener).apply(kernel)
     np.testing.assert_allclose(kernel_of(final), expected, atol=2e-3)
 
@@ -141,7 +141,7 @@ def test_a_duplicate_of_a_key_with_little_of_its_own_is_told_from_its_neighbour(
     editor = kis.Editor.init(kernel, whitener, 4, rule="constrained")
     for key, nearest, accepted in zip(keys, (-1, 0, 1, 2), (True, True, True, False), strict=True):
         editor, added = editor.add(key, jnp.ones(1, dtype))
-        assert int(added.nearest[0]) == nearest and bool(added.accepted[0]) == accepted
+        assert int(added.nearest) == nearest and bool(added.accepted) == accepted
 
 
 def test_the_state_can_be_donated_and_feeds_itself_without_another_trace(rng):

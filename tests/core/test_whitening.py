@@ -42,7 +42,7 @@ def test_pseudo_inverse_of_too_few_tokens(rng):
     keys = rng.normal(size=(4, 8))
     expected = keys @ np.linalg.pinv(c, rcond=1e-12, hermitian=True)
     np.testing.assert_allclose(whitener.solve(jnp.asarray(keys)), expected, rtol=1e-8)
-    assert whitener.rank == 5 and whitener.whiten(jnp.asarray(keys)).shape == (4, 5)
+    assert whitener.rank == 5 and whitener.whiten(jnp.asarray(keys)).shape == (4, 8)
     eigenvalues = np.sort(np.linalg.eigvalsh(c))
     np.testing.assert_allclose(whitener.condition, eigenvalues[-1] / eigenvalues[3], rtol=1e-9)
     traced = jax.jit(lambda c: kis.whitener(c, method="eigh"))(jnp.asarray(c))
