@@ -25,7 +25,7 @@ from flax import nnx
 from benchmarks.harness import peak_flops, report, seconds, spread
 from kis_jax import factlm
 from kis_jax.checkpoints.tokenizers import load_tokenizer
-from kis_jax.core.host import float64_on_host
+from kis_jax.core.precision import HOST
 from kis_jax.core.superposition import superposition
 from kis_jax.core.whitening import whitener
 from kis_jax.data.batches import fill_batches, token_budget
@@ -89,7 +89,7 @@ def superposition_rows(model: Decoder) -> list[dict]:
     config = model.config
     rng = np.random.default_rng(0)
     sample = rng.normal(size=(2 * config.mlp_width, config.mlp_width))
-    with float64_on_host():
+    with HOST.active():
         second_moment = jnp.asarray(sample.T @ sample / len(sample))
 
         given = whitener(second_moment)
@@ -97,7 +97,7 @@ def superposition_rows(model: Decoder) -> list[dict]:
 
     def ours(factor: bool):
         keys = fact_keys(model, prompts, token_budget=token_budget(config))
-        with float64_on_host():
+        with HOST.active():
             return [
                 layer(
                     jnp.asarray(layer_keys, jnp.float64),

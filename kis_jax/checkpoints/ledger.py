@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from kis_jax.core.host import float64_on_host
-from kis_jax.core.ledger import Edit, Rule
+from kis_jax.core.ledger import Edit
+from kis_jax.core.precision import HOST
+from kis_jax.core.products import lengths
 from kis_jax.core.replay import Asked, replay
 
 
@@ -104,8 +105,8 @@ class Ledger:
         asked = self.layers[layer].asked
         if asked is None:
             return None
-        landed = np.asarray(asked.keys) @ np.asarray(asked.solved[row])
-        return float(np.linalg.norm(asked.requested[row])), landed / landed[row]
+        wanted: Any = asked.requested[row]
+        return float(lengths(wanted)), np.asarray(asked.superposition[row])
 
     def take(self, order: Sequence[int]) -> Ledger:
         """The ledger of some of the facts, or of all in another order: `ledger.take([2, 0])`.
@@ -186,7 +187,7 @@ class Ledger:
 
 
 # The closed form of each method: "rome" asks for values that were found one after another.
-RULES: dict[str, Rule] = {
+RULES: dict[str, str] = {
     "rome": "sequential",
     "sequential": "sequential",
     "constrained": "constrained",
@@ -197,9 +198,7 @@ RULES: dict[str, Rule] = {
 
 def replayed(asked: Asked, method: str, weight: float | None) -> LayerLedger:
     """What a method makes of what is asked of a layer, in float64 on the host."""
-    with float64_on_host():
-        edit = jax.tree.map(np.asarray, replay(asked, RULES[method], weight=weight))
-    return LayerLedger(edit, asked)
+    return LayerLedger(HOST.run(replay, asked, RULES[method], weight=weight), asked)
 
 
 def _fingerprint(ledger: Ledger) -> str:

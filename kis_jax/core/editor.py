@@ -12,9 +12,8 @@ from jax.typing import ArrayLike
 
 from kis_jax.core.checks import as_rows, checked_kernel, holds_or_traced
 from kis_jax.core.ledger import Edit
-from kis_jax.core.orthonormal import own_share
 from kis_jax.core.products import inner
-from kis_jax.core.rules import Constrained, Earlier, Rule, Sequential, solve_in_order
+from kis_jax.core.rules import Earlier, Rule, named_rule, solve_in_order
 from kis_jax.core.spaces import Space
 
 
@@ -124,8 +123,7 @@ class Editor:
                     f'rule: expected "sequential", "constrained" or a rule, found {rule!r}; for '
                     "least squares pass kis.ridge(weight)"
                 )
-            exact = Constrained(own_share(dtype, tolerance))
-            rule = Sequential() if rule == "sequential" else exact
+            rule = named_rule(rule, dtype, tolerance=tolerance)
         # Zeros of the data: within `shard_map` they vary over the mesh as what is written will.
         zero = jnp.zeros((), dtype)
         for leaf in jax.tree.leaves((kernel, space, rule)):
@@ -154,7 +152,8 @@ class Editor:
     def part(self, start: int, stop: int) -> Edit:
         """What the edits from row `start` to before row `stop` wrote, as an `Edit`."""
         along, own, residuals, requested = (
-            rows[start:stop] for rows in (self.along, self.own, self.residuals, self.requested)
+            jax.lax.dynamic_slice_in_dim(rows, start, stop - start)
+            for rows in (self.along, self.own, self.residuals, self.requested)
         )
         requested = jnp.where((own > 0)[:, None], requested, 0)
         directions, extended = self.space.directions(along), self.space.extended
@@ -241,6 +240,7 @@ class Editor:
         """
         rows, index = jnp.asarray(rows), jnp.arange(len(self.along), dtype=jnp.int32)
         if rows.dtype != bool:
+            rows = rows.astype(jnp.int32)
             if not holds_or_traced(jnp.all((rows >= 0) & (rows < self.count))):
                 raise ValueError(
                     f"rows: expected rows of edits, 0 to {int(self.count) - 1}, found {rows}"

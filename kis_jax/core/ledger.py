@@ -10,10 +10,8 @@ from jax import Array
 
 from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.products import inner
+from kis_jax.core.rules import TOGETHER
 from kis_jax.core.successive import residuals_met
-
-TOGETHER = ("batch", "null_space")
-"""Names of rules whose edits are solved together, so that rows have no order."""
 
 
 @jax.tree_util.register_dataclass

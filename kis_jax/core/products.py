@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,3 +20,8 @@ def inner(a: Array, b: Array, *, extended: bool = False) -> Array:
     if extended:
         return product(pair(a), pair(b)).high
     return matmul(a, b.T)
+
+
+def lengths(rows: Any) -> Any:
+    """Euclidean lengths along the last axis, `(..., d)` to `(...)`, of jax's or NumPy's arrays."""
+    return (rows * rows).sum(axis=-1) ** 0.5

@@ -10,19 +10,17 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kis_jax.core.checks import holds_or_traced
-from kis_jax.core.ledger import TOGETHER, Edit
+from kis_jax.core.ledger import Edit
 from kis_jax.core.orthonormal import own_share
 from kis_jax.core.rules import (
+    TOGETHER,
     Constrained,
-    Ridge,
     Rule,
     Sequential,
-    positive,
+    named_rule,
     solve_in_order,
     solve_together,
 )
-
-_NAMES = ("sequential", "constrained", *TOGETHER)
 
 
 @jax.tree_util.register_dataclass
@@ -52,6 +50,12 @@ class Asked:
     def take(self, order: ArrayLike) -> Asked:
         """Some of the facts, `(t,)` int rows, in the order given."""
         return jax.tree.map(lambda rows: rows[order], self)
+
+    @property
+    def superposition(self) -> Array:
+        """P, `(n, n)`: the share of each edit that lands on each of the facts."""
+        shares = self.solved @ self.keys.T
+        return shares / shares.diagonal()[:, None]
 
 
 def replay(
@@ -94,8 +98,11 @@ def replay(
     Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 9 to 12; Meng et al. 2023
     (arXiv 2210.07229), eq. 14; Gupta et al. 2024 (arXiv 2403.14236).
     """
-    made = _rule(asked, rule, weight, tolerance)
     _check(asked)
+    made = rule
+    if not isinstance(made, Rule):
+        dtype = jnp.asarray(asked.keys).dtype
+        made = named_rule(made, dtype, weight=weight, tolerance=tolerance)
     own = jnp.sum(jnp.asarray(asked.keys) * asked.solved, axis=1)
     if not holds_or_traced(jnp.all(own > 0)) and isinstance(made, (Sequential, Constrained)):
         raise ValueError(
@@ -176,24 +183,6 @@ def _replayed(asked: Asked, rule: Rule, together: str) -> tuple[Edit, Array]:
     found = solve(rule, asked.solved, asked.keys, asked.requested)  # pyright: ignore
     edit = Edit(found.along, found.residuals, asked.requested, together or rule.name)
     return edit, found.accepted
-
-
-def _rule(
-    asked: Asked,
-    rule: str | Rule,
-    weight: float | Array | None,
-    tolerance: float | Array | None,
-) -> Rule:
-    if not isinstance(rule, Rule) and rule not in _NAMES:
-        raise ValueError(f"rule: expected one of {', '.join(_NAMES)}, found {rule!r}")
-    if (weight is not None) != (rule in TOGETHER if isinstance(rule, str) else False):
-        raise ValueError(f"weight: expected one for batch and null_space alone, found {weight}")
-    dtype = jnp.asarray(asked.keys).dtype
-    if isinstance(rule, Rule):
-        return rule
-    if weight is not None:
-        return Ridge(positive("weight", weight, dtype))
-    return Sequential() if rule == "sequential" else Constrained(own_share(dtype, tolerance))
 
 
 def _check(asked: Asked) -> None:

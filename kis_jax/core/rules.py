@@ -16,6 +16,11 @@ from kis_jax.core.orthonormal import orthonormal, own_share
 from kis_jax.core.products import inner
 from kis_jax.core.successive import residuals_met
 from kis_jax.core.triangular import solve_columns
+TOGETHER = ("batch", "null_space")
+"""Names of closed forms whose edits are solved together, so that rows have no order."""
+
+_NAMES = ("sequential", "constrained", *TOGETHER)
+
 
 class Earlier(NamedTuple):
     """Edits made before, in coordinates; rows of zeros are none.
@@ -289,6 +294,28 @@ def ridge(
     if tolerance is not None:
         raise ValueError(f"tolerance: expected none with weight {weight}; it is for weight 0 alone")
     return Ridge(positive("weight", weight, None))
+
+
+def named_rule(
+    name: str,
+    dtype: DTypeLike,
+    *,
+    weight: float | Array | None = None,
+    tolerance: float | Array | None = None,
+) -> Rule:
+    """The rule of a closed form: "sequential", "constrained", "batch", "null_space".
+
+    Raises:
+      ValueError: if there is none of the name, or a weight is missing, out of place or not
+        positive.
+    """
+    if name not in _NAMES:
+        raise ValueError(f"rule: expected one of {', '.join(_NAMES)}, found {name!r}")
+    if (weight is not None) != (name in TOGETHER):
+        raise ValueError(f"weight: expected one for batch and null_space alone, found {weight}")
+    if weight is not None:
+        return Ridge(positive("weight", weight, dtype))
+    return Sequential() if name == "sequential" else Constrained(own_share(dtype, tolerance))
 
 
 def positive(name: str, number: float | Array, dtype: DTypeLike | None) -> Array:

@@ -8,12 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from kis_jax.core.host import float64_on_host
+from kis_jax.core.precision import HOST
 from kis_jax.core.superposition import off_diagonal_moments, superposition
-from kis_jax.core.whitening import whitener
 
 # With fewer parts their spread says little: of 8, some 25 %.
 _FEWEST_PARTS = 8
@@ -206,12 +204,11 @@ def kurtosis_of(keys: np.ndarray, *, ridge: float = 0.0) -> Callable[[int, np.nd
     """
 
     def kurtosis(layer: int, second_moment: np.ndarray) -> float:
-        with float64_on_host():
-            try:
-                whitening = whitener(jnp.asarray(second_moment, jnp.float64), ridge=ridge)
-            except ValueError:  # fewer tokens than dimensions, as yet
-                return math.nan
-            return float(_kurtosis(jnp.asarray(keys[layer], jnp.float64), whitening))
+        try:
+            whitening = HOST.whitener(second_moment, ridge=ridge)
+        except ValueError:  # fewer tokens than dimensions, as yet
+            return math.nan
+        return float(HOST.run(_kurtosis, keys[layer], whitening))
 
     return kurtosis
 

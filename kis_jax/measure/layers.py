@@ -14,8 +14,9 @@ from jax import Array
 
 from kis_jax.core.bootstrap import KurtosisCurve, kurtosis_convergence
 from kis_jax.core.bulk import bulk, isotropic_superposition
-from kis_jax.core.host import float64_on_host
 from kis_jax.core.moments import moments
+from kis_jax.core.precision import HOST
+from kis_jax.core.products import lengths
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.core.shrinkage import shrink
 from kis_jax.core.summary import Summary, summarize
@@ -84,7 +85,7 @@ def scan_layer(
     unique = np.array([first is None for first in duplicate_of])
     others = keys[:0] if others is None else others[others.any(axis=1)]
     sizes = convergence_sizes(len(keys))
-    with float64_on_host():
+    with HOST.active():
         c, intensity = jnp.asarray(second_moment, jnp.float64), None
         if count is not None:
             c, shrunk = shrink(SecondMoment(c * count, jnp.asarray(count)))
@@ -145,8 +146,8 @@ def _measure(
         "activation_cosine": cosine_similarity(keys),
         "keys": keys,
     }
-    norms = jnp.linalg.norm(whitening.whiten(keys), axis=1)
-    random = isotropic_superposition(directions, norms, whitening.factor.shape[-1])
+    norms = lengths(whitening.whiten(keys))
+    random = isotropic_superposition(directions, norms, whitening.width)
     rank = whitening.rank
     controls = {
         "random_directions": _statistics(random, rank),

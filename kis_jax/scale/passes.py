@@ -106,7 +106,7 @@ def resumable_second_moments(
 
 def _look(convergence: Convergence, running: SecondMomentPass) -> bool:
     moments = running.result()
-    norms = np.array([np.linalg.norm(total) for total in moments.total])
+    norms = np.array([np.vdot(total, total) ** 0.5 for total in moments.total])
     count = np.asarray(moments.count)
     return convergence.look(
         running.spread, norms, count, lambda layer: np.asarray(moments.total[layer])

@@ -304,7 +304,7 @@ def describe(stats: Stats) -> Iterator[dict[str, Any]]:
         diagonal = np.diagonal(total) / count
         error = np.nan
         if (spread := _of_layer(stats.spread, layer)) is not None:
-            norm = np.array([np.linalg.norm(total)])
+            norm = np.array([np.vdot(total, total) ** 0.5])
             error = float(spread.error(norm, np.array([count]))[0])
         yield {
             "layer": layer,

@@ -6,7 +6,7 @@ import pytest
 
 import kis_jax as kis
 from kis_jax import factlm
-from kis_jax.core.host import float64_on_host
+from kis_jax.core.precision import HOST
 from kis_jax.data.facts import read_facts
 from kis_jax.data.prompts import tokenize_facts
 from kis_jax.measure.keys import fact_keys
@@ -34,7 +34,7 @@ def errors(embedded):
         return np.asarray(kis.superposition(rows, kis.whitener(c)))[off]
 
     found = {}
-    with float64_on_host():
+    with HOST.active():
         for layer in LAYERS:
             true, c, n = p(mean(many, layer), layer), mean(few, layer), int(few.count[layer])
             moment = kis.SecondMoment(c * n, jnp.asarray(n))

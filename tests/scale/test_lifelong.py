@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import kis_jax as kis
-from kis_jax.core.host import float64_on_host
+from kis_jax.core.precision import HOST
 from kis_jax.data.facts import read_facts
 from kis_jax.data.prompts import tokenize_facts
 from kis_jax.measure.editing.settings import edit_settings
@@ -97,11 +97,11 @@ def test_what_is_measured_is_what_a_loop_on_the_model_does(long_run, asked, benc
     directory, record = long_run
     keys, values, others = asked
     before = np.asarray(memory_kernel(bench.model, LAYER), np.float64)
-    with float64_on_host():
+    with HOST.active():
         whitener = kis.whitener(bench.second_moment)
     model, told = bench.model, {}
     for t, (key, value) in enumerate(zip(keys, values, strict=True), 1):
-        with float64_on_host():
+        with HOST.active():
             kernel = np.asarray(memory_kernel(model, LAYER), np.float64)
             edit = kis.edit_rank_one(kernel, key, value, whitener)
         model = kis.edited(model, {LAYER: edit})
@@ -135,7 +135,7 @@ def test_the_forecast_is_that_of_p(long_run, asked, bench):
     p = gram / np.diagonal(gram)[:, None]
     p_text = keys @ inverse @ others["text"].T / np.diagonal(gram)[:, None]
     requested = values - keys @ kernel
-    with float64_on_host():
+    with HOST.active():
         foreseen = kis.forecast(p, requested, p_text)
         on_edited, on_text = np.asarray(foreseen.on_edited), np.asarray(foreseen.on_others)
     scale = np.linalg.norm(requested, axis=1)
@@ -206,7 +206,7 @@ def test_targets_are_recomputed_on_the_model_as_it_is(bench, embedded, monkeypat
         inputs, settings=dataclasses.replace(inputs.settings, target=target)
     )
     record = bench.run(tmp_path, inputs=inputs)
-    with float64_on_host():
+    with HOST.active():
         whitener = kis.whitener(bench.second_moment)
     model = bench.model
     before = np.asarray(memory_kernel(model, LAYER), np.float64)
@@ -215,7 +215,7 @@ def test_targets_are_recomputed_on_the_model_as_it_is(bench, embedded, monkeypat
             model, embedded[1], [fact], layer=LAYER, settings=target,
             prefixes=record["methods"][0]["prefixes"],
         )  # fmt: skip
-        with float64_on_host():
+        with HOST.active():
             kernel = np.asarray(memory_kernel(model, LAYER), np.float64)
             edit = kis.edit_rank_one(kernel, found.keys[0], found.values[0], whitener)
         model = kis.edited(model, {LAYER: edit})

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kis_jax.core.bulk import kurtosis_at_rank
-from kis_jax.core.host import float64_on_host
 from kis_jax.core.power_law import fit_power_law
+from kis_jax.core.precision import HOST
 from kis_jax.measure.comparing.scans import ComparedScan
 
 # Compiled once for all layers and laws.
@@ -59,10 +58,8 @@ def width_alone(scans: Sequence[ComparedScan]) -> list[float]:
     for scan in scans:
         found = []
         for layer in scan.record["layers"]:
-            with float64_on_host():
-                p = jnp.asarray(scan.superposition(layer["layer"]), jnp.float64)
-                at = _at_ranks(p, jnp.float64(scan.key_dimension), jnp.asarray(ranks))
-                found.append(np.asarray(at))
+            p, rank = scan.superposition(layer["layer"]), np.float64(scan.key_dimension)
+            found.append(HOST.run(_at_ranks, p, rank, ranks))
         lent.append(_mean_of_finite(np.array(found)))
     logarithms = np.log(np.where(np.array(lent) > 0, lent, np.nan))
     return [float(np.exp(value)) for value in _mean_of_finite(logarithms)]
@@ -111,9 +108,8 @@ def _law(
     x = [float(models[place][size]) for place in used]
     if len(set(x)) < 2:
         return law
-    with float64_on_host():
-        fit = _fit(np.array(x), np.array([values[place] for place in used]))
-        found = [float(value) for value in fit]
+    y = np.array([values[place] for place in used])
+    found = [float(value) for value in HOST.run(_fit, np.array(x), y)]
     names = ("exponent", "logarithm", "low", "high", "explained")
     numbers = (value if math.isfinite(value) else None for value in found)
     return law | dict(zip(names, numbers, strict=True))

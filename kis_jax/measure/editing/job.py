@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from kis_jax.checkpoints.ledger import LayerLedger
 from kis_jax.core.second_moment import SecondMoment
+from kis_jax.core.spaces import Space
 from kis_jax.data.facts import Fact
-from kis_jax.measure.editing.closed_forms import Method, Solver, layer_solver
+from kis_jax.measure.editing.closed_forms import Method, space_of, weight_of
 from kis_jax.measure.editing.settings import EditSettings, TargetSettings
 from kis_jax.measure.targets.values import TargetValues, target_values
 from kis_jax.models import Decoder, Model
@@ -49,12 +50,11 @@ class Job:
 
     @property
     def weight(self) -> float | None:
-        """Of "batch", or the ridge of "null-space"; the other methods have none."""
-        weights = {"batch": self.settings.batch_weight, "null-space": self.settings.null_ridge}
-        return weights.get(self.method)
+        """See `weight_of`."""
+        return weight_of(self.method, self.settings)
 
-    def solver(self, layer: int) -> Solver:
-        """The second moment of a layer, factored.
+    def space(self, layer: int) -> Space:
+        """Of a layer, its second moment factored.
 
         Raises:
           ValueError: if it has no inverse, or leaves no direction free, naming the layer.
@@ -62,7 +62,7 @@ class Job:
         moments, threshold = self.second_moments, self.settings.null_threshold
         c = np.asarray(moments.total[layer], np.float64) / int(moments.count[layer])
         try:
-            return layer_solver(c, self.method, ridge=self.ridge, threshold=threshold)
+            return space_of(c, self.method, ridge=self.ridge, threshold=threshold)
         except ValueError as error:
             raise ValueError(f"layer {layer}: {error}") from error
 

@@ -11,7 +11,9 @@ import numpy as np
 from jax import Array
 
 from kis_jax.checkpoints.ledger import LayerLedger, replayed
+from kis_jax.core.precision import HOST
 from kis_jax.core.replay import Asked
+from kis_jax.core.spaces import Space
 from kis_jax.data.batches import fill_batches, token_budget
 from kis_jax.data.rewrites import Rewrite, tokenize_rewrites
 from kis_jax.measure.editing.closed_forms import editable
@@ -78,9 +80,8 @@ def _spread(
     for left, layer in zip(range(len(job.layers), 0, -1), job.layers, strict=True):
         keys, stream = _observe(job, model, rewrites, weights, layer, last)
         goal = stream + wanted if goal is None else goal
-        solved: Any = job.solver(layer)(keys)
         requested: Any = (goal - stream) / left
-        asked = Asked(keys, solved, requested)
+        asked = Asked(keys, HOST.run(Space.solve, job.space(layer), keys), requested)
         reasons = editable(asked, job.method)
         if any(reasons):
             return layers, [reason and f"layer {layer}: {reason}" for reason in reasons]

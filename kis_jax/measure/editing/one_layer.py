@@ -9,16 +9,17 @@ import numpy as np
 
 from kis_jax.checkpoints.ledger import LayerLedger, replayed
 from kis_jax.core.replay import Asked
-from kis_jax.measure.editing.closed_forms import Solver, ask, editable
+from kis_jax.core.spaces import Space
+from kis_jax.measure.editing.closed_forms import ask, editable
 from kis_jax.measure.editing.job import Job, Search, Written, failures, none_left, searches
 from kis_jax.measure.targets.values import TargetValues
-from kis_jax.models.memory import memory_kernel, with_memory
+from kis_jax.models.memory import edited, memory_kernel
 
 
 def write_layer(job: Job, targets: TargetValues) -> Written:
     """All facts by a closed form, their target values given."""
     layer = job.layers[-1]
-    asked = asked_of(job, targets, _kernel(job), job.solver(layer))
+    asked = asked_of(job, targets, _kernel(job), job.space(layer))
     own, reasons = written(job, asked, failures(targets))
     return Written({layer: own}, reasons, searches(targets))
 
@@ -30,8 +31,8 @@ def write_in_turn(job: Job, on_fact: Callable[[int], None]) -> Written:
     memory of their own layer, so that all of it follows from the ledger as for "sequential".
     """
     layer = job.layers[-1]
-    solve, before = job.solver(layer), _kernel(job)
-    model, kernel = job.model, before
+    space, before = job.space(layer), _kernel(job)
+    model, own = job.model, None
     rows: list[Asked] = []
     reasons: list[str | None] = []
     found: list[Search] = []
@@ -40,26 +41,24 @@ def write_in_turn(job: Job, on_fact: Callable[[int], None]) -> Written:
         found += searches(targets)
         (reason,) = failures(targets)
         if reason is None:
-            asked = asked_of(job, targets, before, solve)
+            asked = asked_of(job, targets, before, space)
             (reason,) = editable(asked, job.method)
             if reason is None:
                 rows.append(asked)
-                along = asked.solved / np.sum(asked.keys * asked.solved)
-                kernel = kernel + along.T @ (asked.requested - asked.keys @ (kernel - before))
-                model = with_memory(job.model, {layer: kernel})
+                own = replayed(_joined(rows), job.method, job.weight)
+                model = edited(job.model, {layer: own.edit})
         reasons.append(reason)
         on_fact(done)
-    everything = _joined(rows) if rows else None
-    if everything is None:
+    if own is None:
         raise ValueError(none_left(reasons))
-    return Written({layer: replayed(everything, job.method, job.weight)}, reasons, found)
+    return Written({layer: own}, reasons, found)
 
 
-def asked_of(job: Job, targets: TargetValues, kernel: np.ndarray, solve: Solver) -> Asked:
+def asked_of(job: Job, targets: TargetValues, kernel: np.ndarray, space: Space) -> Asked:
     """What target values ask of the last of the layers, its kernel being that before all edits."""
     if job.original_keys:
-        return ask(kernel, targets.prompt_keys, targets.values, solve, written_along=targets.keys)
-    return ask(kernel, targets.keys, targets.values, solve)
+        return ask(kernel, targets.prompt_keys, targets.values, space, written_along=targets.keys)
+    return ask(kernel, targets.keys, targets.values, space)
 
 
 def written(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from kis_jax.core.products import lengths
+
 # What is moved by less than this share of what it is measured by is moved by rounding.
 _ROUNDING = 1e-6
 
@@ -23,25 +25,25 @@ def displacement(
       greatest one measured; and `error`, the norm of the difference of the two matrices relative
       to the norm of the measured one, None where nothing but rounding was measured.
     """
-    lengths = _lengths(measured, scale)
+    moved = _in_scale(measured, scale)
     told = {
         "count": len(measured),
-        "measured": _finite(lengths.mean()) if len(lengths) else None,
-        "largest": _finite(lengths.max()) if len(lengths) else None,
+        "measured": _finite(moved.mean()) if len(moved) else None,
+        "largest": _finite(moved.max()) if len(moved) else None,
         "predicted": None,
         "error": None,
     }
-    if predicted is None or not len(lengths):
+    if predicted is None or not len(moved):
         return told
-    told["predicted"] = _finite(_lengths(predicted, scale).mean())
-    size = np.linalg.norm(measured)
-    if size > _ROUNDING * np.linalg.norm(scale):
-        told["error"] = _finite(np.linalg.norm(predicted - measured) / size)
+    told["predicted"] = _finite(_in_scale(predicted, scale).mean())
+    size = lengths(measured.ravel())
+    if size > _ROUNDING * lengths(scale):
+        told["error"] = _finite(lengths((predicted - measured).ravel()) / size)
     return told
 
 
-def _lengths(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(rows, axis=1) / np.maximum(scale, np.finfo(np.float64).tiny)
+def _in_scale(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return lengths(rows) / np.maximum(scale, np.finfo(np.float64).tiny)
 
 
 def _finite(value: float | np.floating) -> float | None:

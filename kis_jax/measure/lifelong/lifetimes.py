@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kis_jax.core.host import float64_on_host
+from kis_jax.core.precision import HOST
 from kis_jax.core.power_law import fit_power_law
 
 MOVED = 0.5
@@ -149,8 +149,7 @@ def _growth(edits: Sequence[int], values: Sequence[float | None]) -> dict[str, f
     pairs = [(n, v) for n, v in zip(edits, values, strict=True) if n >= 10 and v and v > 1e-6]
     if len(pairs) < 3:
         return dict.fromkeys(("exponent", "low", "high"))
-    with float64_on_host():
-        law = fit_power_law(*np.array(pairs, np.float64).T)
+    law = HOST.run(fit_power_law, *np.array(pairs, np.float64).T)
     return {"exponent": float(law.exponent), "low": float(law.lower), "high": float(law.upper)}
 
 

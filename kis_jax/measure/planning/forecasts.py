@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kis_jax.checkpoints.ledger import RULES
-from kis_jax.core.host import float64_on_host
+from kis_jax.core.interference import interference
 from kis_jax.core.ledger import Edit
+from kis_jax.core.precision import HOST
+from kis_jax.core.products import lengths
 from kis_jax.core.replay import Asked, independent, replay
-from kis_jax.measure.editing.closed_forms import Method, ask, layer_solver
+from kis_jax.measure.editing.closed_forms import Method, ask, space_of, weight_of
 from kis_jax.measure.editing.settings import EditSettings
 from kis_jax.measure.planning.collisions import gentle_order
 from kis_jax.measure.planning.probes import Probe
@@ -82,14 +82,13 @@ class LayerForecast:
     @property
     def superposition(self) -> np.ndarray:
         """P of the facts, `(n, n)`."""
-        gram = self.asked["sequential"].keys @ self.asked["sequential"].solved.T
-        return np.asarray(gram / np.diag(gram)[:, None])
+        return np.asarray(self.asked["sequential"].superposition)
 
     def order(self) -> np.ndarray:
         """The order of sequential edits that spoils the least of them; see `gentle_order`."""
         asked = self.asked["sequential"]
         own = np.sum(asked.keys * asked.solved, axis=1)
-        return gentle_order(own, np.linalg.norm(asked.requested, axis=1))
+        return gentle_order(own, lengths(np.asarray(asked.requested)))
 
     def outlook(self, method: Method, order: Sequence[int] | np.ndarray) -> Outlook:
         """What is foreseen if the facts of `order` are edited, in that order.
@@ -102,10 +101,10 @@ class LayerForecast:
         if edit is None:
             return Outlook(len(order), 0.0, 0.0, 0.0, 0.0)
         asked = self.asked[method].take(made)
-        moved = (self.probe.keys @ edit.directions.T) @ edit.residuals
-        ends = (asked.keys @ edit.directions.T) @ edit.residuals
+        moved = HOST.run(interference, edit, self.probe.keys)
+        ends = HOST.run(interference, edit, asked.keys)
         requested = np.asarray(self.asked[method].requested)
-        kept = _part_made(np.asarray(ends), requested[made])
+        kept = _part_made(ends, requested[made])
         displaced = self.probe.displacement(moved).mean()
         effect = float(np.sum(kept * self.probabilities[made]) / len(order))
         carried = self._carried(edit, requested, order, made)
@@ -138,7 +137,7 @@ class LayerForecast:
             return None
         probe, fact = self.paraphrases, self.paraphrased[self.paraphrases.text]
         tokens = np.isin(fact, made)
-        moved = (probe.keys[tokens] @ edit.directions.T) @ edit.residuals
+        moved = HOST.run(interference, edit, probe.keys[tokens])
         part = np.zeros(len(fact))
         part[tokens] = _part_made(moved, requested[fact[tokens]])
         carried = probe.greatest(part) * self.probabilities[self.paraphrased]
@@ -154,13 +153,12 @@ class LayerForecast:
         order = np.asarray(order)
         asked = self.asked[method]
         made = order[np.isfinite(asked.requested[order]).all(axis=1)]
-        with float64_on_host():
-            if method == "constrained" and len(made):
-                made = made[np.asarray(independent(_jax(asked.take(made))))]
-            if not len(made):
-                return None, made
-            edit = replay(_jax(asked.take(made)), RULES[method], weight=self.weights.get(method))
-            return jax.tree.map(np.asarray, edit), made
+        if method == "constrained" and len(made):
+            made = made[HOST.run(independent, asked.take(made))]
+        if not len(made):
+            return None, made
+        weight = self.weights.get(method)
+        return HOST.run(replay, asked.take(made), RULES[method], weight=weight), made
 
 
 def forecast_layer(
@@ -198,24 +196,21 @@ def forecast_layer(
             f"methods: expected some of {', '.join(PLANNED)}, found {unknown[0]!r}, which has no "
             "closed form to forecast from"
         )
-    solve = layer_solver(second_moment, "sequential", ridge=ridge)
-    common = ask(kernel, targets.keys, targets.values, solve)
+    space = space_of(second_moment, "sequential", ridge=ridge)
+    common = ask(kernel, targets.keys, targets.values, space)
     asked = dict.fromkeys(("sequential", *methods), common)
     if asked.pop("null-space", None) is not None:
         try:
-            free = layer_solver(second_moment, "null-space", threshold=settings.null_threshold)
+            free = space_of(second_moment, "null-space", threshold=settings.null_threshold)
             asked["null-space"] = ask(kernel, targets.keys, targets.values, free)
         except ValueError:  # ordinary text leaves no direction free: not a method for this layer
             pass
-    weights: dict[Method, float] = {
-        "batch": settings.batch_weight,
-        "null-space": settings.null_ridge,
-    }
+    weights = {method: weight_of(method, settings) for method in asked}
     return LayerForecast(
         asked,
         np.nan_to_num(targets.probabilities),
         probe,
-        weights,
+        {method: weight for method, weight in weights.items() if weight is not None},
         paraphrases,
         np.asarray(paraphrased, int),
     )
@@ -223,9 +218,5 @@ def forecast_layer(
 
 def _part_made(moved: np.ndarray, requested: np.ndarray) -> np.ndarray:
     """The part of each move asked for that was made along it, 0 to 1."""
-    lengths = np.sum(requested**2, axis=1)
-    return np.clip(np.sum(moved * requested, axis=1) / np.where(lengths > 0, lengths, 1), 0, 1)
-
-
-def _jax(asked: Asked) -> Asked:
-    return jax.tree.map(jnp.asarray, asked)
+    squares = np.sum(requested**2, axis=1)
+    return np.clip(np.sum(moved * requested, axis=1) / np.where(squares > 0, squares, 1), 0, 1)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kis_jax.core.products import lengths
 from kis_jax.data.batches import fill_batches
 from kis_jax.models import Model
 
@@ -51,7 +52,7 @@ class Probe:
           added to. This, and not its length alone, compares between layers: the stream grows
           from layer to layer, and norms after it see directions, not lengths.
         """
-        return self.greatest(np.linalg.norm(moved, axis=1) / self.stream_norms)
+        return self.greatest(lengths(moved) / self.stream_norms)
 
 
 def probe_layers(model: Model, texts: Sequence[list[int]], *, token_budget: int) -> Iterator[Probe]:
@@ -90,4 +91,4 @@ def probe_layers(model: Model, texts: Sequence[list[int]], *, token_budget: int)
 def _run(model: Model, x: Array, mask: Array, *, layer: int) -> tuple[Array, Array, Array]:
     """The stream after one layer, the layer's keys, and the lengths of the stream."""
     x, keys = model.run(x, mask, layers=range(layer, layer + 1), watch=lambda glimpse: glimpse.keys)
-    return x, keys[0].astype(jnp.float32), jnp.linalg.norm(x.astype(jnp.float32), axis=-1)
+    return x, keys[0].astype(jnp.float32), lengths(x.astype(jnp.float32))

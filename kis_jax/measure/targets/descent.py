@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from kis_jax.core.products import lengths
 from kis_jax.measure.editing.settings import Convention, TargetSettings
 from kis_jax.measure.targets.rows import Extent, Rows
 from kis_jax.models import Decoder, Past
@@ -279,11 +280,11 @@ def reference_norms(
     if convention == "memit":
         block = jax.tree.map(lambda stacked: stacked[layer], model.blocks)
         values = block.write(rest, values)
-    return jnp.linalg.norm(values.astype(jnp.float32), axis=-1)
+    return lengths(values.astype(jnp.float32))
 
 
 def _clamped(shift: Array, longest: Array) -> Array:
-    length = jnp.linalg.norm(shift, axis=-1)
+    length = lengths(shift)
     return shift * jnp.minimum(1, longest / jnp.maximum(length, 1e-30))[:, None]
 
 

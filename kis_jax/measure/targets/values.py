@@ -157,7 +157,7 @@ def target_values(
         steps[here] = np.asarray(descent.steps)[taken]
         texts_keys = np.asarray(ready.keys)[taken, :-1]
         prompt_keys[here] = texts_keys[:, 0]
-        keys[here] = np.einsum("fp,fpd->fd", key_weights(batch, settings)[taken], texts_keys)
+        keys[here] = np.matmul(key_weights(batch, settings)[taken, None], texts_keys)[:, 0]
         done += len(here)
         if on_progress is not None:
             on_progress(done, n)

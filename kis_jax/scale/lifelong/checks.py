@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from kis_jax.core.products import lengths
 from kis_jax.measure.editing.closed_forms import Method
 from kis_jax.measure.evaluation.fluency import fluency
 from kis_jax.measure.evaluation.measures import KINDS, evaluate
@@ -140,9 +141,9 @@ class Checks:
     def _moved(self, method: Method, course: Course, model: Decoder) -> dict[str, Any]:
         """What was added to the kernel, as the model has it, and what that moved."""
         before, after = self._layer.kernel, self._kernel(model)
-        norm = np.linalg.norm(after - before)
+        norm, size = (float(lengths(x.ravel())) for x in (after - before, before))
         return {
-            "update": {"norm": _plain(norm), "relative": _plain(norm / np.linalg.norm(before))},
+            "update": {"norm": _plain(norm), "relative": _plain(np.float64(norm) / size)},
             "interference": self._interference(method, course, after),
         }
 
@@ -152,17 +153,17 @@ class Checks:
         """How far values moved, recomputed from the kernel of the edited model, and foreseen."""
         before = self._layer.kernel
         told, foreseen = {}, [None] * len(self._layer.bystanders)
-        if isinstance(course, ClosedFormCourse) and len(course.made):
+        if isinstance(course, ClosedFormCourse) and len(course.asked[0]):
             of_edited, *foreseen = self._layer.foreseen(method, course)
             keys, values = course.asked
             requested = values - keys @ before
             told["edited"] = displacement(
-                keys @ after - values, of_edited - requested, np.linalg.norm(requested, axis=1)
+                keys @ after - values, of_edited - requested, lengths(requested)
             )
         for (kind, keys), predicted in zip(self._layer.bystanders.items(), foreseen, strict=True):
             value = keys @ before
             told[kind] = displacement(
-                keys @ after - value, predicted, np.linalg.norm(value, axis=1)
+                keys @ after - value, predicted, lengths(value)
             )
         return told
 

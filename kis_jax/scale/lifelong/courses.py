@@ -7,11 +7,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from jax import Array
 
-from kis_jax.measure.editing.successive import SuccessiveEdits
+from kis_jax.core.editor import Editor
+from kis_jax.core.precision import HOST
 from kis_jax.measure.not_finite import NotFiniteError
 
-_REPEATED = "its key repeats those of earlier facts, so that no value of its own can be given it"
+REPEATED = "its key repeats those of earlier facts, so that no value of its own can be given it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,26 +62,31 @@ class Course(abc.ABC):
 
 
 class ClosedFormCourse(Course):
-    """A method in closed form: keys, the values asked for, and what they make of the kernel.
+    """A method in closed form: an `Editor`, and the kernel as its edits left it.
 
     Attributes:
       keys: of the facts so far, `(t, d)`.
       values: asked for, `(t, m)`.
-      bounds: where one solved piece ends and the next begins, from 0 to t.
+      bounds: where one piece that was added ends and the next begins, from 0 to t.
     """
 
-    def __init__(self, edits: SuccessiveEdits, find: FindTargets, *, singly: bool) -> None:
+    def __init__(
+        self, editor: Editor, find: FindTargets, *, singly: bool, refusal: str = REPEATED
+    ) -> None:
         """Starts without edits.
 
         Args:
-          edits: of the method, none made yet.
+          editor: of the method, with room for all facts and no edits yet.
           find: target values.
           singly: whether each fact's are found on the kernel that the one before it has left.
+          refusal: what to say of a fact that the editor does not accept.
         """
-        d, m = edits.kernel.shape
-        self._edits = edits
+        d, m = editor.kernel.shape
+        self._editor = editor
+        self._kernel = np.asarray(editor.kernel)
         self._find = find
         self._singly = singly
+        self._refusal = refusal
         self._left_out: dict[int, str] = {}
         self.keys = np.zeros((0, d), np.float32)
         self.values = np.zeros((0, m), np.float32)
@@ -88,7 +95,7 @@ class ClosedFormCourse(Course):
     @property
     def kernel(self) -> np.ndarray:
         """See `Course.kernel`."""
-        return self._edits.kernel
+        return self._kernel
 
     @property
     def left_out(self) -> dict[int, str]:
@@ -96,22 +103,10 @@ class ClosedFormCourse(Course):
         return self._left_out
 
     @property
-    def made(self) -> np.ndarray:
-        """Places of the facts that were edited, in their order."""
-        places = np.arange(len(self.keys))
-        return places[~np.isin(places, list(self._left_out))]
-
-    @property
     def asked(self) -> tuple[np.ndarray, np.ndarray]:
         """Keys and the values asked for of the facts that were edited, float64."""
-        made = self.made
+        made = ~np.isin(np.arange(len(self.keys)), list(self._left_out))
         return self.keys[made].astype(np.float64), self.values[made].astype(np.float64)
-
-    @property
-    def blocks(self) -> list[slice]:
-        """The pieces that were solved together, as slices of `made`."""
-        ends = np.searchsorted(self.made, self.bounds)
-        return [slice(a, b) for a, b in zip(ends, ends[1:], strict=False) if a < b]
 
     def advance(self, facts: slice) -> None:
         """See `Course.advance`."""
@@ -138,13 +133,18 @@ class ClosedFormCourse(Course):
             self._add(state["keys"][start:stop], state["values"][start:stop])
 
     def _add(self, keys: np.ndarray, values: np.ndarray) -> None:
-        start = len(self.keys)
-        made = self._edits.add(keys, values)
-        for row in np.flatnonzero(~made):
-            self._left_out.setdefault(start + int(row), _REPEATED)
+        start, stop = len(self.keys), len(self.keys) + len(keys)
+        self._editor, added = HOST.run(Editor.add, self._editor, keys, values)
+        self._kernel = self._kernel + HOST.run(_written, self._editor, start, stop)
+        for row in np.flatnonzero(~added.accepted):
+            self._left_out.setdefault(start + int(row), self._refusal)
         self.keys = np.concatenate([self.keys, np.asarray(keys, np.float32)])
         self.values = np.concatenate([self.values, np.asarray(values, np.float32)])
-        self.bounds.append(len(self.keys))
+        self.bounds.append(stop)
+
+
+def _written(editor: Editor, start: int, stop: int) -> Array:
+    return editor.part(start, stop).delta
 
 
 class GradientCourse(Course):

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 import numpy as np
 
 from kis_jax.checkpoints.ledger import RULES
-from kis_jax.core.host import float64_on_host
-from kis_jax.core.null_space import null_space
+from kis_jax.core.editor import Editor
+from kis_jax.core.precision import HOST
+from kis_jax.core.replay import foresee
+from kis_jax.core.rules import named_rule
 from kis_jax.core.second_moment import SecondMoment
-from kis_jax.core.whitening import whitener
-from kis_jax.measure.editing.closed_forms import Method
+from kis_jax.core.superposition import gram
+from kis_jax.measure.editing.closed_forms import OUTSIDE, Method, space_of, weight_of
 from kis_jax.measure.editing.finetune import finetune
 from kis_jax.measure.editing.job import target_settings
 from kis_jax.measure.editing.settings import TargetSettings
-from kis_jax.measure.editing.successive import InBatches, OneByOne, SuccessiveEdits
 from kis_jax.measure.keys import fact_keys
-from kis_jax.measure.planning.foresight import foresee
 from kis_jax.measure.targets.context_prefixes import default_prefixes
 from kis_jax.models import Decoder
 from kis_jax.models.memory import memory_kernel, with_memory
-from kis_jax.scale.lifelong.courses import ClosedFormCourse, Course, FindTargets, GradientCourse
+from kis_jax.scale.lifelong.courses import (
+    REPEATED,
+    ClosedFormCourse,
+    Course,
+    FindTargets,
+    GradientCourse,
+)
 from kis_jax.scale.lifelong.inputs import LifelongInputs
 from kis_jax.scale.lifelong.store import LifelongStore
 from kis_jax.scale.lifelong.targets import TargetFinder, fixed_targets
@@ -89,10 +94,15 @@ class EditedLayer:
         if method == "finetune":
             return GradientCourse(self.kernel, self._tune)
         recomputed = self.targets_of(method) == "recomputed"
+        with HOST.active():
+            rule = named_rule(RULES[method], "float64", weight=self._weight(method))
+            space = self._spaces[method]
+            editor = Editor.init(self.kernel, space, len(self._inputs.facts), rule)
         return ClosedFormCourse(
-            self._edits(method),
+            editor,
             self._find[method],
-            singly=recomputed and RULES[method] in ("sequential", "constrained"),
+            singly=recomputed and self._weight(method) is None,
+            refusal=REPEATED if method == "constrained" else OUTSIDE,
         )
 
     def foreseen(self, method: Method, course: ClosedFormCourse) -> list[np.ndarray]:
@@ -103,27 +113,25 @@ class EditedLayer:
         """
         edited, values = course.asked
         groups = [edited, *self.bystanders.values()]
-        moved = foresee(
-            self._gram(method, np.concatenate(groups)),
-            values - edited @ self.kernel,
-            course.blocks,
-            rule=RULES[method],
-            penalty=self._penalty(method),
-        )
+        products = HOST.run(gram, np.concatenate(groups), self._spaces[method])
+        requested, weight = values - edited @ self.kernel, self._weight(method)
+        moved = HOST.run(foresee, products, requested, RULES[method], weight=weight)
         return np.split(moved, np.cumsum([len(group) for group in groups])[:-1])
 
     def _factor(self, moments: SecondMoment) -> None:
         layer, settings = self._inputs.layer, self._inputs.settings
         c = np.asarray(moments.total[layer], np.float64) / int(moments.count[layer])
-        self._projector = np.zeros((0, 0))
+        ridge, threshold = self._inputs.request.ridge, settings.null_threshold
         try:
-            with float64_on_host():
-                self._whitener = whitener(jnp.asarray(c), ridge=self._inputs.request.ridge)
-                if "null-space" in self._inputs.request.methods:
-                    free = null_space(jnp.asarray(c), threshold=settings.null_threshold)
-                    self._projector = np.asarray(free)
+            common = space_of(c, "sequential", ridge=ridge)
+            self._spaces = dict.fromkeys(self._inputs.request.methods, common)
+            if "null-space" in self._spaces:
+                self._spaces["null-space"] = space_of(c, "null-space", threshold=threshold)
         except ValueError as error:
             raise ValueError(f"layer {layer}: {error}") from error
+
+    def _weight(self, method: Method) -> float | None:
+        return weight_of(method, self._inputs.settings)
 
     def _bystanders(self) -> dict[str, np.ndarray]:
         kinds = {"other_facts": self._inputs.others, "text": self._inputs.text_prompts}
@@ -133,27 +141,6 @@ class EditedLayer:
             for name, prompts in kinds.items()
             if prompts
         }
-
-    def _gram(self, method: Method, keys: np.ndarray) -> np.ndarray:
-        if method == "null-space":
-            free = keys @ self._projector
-            return free @ free.T  # a projector is symmetric and idempotent
-        with float64_on_host():
-            white = np.asarray(self._whitener.whiten(jnp.asarray(keys)))
-        return white @ white.T
-
-    def _penalty(self, method: Method) -> float:
-        settings = self._inputs.settings
-        penalties = {"batch": settings.batch_weight, "null-space": settings.null_ridge}
-        return float(penalties.get(method, 0.0))
-
-    def _edits(self, method: Method) -> SuccessiveEdits:
-        rule = RULES[method]
-        if rule == "batch":
-            return InBatches(self.kernel, self._whitener, self._penalty(method))
-        if rule == "null_space":
-            return InBatches(self.kernel, self._projector, self._penalty(method))
-        return OneByOne(self.kernel, self._whitener, len(self._inputs.facts), rule)
 
     def _tune(self, facts: slice, kernel: np.ndarray) -> np.ndarray:
         model = with_memory(self._model, {self._inputs.layer: kernel})

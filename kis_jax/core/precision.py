@@ -1,0 +1,97 @@
+"""Where closed forms are computed, and with how many digits: said once, for all of a computation."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from kis_jax.core.editor import Editor
+from kis_jax.core.second_moment import SecondMoment
+from kis_jax.core.spaces import Space
+from kis_jax.core.whitening import Method, Whitener, whitener
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """A policy: device, dtype, and the way in which second moments are factored.
+
+    Attributes:
+      dtype: of all floating-point arguments.
+      on_host: whether the CPU computes, whatever accelerator there is.
+      method: of `whitener`.
+
+    Example:
+      >>> import numpy as np
+      >>> HOST.run(lambda x: 1 / x, np.array([3.0])).dtype
+      dtype('float64')
+    """
+
+    dtype: str
+    on_host: bool
+    method: Method
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Within it, jax computes so."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(jax.enable_x64(self.dtype == "float64"))
+            if self.on_host:
+                cpu = jax.local_devices(backend="cpu")[0]
+                stack.enter_context(jax.default_device(cpu))
+            yield
+
+    def run(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Calls a function of arrays, NumPy's or jax's, so.
+
+        Args:
+          function: of the core.
+          *arguments: pytrees, whose floating-point arrays come in the dtype of the policy.
+          **named: likewise.
+
+        Returns:
+          What the function gives: a `Space` or an `Editor` as it is, for later calls; all other
+          arrays as NumPy has them.
+        """
+        with self.active():
+            given, options = jax.tree.map(self._given, (arguments, named), is_leaf=_is_state)
+            found = function(*given, **options)
+            return jax.tree.map(
+                lambda leaf: leaf if _is_state(leaf) else jax.device_get(leaf),
+                found,
+                is_leaf=_is_state,
+            )
+
+    def whitener(
+        self, second_moment: ArrayLike | SecondMoment, *, ridge: float = 0.0
+    ) -> Whitener:
+        """Factors a second moment so; see `kis_jax.core.whitening.whitener`."""
+        with self.active():
+            refined = self.method == "refined"  # which reads all digits of what is given
+            c = second_moment if refined else jax.tree.map(self._given, second_moment)
+            return whitener(c, ridge=ridge, method=self.method)
+
+    def _given(self, leaf: Any) -> Any:
+        if _is_state(leaf) or not hasattr(leaf, "dtype"):
+            return leaf
+        real = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.asarray(leaf, self.dtype if real else None)
+
+
+HOST = Precision("float64", on_host=True, method="cholesky")
+"""float64 on the CPU: what the commands compute with."""
+
+DEVICE = Precision("float32", on_host=False, method="cholesky")
+"""float32 where the arrays are."""
+
+REFINED = Precision("float32", on_host=False, method="refined")
+"""float32 where the arrays are, products in twice its digits: for devices without float64."""
+
+
+def _is_state(leaf: Any) -> bool:
+    return isinstance(leaf, (Space, Editor))
