@@ -273,9 +273,7 @@ def _redone(editor: Editor, order: Array, count: Array) -> Editor:
     editor = _cut(dataclasses.replace(editor, **rows), count)
     z, extended = editor.coordinates, editor.space.extended
     found = solve_in_order(editor.rule, z, z, editor.requested, extended=extended)
-    return dataclasses.replace(
-        editor, along=found.along, own=found.own, residuals=found.residuals
-    )
+    return dataclasses.replace(editor, along=found.along, own=found.own, residuals=found.residuals)
 
 
 @jax.jit

@@ -284,7 +284,11 @@ def _edit(
     together: str = "",
 ) -> Edit:
     """The same, its arguments checked, and its numbers where they are known."""
-    keys, kernel, values = as_rows("keys", keys, space.width), jnp.asarray(kernel), jnp.asarray(values)
+    keys, kernel, values = (
+        as_rows("keys", keys, space.width),
+        jnp.asarray(kernel),
+        jnp.asarray(values),
+    )
     checked_kernel(kernel, space.width)
     if values.shape != (len(keys), kernel.shape[1]):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Where closed forms are computed, and with how many digits: said once, for all of a computation."""
+"""Where closed forms are computed, and with how many digits: a policy, said once."""
 
 from __future__ import annotations
 
@@ -67,9 +67,7 @@ class Precision:
                 is_leaf=_is_state,
             )
 
-    def whitener(
-        self, second_moment: ArrayLike | SecondMoment, *, ridge: float = 0.0
-    ) -> Whitener:
+    def whitener(self, second_moment: ArrayLike | SecondMoment, *, ridge: float = 0.0) -> Whitener:
         """Factors a second moment so; see `kis_jax.core.whitening.whitener`."""
         with self.active():
             refined = self.method == "refined"  # which reads all digits of what is given

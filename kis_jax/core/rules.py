@@ -16,6 +16,7 @@ from kis_jax.core.orthonormal import orthonormal, own_share
 from kis_jax.core.products import inner
 from kis_jax.core.successive import residuals_met
 from kis_jax.core.triangular import solve_columns
+
 TOGETHER = ("batch", "null_space")
 """Names of closed forms whose edits are solved together, so that rows have no order."""
 
@@ -23,10 +24,10 @@ _NAMES = ("sequential", "constrained", *TOGETHER)
 
 
 class Earlier(NamedTuple):
-    """Edits made before, in coordinates; rows of zeros are none.
+    r"""Edits made before, in coordinates; rows of zeros are none.
 
     Attributes:
-      along: $a_i$, `(c, r)`, the directions of the edits, $a_i \\cdot z_i = 1$.
+      along: $a_i$, `(c, r)`, the directions of the edits, $a_i \cdot z_i = 1$.
       own: $s_i$, `(c,)`, what the edits before i had left of the squared length of its key.
     """
 
@@ -49,11 +50,12 @@ class Rule(abc.ABC):
     register them, and their numbers are arguments of compiled programs.
 
     Attributes:
-      name: as an `Edit` has it.
+      name: as an `Edit` has it; a static field, which no two kinds of rules share: jax 0.10 takes
+        dataclasses of one number of fields for the same unless something static differs.
       remembers: whether `left` looks at the edits before.
     """
 
-    name: str = "rule"
+    name: str
     remembers: bool = True
 
     @abc.abstractmethod
@@ -84,7 +86,7 @@ class Rule(abc.ABC):
 class Sequential(Rule):
     """Forgets: each edit a rank-one update of the kernel that the last one left."""
 
-    name = "sequential"
+    name: str = dataclasses.field(default="sequential", metadata={"static": True})
     remembers = False
 
     def left(
@@ -108,7 +110,7 @@ class Constrained(Rule):
     """
 
     tolerance: Array
-    name = "constrained"
+    name: str = dataclasses.field(default="constrained", metadata={"static": True})
 
     def left(
         self, rows: Array, keys: Array, earlier: Earlier | None, *, extended: bool = False
@@ -144,7 +146,7 @@ class Ridge(Rule):
     """
 
     weight: Array
-    name = "ridge"
+    name: str = dataclasses.field(default="ridge", metadata={"static": True})
 
     def before(
         self, rows: Array, keys: Array, earlier: Earlier | None, *, extended: bool = False
@@ -159,13 +161,13 @@ class Ridge(Rule):
     def left(
         self, rows: Array, keys: Array, earlier: Earlier | None, *, extended: bool = False
     ) -> Array:
-        """w M z, the block's own earlier keys in M too: by the factor of M's inverse on them."""
+        """W M z, the block's own earlier keys in M too: by the factor of M's inverse on them."""
         rows = self.before(rows, keys, earlier, extended=extended)
         factor = _factor(inner(rows, keys, extended=extended), self.weight)
         return jnp.diagonal(factor)[:, None] * solve_columns(factor, rows)
 
     def gain(self, own: Array) -> Array:
-        """s / (w + s)."""
+        """S / (w + s)."""
         return own / (self.weight + own)
 
 
@@ -328,4 +330,3 @@ def positive(name: str, number: float | Array, dtype: DTypeLike | None) -> Array
     if array.ndim or not holds_or_traced(array > 0):
         raise ValueError(f"{name}: expected a positive number, found {number}")
     return array
-

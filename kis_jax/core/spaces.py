@@ -24,7 +24,12 @@ class Space(abc.ABC):
     pytrees; eager or traced, their arrays have one shape.
 
     To make another, give `coordinates`, `directions`, `width`, `dtype` and `rank`.
+
+    Attributes:
+      name: of the kind; static, and of no other kind, as for `kis_jax.core.rules.Rule`.
     """
+
+    name: str
 
     @abc.abstractmethod
     def coordinates(self, keys: ArrayLike) -> Array:
@@ -75,6 +80,7 @@ class Identity(Space):
 
     size: int = dataclasses.field(metadata={"static": True})
     real: DTypeLike = dataclasses.field(default=jnp.float32, metadata={"static": True})
+    name: str = dataclasses.field(default="identity", metadata={"static": True})
 
     def coordinates(self, keys: ArrayLike) -> Array:
         """The keys."""
@@ -96,7 +102,7 @@ class Identity(Space):
 
     @property
     def rank(self) -> int:
-        """d."""
+        """D."""
         return self.size
 
 
@@ -112,6 +118,7 @@ class NullSpace(Space):
     """
 
     projector: Array
+    name: str = dataclasses.field(default="null space", metadata={"static": True})
 
     def coordinates(self, keys: ArrayLike) -> Array:
         """N k, `(n, d)` to `(n, d)`."""
@@ -164,6 +171,7 @@ class Restricted(Space):
 
     space: Space
     within: NullSpace
+    name: str = dataclasses.field(default="restricted", metadata={"static": True})
 
     def coordinates(self, keys: ArrayLike) -> Array:
         """Of projected keys."""

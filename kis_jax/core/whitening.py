@@ -61,6 +61,7 @@ class CholeskyWhitener(Whitener):
 
     scale: Array
     factor: Array
+    name: str = dataclasses.field(default="cholesky", metadata={"static": True})
 
     def coordinates(self, keys: ArrayLike) -> Array:
         """Whitened keys, `(n, d)` to `(n, d)`; their inner products are a C^-1 b."""
@@ -101,6 +102,7 @@ class RefinedWhitener(Whitener):
     scale: Array
     factor: Array
     correction: Array
+    name: str = dataclasses.field(default="refined", metadata={"static": True})
 
     def coordinates(self, keys: ArrayLike) -> Array:
         """Whitened keys, `(n, d)` to `(n, d)`; their inner products are a C^-1 b."""
@@ -147,6 +149,7 @@ class PseudoInverse(Whitener):
     """
 
     factor: Array
+    name: str = dataclasses.field(default="eigh", metadata={"static": True})
 
     def coordinates(self, keys: ArrayLike) -> Array:
         """Whitened keys, `(n, d)` to `(n, d)`; zeros in the directions that were dropped."""

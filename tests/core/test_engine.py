@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 import kis_jax as kis
 from kis_jax.core.replay import Asked, foresee, independent, replay
-from tests import references
 
 N, OTHERS, D, M = 6, 3, 12, 3
 TOLERANCE = {"float64": 1e-9, "float32": 2e-3}
@@ -192,7 +191,7 @@ def test_what_is_dropped_was_never_asked(rule):
         assert int(found.count) == 5
     turned = fresh.add(keys[kept[::-1]], values[kept[::-1]])[0].edit.delta
     np.testing.assert_allclose(full.take(kept[::-1]).edit.delta, turned, rtol=0, atol=1e-9)
-    again, said = full.drop([1]).add(keys[1] + keys[0], values[1])
+    again, said = full.drop([1]).add(case.arrays[3][N], values[1])
     assert said.accepted and int(again.count) == N
 
 
@@ -324,3 +323,15 @@ def test_bad_arguments_are_named():
             wrong()
     repeated = Asked(keys.at[3].set(keys[0]), keys.at[3].set(keys[0]), values)
     assert independent(repeated).tolist() == [True] * 3 + [False] + [True] * 2
+
+
+def test_no_two_kinds_of_rules_or_spaces_are_one_to_a_compiled_program():
+    """jax 0.10.2 compares dataclasses by their static fields, not by their classes."""
+    one = jnp.eye(2)
+    rules = [kis.sequential(), kis.ridge(0), kis.ridge(1.0)]
+    spaces = [kis.whitener(one, method=method) for method in ("cholesky", "refined", "eigh")]
+    spaces += [kis.null_space(jnp.diag(jnp.array([1.0, 0.0]))), kis.Identity(2)]
+    spaces += [kis.Restricted(spaces[0], spaces[3])]
+    for kinds in (rules, spaces):
+        structures = [jax.tree.structure(kind) for kind in kinds]
+        assert all(a != b for i, a in enumerate(structures) for b in structures[:i])

@@ -27,6 +27,7 @@ REPEATED = (
     "subject; constrained edits cannot give it a value of its own"
 )
 
+
 def space_of(
     second_moment: ArrayLike,
     method: Method,

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from kis_jax.core.precision import HOST
 from kis_jax.core.power_law import fit_power_law
+from kis_jax.core.precision import HOST
 
 MOVED = 0.5
 """An edit counts as lost where its value has gone half the way back, or as far another way."""

@@ -162,9 +162,7 @@ class Checks:
             )
         for (kind, keys), predicted in zip(self._layer.bystanders.items(), foreseen, strict=True):
             value = keys @ before
-            told[kind] = displacement(
-                keys @ after - value, predicted, lengths(value)
-            )
+            told[kind] = displacement(keys @ after - value, predicted, lengths(value))
         return told
 
     def _kernel(self, model: Decoder) -> np.ndarray:
