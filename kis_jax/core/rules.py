@@ -118,14 +118,12 @@ class Constrained(Rule):
         """Its part at right angles to all earlier ones; zeros where that is too small a part."""
         lengths = jnp.sqrt(jnp.sum(rows * keys, axis=1, keepdims=True))
         lengths = jnp.where(lengths > 0, lengths, 1)
-        unit, key = rows / lengths, keys / lengths
-        left, dual = unit, None if rows is keys else key
+        left = rows
         if earlier is not None:
-            squares = jnp.sum(earlier.along**2, axis=1, keepdims=True)
-            spanned = earlier.along * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1))
             for _ in range(2):
-                shares = inner(left, spanned, extended=extended)
-                left = left - inner(shares, spanned.T, extended=extended)
+                left = _less(left, left, earlier, earlier.own, extended)
+        left, key = left / lengths, keys / lengths
+        dual = None if rows is keys else key
         for _ in range(2):
             left, dual = orthonormal(left, self.tolerance, dual, extended=extended)
         reach = jnp.sum(left * key, axis=1, keepdims=True)  # the root of its share
@@ -154,9 +152,7 @@ class Ridge(Rule):
         """What the edits before the block leave of each of its keys."""
         if earlier is None:
             return rows
-        along, own = earlier
-        shares = inner(keys, along, extended=extended) * (own**2 / (self.weight + own))
-        return rows - inner(shares, along.T, extended=extended)
+        return _less(rows, keys, earlier, earlier.own**2 / (self.weight + earlier.own), extended)
 
     def left(
         self, rows: Array, keys: Array, earlier: Earlier | None, *, extended: bool = False
@@ -169,6 +165,12 @@ class Ridge(Rule):
     def gain(self, own: Array) -> Array:
         """S / (w + s)."""
         return own / (self.weight + own)
+
+
+def _less(rows: Array, keys: Array, earlier: Earlier, weights: Array, extended: bool) -> Array:
+    """Rows less what earlier directions, each with a weight, share with the keys."""
+    shares = inner(keys, earlier.along, extended=extended) * weights
+    return rows - inner(shares, earlier.along.T, extended=extended)
 
 
 class Solved(NamedTuple):
