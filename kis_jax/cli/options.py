@@ -38,6 +38,26 @@ SecondMoments = Annotated[
 ]
 Ridge = Annotated[float, typer.Option(help="Added to the diagonal of the second moment.")]
 Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass.")]
+ModelAxis = Annotated[
+    int | None,
+    typer.Option(
+        help="Use all devices: so many share one copy of the model, each such group runs "
+        "texts of its own. [default: the first device; on many hosts 1]"
+    ),
+]
+Distributed = Annotated[
+    bool,
+    typer.Option(
+        "--distributed",
+        help="Run the same command on every host of a TPU pod; seen by itself under Slurm, "
+        "Open MPI and GKE.",
+    ),
+]
+Coordinator = Annotated[
+    str | None, typer.Option(help="HOST:PORT of host 0, where no cluster tells it.")
+]
+NumHosts = Annotated[int | None, typer.Option(help="With --coordinator: how many.")]
+Host = Annotated[int | None, typer.Option(help="With --coordinator: which is this one.")]
 
 
 def facts_and_corpus(model: str, facts: str | None, corpus: str | None) -> tuple[str, str]:

@@ -194,7 +194,7 @@ def check_shared(folder: Path) -> None:
 
     def look() -> None:
         # A listing, as network file systems remember what was not there.
-        if name not in os.listdir(folder):
+        if not folder.is_dir() or name not in os.listdir(folder):
             raise ValueError(
                 f"{folder}: expected a folder that all hosts share, found that what process 0 "
                 "writes there is not seen here; pass --out on a shared file system"

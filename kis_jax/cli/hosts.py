@@ -1,0 +1,87 @@
+"""What the commands say of the hosts that run them together."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from kis_jax.scale.hosts.distributed import Hosts
+
+# Compared by contents, once they are opened: a file may lie at another place on each host.
+_BY_CONTENTS = {"model", "facts", "corpus"}
+# Each host's own. Who met under two names of one coordinator has met.
+_OWN = {"host", "coordinator", "distributed", "local_devices"}
+
+
+def asked(context: typer.Context) -> dict[str, Any]:
+    """What a command was asked, by its options as they are typed: the same on every host of a run.
+
+    Left out are inputs, which `kis_jax.scale.inputs.ScanInputs.contents` compares, and what a host
+    says of itself.
+    """
+    found: dict[str, Any] = {"command": context.command_path}
+    for parameter in context.command.params:
+        name = parameter.name
+        if name in context.params and name not in _BY_CONTENTS | _OWN:
+            option = max(parameter.opts, key=len) if parameter.opts else name
+            value = context.params[name]
+            found[option] = value if isinstance(value, bool | int | type(None)) else str(value)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class OnMesh:
+    """A run on many devices.
+
+    Attributes:
+      hosts: how to meet the others; None to use the devices of this machine alone.
+      model_axis: devices that share one copy of the model; None for one.
+      asked: the options of the command, which all hosts were given alike.
+    """
+
+    hosts: Hosts | None
+    model_axis: int | None
+    asked: Mapping[str, Any]
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[Mesh]:
+        """Within it, this process is one of those that were all asked the same; gives the mesh.
+
+        Raises:
+          ValueError: on every host, if hosts differ, naming option, host and both values; or if
+            they were also asked for what one device alone does.
+        """
+        from kis_jax.scale.hosts.agreement import agree, versions
+        from kis_jax.scale.hosts.distributed import ends_with_the_others, join
+        from kis_jax.scale.hosts.heartbeat import heard_by_the_others
+        from kis_jax.scale.hosts.opening import mesh_of_all
+
+        if self.hosts is not None:
+            join(self.hosts)
+        with ends_with_the_others(), heard_by_the_others():
+            agree("request", lambda: {**self.asked, **versions()})
+            if self.asked.get("--stream") or self.asked.get("--until") is not None:
+                raise ValueError(
+                    "stream, until: are for one device; leave them out, or --model-axis and "
+                    "--distributed"
+                )
+            yield mesh_of_all(1 if self.model_axis is None else self.model_axis)
+
+
+def on_mesh(context: typer.Context) -> OnMesh | None:
+    """How a command runs on many devices, if it was asked to or a launcher started it so."""
+    from kis_jax.scale.hosts.distributed import Hosts, runs_on_many_hosts
+
+    given = context.params
+    hosts = Hosts(given["coordinator"], given["num_hosts"], given["host"])
+    many = given["distributed"] or hosts != Hosts() or runs_on_many_hosts()
+    if not many and given["model_axis"] is None:
+        return None
+    return OnMesh(hosts if many else None, given["model_axis"], asked(context))
