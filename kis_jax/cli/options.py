@@ -14,7 +14,11 @@ Model = Annotated[
 ]
 EditedFacts = Annotated[
     str | None,
-    typer.Option(help="A JSON file in CounterFact's or zsRE's layout, or a known hub name."),
+    typer.Option(help="A file of facts (docs/facts.md has the layouts), or a known name."),
+]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse a file of facts of which a record cannot be read."),
 ]
 Corpus = Annotated[
     str | None,

@@ -16,7 +16,9 @@ def scan(
     model: options.Model = NAME,
     facts: Annotated[
         str | None,
-        typer.Option(help='A CounterFact-layout JSON file, or "counterfact" from the hub.'),
+        typer.Option(
+            help='A file of facts (docs/facts.md has the layouts), or "counterfact" from the hub.'
+        ),
     ] = None,
     corpus: options.Corpus = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("kis-scan"),
@@ -64,6 +66,7 @@ def scan(
         float,
         typer.Option(help="Seconds between two saves; --stream saves after each layer."),
     ] = 300.0,
+    strict: options.Strict = False,
     model_axis: options.ModelAxis = None,
     distributed: options.Distributed = False,
     coordinator: options.Coordinator = None,
@@ -94,6 +97,7 @@ def scan(
             num_documents=num_documents,
             layers=layers,
             position=position,
+            strict=strict,
             ridge=ridge,
             dtype=dtype,
             document_length=document_length,

@@ -48,7 +48,7 @@ class Evaluation:
     Reference: Meng et al. 2022 (arXiv 2202.05262), section 3.3.
     """
 
-    case_ids: tuple[int, ...]
+    case_ids: tuple[int | str, ...]
     efficacy: np.ndarray
     paraphrase: np.ndarray
     neighborhood: np.ndarray
