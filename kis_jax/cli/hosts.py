@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,12 @@ import typer
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from kis_jax.scale.hosts.distributed import Hosts
+    from kis_jax.scale.hosts.distributed import Place
 
 # Compared by contents, once they are opened: a file may lie at another place on each host.
 _BY_CONTENTS = {"model", "facts", "corpus"}
 # Each host's own. Who met under two names of one coordinator has met.
-_OWN = {"host", "coordinator", "distributed", "local_devices"}
+_OWN = {"host", "coordinator", "distributed"}
 
 
 def asked(context: typer.Context) -> dict[str, Any]:
@@ -41,14 +42,16 @@ class OnMesh:
     """A run on many devices.
 
     Attributes:
-      hosts: how to meet the others; None to use the devices of this machine alone.
+      place: among the hosts; None to use the devices of this machine alone.
       model_axis: devices that share one copy of the model; None for one.
       asked: the options of the command, which all hosts were given alike.
+      seconds: that hosts wait for one another.
     """
 
-    hosts: Hosts | None
+    place: Place | None
     model_axis: int | None
     asked: Mapping[str, Any]
+    seconds: float
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[Mesh]:
@@ -63,10 +66,10 @@ class OnMesh:
         from kis_jax.scale.hosts.heartbeat import heard_by_the_others
         from kis_jax.scale.hosts.opening import mesh_of_all
 
-        if self.hosts is not None:
-            join(self.hosts)
+        if self.place is not None:
+            join(self.place, seconds=self.seconds)
         with ends_with_the_others(), heard_by_the_others():
-            agree("request", lambda: {**self.asked, **versions()})
+            agree("request", lambda: {**self.asked, **versions()}, seconds=self.seconds)
             if self.asked.get("--stream") or self.asked.get("--until") is not None:
                 raise ValueError(
                     "stream, until: are for one device; leave them out, or --model-axis and "
@@ -76,12 +79,18 @@ class OnMesh:
 
 
 def on_mesh(context: typer.Context) -> OnMesh | None:
-    """How a command runs on many devices, if it was asked to or a launcher started it so."""
-    from kis_jax.scale.hosts.distributed import Hosts, runs_on_many_hosts
+    """How a command runs on many devices, if it was asked to or a launcher started it so.
 
-    given = context.params
+    Raises:
+      ValueError: if the hosts are numbered wrongly, or the launcher tells too little to join them.
+    """
+    from kis_jax.scale.hosts.distributed import Hosts, place_of
+
+    given, seconds = context.params, context.params["wait_for_hosts"]
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"--wait-for-hosts: expected seconds, more than 0, found {seconds}")
     hosts = Hosts(given["coordinator"], given["num_hosts"], given["host"])
-    many = given["distributed"] or hosts != Hosts() or runs_on_many_hosts()
-    if not many and given["model_axis"] is None:
+    place = place_of(hosts, distributed=given["distributed"])
+    if place is None and given["model_axis"] is None:
         return None
-    return OnMesh(hosts if many else None, given["model_axis"], asked(context))
+    return OnMesh(place, given["model_axis"], asked(context), seconds)

@@ -53,14 +53,20 @@ Distributed = Annotated[
     bool,
     typer.Option(
         "--distributed",
-        help="Run the same command on every host of a TPU pod; seen by itself under Slurm, "
-        "Open MPI and GKE.",
+        help="Run the same command on every host of a TPU pod; seen by itself where a launcher "
+        "tells of the others, as Slurm, Open MPI and GKE do.",
     ),
 ]
 Coordinator = Annotated[
     str | None, typer.Option(help="HOST:PORT of host 0, where no cluster tells it.")
 ]
-NumHosts = Annotated[int | None, typer.Option(help="With --coordinator: how many.")]
+NumHosts = Annotated[
+    int | None,
+    typer.Option(help="With --coordinator: how many. 1: this process alone, whatever started it."),
+]
+WaitForHosts = Annotated[
+    float, typer.Option(help="Seconds that hosts wait for one another at the start.")
+]
 Host = Annotated[int | None, typer.Option(help="With --coordinator: which is this one.")]
 
 

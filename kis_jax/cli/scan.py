@@ -72,6 +72,7 @@ def scan(
     coordinator: options.Coordinator = None,
     num_hosts: options.NumHosts = None,
     host: options.Host = None,
+    wait_for_hosts: options.WaitForHosts = 300.0,
 ) -> None:
     """Measures how far an edit of one fact would also move the others, at every layer.
 

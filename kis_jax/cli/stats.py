@@ -56,6 +56,7 @@ def collect(
     coordinator: options.Coordinator = None,
     num_hosts: options.NumHosts = None,
     host: options.Host = None,
+    wait_for_hosts: options.WaitForHosts = 300.0,
 ) -> None:
     """Measures C at every layer over a corpus; a run that was interrupted goes on."""
     from kis_jax.cli import console, stats_console

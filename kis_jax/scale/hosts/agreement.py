@@ -13,8 +13,8 @@ import jax
 
 from kis_jax.checkpoints.files import listed
 from kis_jax.scale.hosts.board import Seat, seat
+from kis_jax.scale.hosts.meeting import SECONDS
 
-SECONDS = 300.0  # that hosts wait for one another if nothing else is asked
 TOLD_EVERY = 30.0  # seconds between two lines on whom a host waits for
 
 _FOLDER = "kis/agreement"

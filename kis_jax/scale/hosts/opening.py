@@ -7,6 +7,7 @@ import dataclasses
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
@@ -42,14 +43,23 @@ def mesh_of_all(model_axis: int) -> Mesh:
     mesh = make_mesh(model=model_axis)
     machines = collections.Counter(share(socket.gethostname()))
     if jax.process_index() == 0:
+        idle = _gpus_here() - len(here) * machines[socket.gethostname()]
+        left = f"; {idle} GPUs of this machine are left idle" if idle > 0 else ""
         where = ", ".join(f"{name} ({count})" for name, count in machines.items())
         print(
             f"devices: {jax.process_count()} processes x {kind}, {mesh.shape[DATA]} copies of the "
-            f"model on {model_axis} each; processes on {where}",
+            f"model on {model_axis} each; processes on {where}{left}",
             file=sys.stderr,
             flush=True,
         )
     return mesh
+
+
+def _gpus_here() -> int:
+    """GPUs that the system has, whether this process may use them or not; 0 on other devices."""
+    if jax.default_backend() != "gpu":
+        return 0
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def open_together(ask: Callable[[], ScanRequest], *, controls: bool) -> ScanInputs:
