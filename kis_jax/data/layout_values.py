@@ -8,6 +8,7 @@ from typing import Any
 
 _PROMPTS = ("prompt", "question", "New Question", "query")
 _ANSWERS = ("ground_truth", "target", "answers", "answer", "New Answer")
+MULTI_HOP = "multi-hop"  # the kind of questions that need more facts than one
 _TESTS = "test_queries"
 # What programs put where a data set has no true target.
 _PLACEHOLDERS = ("<|endoftext|>",)
@@ -18,7 +19,7 @@ class Question:
     """What follows from a fact, or should stay beside it.
 
     Attributes:
-      kind: such as "Reasoning", or "multi-hop"; "" of what should stay.
+      kind: such as "Reasoning", or `MULTI_HOP`; "" of what should stay.
       prompts: one question, in one wording or in several; one of them answered is enough.
       answers: that are right, the first as the file has it first.
     """
@@ -99,7 +100,7 @@ def questions(kind: str, asked: Any, told: Any, place: str) -> Iterator[Question
         yield Question(kind, texts(asked, place) or ("",), answers(told, place))
     elif isinstance(asked, list) and asked and all(isinstance(text, str) for text in asked):
         prompts = texts(asked, place)
-        if kind == "multi-hop":
+        if kind == MULTI_HOP:
             yield Question(kind, prompts, answers(told, place))
         elif isinstance(told, list) and len(told) == len(asked):
             for prompt, answer in zip(asked, told, strict=True):

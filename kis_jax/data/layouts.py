@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kis_jax.data.layout_values import (
+    MULTI_HOP,
     Question,
     answers,
     at,
@@ -89,7 +90,7 @@ LAYOUTS = (
         marks=("requested_rewrite[]",),
         paraphrases="requested_rewrite.question",
         each="requested_rewrite",
-        portability=(("multi-hop", "questions", "new_answer+new_answer_alias"),),
+        portability=((MULTI_HOP, "questions", "new_answer+new_answer_alias"),),
     ),
     _COUNTERFACT,
     Layout(
@@ -116,7 +117,7 @@ LAYOUTS = (
         new="ans",
         neighbors=(("loc", "loc_ans"),),
         paraphrases="rephrase+personas",
-        portability=(("multi-hop", "mhop", "mhop_ans"),),
+        portability=((MULTI_HOP, "mhop", "mhop_ans"),),
     ),
     Layout(
         "zsRE",
