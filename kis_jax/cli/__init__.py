@@ -23,7 +23,7 @@ from kis_jax.cli import plan as _plan
 from kis_jax.cli import scan as _scan
 from kis_jax.cli import stats as _stats
 from kis_jax.cli import undo as _undo
-from kis_jax.data.facts import FactsLeftOut
+from kis_jax.data.notes import DataNote
 from kis_jax.scale.preemption import Preempted
 
 _INTERRUPTED = 130  # as a shell reports a process that an interrupt ended
@@ -102,13 +102,13 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _notes() -> Iterator[None]:
-    """Shows what was left out of a file of facts as one line, as errors are."""
+    """Shows what readers of files have to tell as one line each, as errors are."""
     with warnings.catch_warnings():
-        warnings.simplefilter("always", FactsLeftOut)
+        warnings.simplefilter("always", DataNote)
         show = warnings.showwarning
 
         def note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, FactsLeftOut):
+            if issubclass(category, DataNote):
                 print(f"kis: note: {' '.join(str(message).split())}", file=sys.stderr)
             else:
                 show(message, category, *place, **more)

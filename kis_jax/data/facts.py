@@ -14,6 +14,7 @@ from kis_jax import factlm
 from kis_jax.data import hub
 from kis_jax.data.layout_values import Question
 from kis_jax.data.layouts import layout_of, read_record, unread
+from kis_jax.data.notes import DataNote
 from kis_jax.data.records import iter_records
 
 # Files of facts that come with the package, by the names that stand for them.
@@ -80,7 +81,7 @@ class Fact:
         return start, start + len(self.subject)
 
 
-class FactsLeftOut(UserWarning):
+class FactsLeftOut(DataNote):
     """Some records of a file of facts could not be read, and were left out."""
 
 
