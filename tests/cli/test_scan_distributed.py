@@ -14,6 +14,8 @@ import pytest
 
 from kis_jax import factlm
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = "from kis_jax.cli import main; main()"
 # A host is taken for dead after five seconds of silence, not twenty.
 IMPATIENT = f"from kis_jax.scale.hosts import heartbeat; heartbeat.SILENT_SECONDS = 5; {PROGRAM}"
