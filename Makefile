@@ -31,7 +31,7 @@ test-all: .venv/installed-test
 
 # Branches of kis_jax that no test takes, in out/coverage.
 coverage: .venv/installed-test
-	$(PYTEST) -m "" --cov=kis_jax --cov-branch --cov-report=term --cov-report=html:out/coverage
+	$(PYTEST) -m "" --cov --cov-report=term --cov-report=html:out/coverage
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Settings of the whole suite; they must stand before jax is imported."""
 
+import gc
 import os
 import shutil
 
@@ -35,6 +36,11 @@ def pytest_sessionstart(session):
         cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
         if sum(path.stat().st_size for path in cache.glob("*")) > 10**9:
             shutil.rmtree(cache)
+
+
+def pytest_collection_finish():
+    """Leaves what was imported out of every later search for garbage: it stays to the end."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
