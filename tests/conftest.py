@@ -1,9 +1,16 @@
 """Settings of the whole suite; they must stand before jax is imported."""
 
+import gc
 import os
 import shutil
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+# Compilation is most of the suite's time. `make test` halves it by machine code that is not
+# optimized; `make test-all` runs programs as XLA makes them for a user.
+if os.environ.get("KIS_TEST_OPTIMIZED") != "1":
+    os.environ["XLA_FLAGS"] += (
+        " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    )
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
@@ -31,11 +38,18 @@ def pytest_sessionstart(session):
             shutil.rmtree(cache)
 
 
+def pytest_collection_finish():
+    """Leaves what was imported out of every later search for garbage: it stays to the end."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
-def programs_of_one_module():
+def programs_are_few():
     """Lets compiled programs go: each maps memory, and Linux grants a process 65,530 maps."""
     yield
-    jax.clear_caches()
+    maps = Path("/proc/self/maps")
+    if not maps.is_file() or maps.read_bytes().count(b"\n") > 8_000:
+        jax.clear_caches()
 
 
 @pytest.fixture

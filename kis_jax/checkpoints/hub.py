@@ -13,6 +13,7 @@ from kis_jax.checkpoints.companions import COMPANIONS
 from kis_jax.checkpoints.tensors import INDEX, MSGPACK, SINGLE
 
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+GGUF = b"GGUF"  # how these files begin
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -42,7 +43,9 @@ def locate(name_or_path: str | Path, *, weights: bool = True) -> Path:
     except OSError as error:  # such as a name that is too long
         raise ValueError(f"{name[:80]}: expected a directory, found {error.strerror}") from None
     if is_file:
-        raise ValueError(f"{path}: expected a directory in HuggingFace layout, found a file")
+        raise ValueError(
+            f"{path}: expected a directory in HuggingFace layout, found a {_kind(path)}"
+        )
     if isinstance(name_or_path, Path) or not _HUB_NAME.fullmatch(name):
         raise ValueError(f"{name!r}: no such directory, and not of the form of a hub name")
     try:
@@ -54,6 +57,17 @@ def locate(name_or_path: str | Path, *, weights: bool = True) -> Path:
             f"({type(error).__name__}: {reason}); check the name, or download the model where "
             "there is a network and pass the path of its directory"
         ) from error
+
+
+def _kind(path: Path) -> str:
+    """Of a file that was named as a model, with the way out where there is one."""
+    with path.open("rb") as file:
+        if file.read(4) != GGUF:
+            return "file"
+    return (
+        "GGUF file; of Llama's architecture, `python -m scripts.real_models --gguf FILE --out DIR` "
+        "in a checkout of kis_jax writes such a directory, of others take the original"
+    )
 
 
 def _fetch(name: str, *, weights: bool) -> Path:

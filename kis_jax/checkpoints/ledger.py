@@ -20,13 +20,13 @@ class EditedFact:
     """One line of a ledger.
 
     Attributes:
-      case_id: its number in the data set.
+      case_id: its number or name in the data set.
       subject: the subject's name.
       prompt: with one `{}` where the subject belongs.
       target: the object that was written.
     """
 
-    case_id: int
+    case_id: int | str
     subject: str
     prompt: str
     target: str

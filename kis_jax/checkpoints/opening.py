@@ -12,6 +12,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from kis_jax.checkpoints.files import read_json, shortened
+from kis_jax.checkpoints.foreign import read_known
 from kis_jax.checkpoints.mapped import Shape, StoredTensor
 from kis_jax.checkpoints.table import Entry, copies, match
 from kis_jax.checkpoints.tensors import open_tensors
@@ -78,6 +79,16 @@ def open_checkpoint(directory: Path) -> Checkpoint:
 
 def read_config(directory: Path) -> tuple[Family, ModelConfig]:
     """The family of a checkpoint, bound to its configuration in this library's words."""
+    family, config, _ = _read_config(directory)
+    return family, config
+
+
+def ignored_attributes(directory: Path) -> tuple[str, ...]:
+    """Names in a checkpoint's `config.json` that no program computes with; see `read_known`."""
+    return _read_config(directory)[2]
+
+
+def _read_config(directory: Path) -> tuple[Family, ModelConfig, tuple[str, ...]]:
     attributes = read_json(directory, "config.json")
     model_type = attributes.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
@@ -94,10 +105,10 @@ def read_config(directory: Path) -> tuple[Family, ModelConfig]:
             )
     family = FAMILIES[model_type]
     try:
-        config = family.read_config(attributes)
+        config, ignored = read_known(family, attributes)
     except ValueError as error:
         raise ValueError(shortened(f"{directory}: {error}")) from None
-    return family.bound(config), config
+    return family.bound(config), config, ignored
 
 
 def abstract_model(

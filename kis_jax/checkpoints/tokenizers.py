@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+)
 
 from kis_jax.checkpoints.companions import TOKENIZERS
-from kis_jax.checkpoints.files import find
+from kis_jax.checkpoints.files import find, read_json
 
 _READ = (".json", ".txt", ".model", ".jinja")  # what files of tokenizers end in
 _TEMPLATES = "additional_chat_templates"
@@ -30,7 +35,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast | None:
         return None
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False
+            directory, local_files_only=True, trust_remote_code=False, config=_config(directory)
         )
     except Exception as error:  # tokenizers raises bare Exceptions, transformers many kinds
         reason = str(error).strip().splitlines()[:1]
@@ -44,3 +49,19 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast | None:
             "with AutoTokenizer.from_pretrained(..., use_fast=True).save_pretrained(...)"
         )
     return tokenizer
+
+
+def _config(directory: Path) -> PreTrainedConfig | None:
+    """What tells transformers the kind of tokenizer; None where it can read that file itself.
+
+    A `config.json` that asks for the dtype "auto" it can write, and not read where torch is.
+    """
+    if find(directory, "config.json") is None:
+        return None
+    attributes = read_json(directory, "config.json")
+    if "auto" not in (attributes.get("torch_dtype"), attributes.get("dtype")):
+        return None
+    rest = {
+        name: value for name, value in attributes.items() if name not in ("dtype", "torch_dtype")
+    }
+    return AutoConfig.for_model(**rest)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from typing import Annotated, NoReturn
+import warnings
+from collections.abc import Iterator
+from typing import Annotated, Any, NoReturn
 
 import typer
 import typer.exceptions
 
 from kis_jax.cli import compare as _compare
 from kis_jax.cli import edit as _edit
+from kis_jax.cli import facts as _facts
 from kis_jax.cli import inspect as _inspect
 from kis_jax.cli import ledger as _ledger
 from kis_jax.cli import lifelong as _lifelong
@@ -19,6 +23,7 @@ from kis_jax.cli import plan as _plan
 from kis_jax.cli import scan as _scan
 from kis_jax.cli import stats as _stats
 from kis_jax.cli import undo as _undo
+from kis_jax.data.notes import DataNote
 from kis_jax.scale.preemption import Preempted
 
 _INTERRUPTED = 130  # as a shell reports a process that an interrupt ended
@@ -38,6 +43,7 @@ app.add_typer(_ledger.app, name="ledger")
 app.command(name="lifelong")(_lifelong.lifelong)
 app.add_typer(_stats.app, name="stats")
 app.add_typer(_mcqa.app, name="mcqa")
+app.command(name="facts")(_facts.facts)
 app.command(name="inspect")(_inspect.inspect)
 
 
@@ -68,7 +74,8 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
-        status = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+        with _notes():
+            status = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
     except typer.exceptions.TyperException as error:
         _fail(f"{error.format_message()} (see kis --help)")
     except (KeyboardInterrupt, typer.Abort):
@@ -91,6 +98,23 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(status)  # Python's own end crashes under programs that jax's threads still run
     sys.exit(status or 0)
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Shows what readers of files have to tell as one line each, as errors are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataNote)
+        show = warnings.showwarning
+
+        def note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, DataNote):
+                print(f"kis: note: {' '.join(str(message).split())}", file=sys.stderr)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = note
+        yield
 
 
 def _fail(message: str) -> NoReturn:

@@ -109,6 +109,8 @@ def _inspection_rows(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "context", f"{shape.context_length:,} tokens"
     yield "parameters", f"{shape.num_parameters:,}"
     yield "second MLP matrix", shape.memory_tensor
+    if found.ignored_attributes:
+        yield "in config.json, unused", ", ".join(found.ignored_attributes)
     if weights is None:
         yield "weights on disk", "none here: all figures follow from config.json"
     else:

@@ -51,6 +51,14 @@ def edit(
             help="Of rome: keys as in its authors' program, which is known to collapse models.",
         ),
     ] = False,
+    position: Annotated[
+        Literal["subject_last", "last"] | None,
+        typer.Option(
+            help="The token whose key stands for the fact; last, of the prompt, for facts without "
+            "a subject. [default: that of the settings for the family]"
+        ),
+    ] = None,
+    strict: options.Strict = False,
 ) -> None:
     """Writes facts into a model, and measures what that did.
 
@@ -88,6 +96,8 @@ def edit(
             document_length=document_length,
             ridge=ridge,
             original_keys=original_keys,
+            position=position,
+            strict=strict,
         )
     )
     check_other(out, inputs.directory)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kis_jax.checkpoints.ledger import Ledger
 
 _MEASURES = ("efficacy", "paraphrase", "neighborhood", "score")
+# Shown where facts have what they ask for; the first where no fact has a true target.
+_ACCURACIES = ("efficacy_accuracy", "portability_accuracy", "multi_hop_accuracy")
 _NEAREST = 5
 
 
@@ -36,15 +38,17 @@ def fact_progress(num_facts: int) -> Iterator[Callable[[int], None]]:
 def print_edit(record: Mapping[str, Any], out: Path) -> None:
     """The table of an edit: measures before and after; and what was left out."""
     before, after = record["metrics"]["before"], record["metrics"]["after"]
-    if before is not None:
-        table = Table(title=f"{len(record['edits'])} facts by {record['method']}")
-        for name in ("measure", "before", "after", "95 %"):
-            table.add_column(name, justify="left" if name == "measure" else "right")
-        for name in _MEASURES:
-            then = after[name]
-            interval = f"{_share(then['low'])} to {_share(then['high'])}"
-            table.add_row(name, _share(before[name]["mean"]), _share(then["mean"]), interval)
-        Console().print(table)
+    table = Table(title=f"{len(record['edits'])} facts by {record['method']}")
+    for name in ("measure", "before", "after", "95 %"):
+        table.add_column(name, justify="left" if name == "measure" else "right")
+    compared = after["efficacy"]["count"] > 0
+    more = [name for name in _ACCURACIES[compared:] if after[name]["count"]]
+    for name in (*(_MEASURES if compared else ()), *more):
+        then = after[name]
+        interval = f"{_share(then['low'])} to {_share(then['high'])}"
+        words = name.replace("_", " ")
+        table.add_row(words, _share(before[name]["mean"]), _share(then["mean"]), interval)
+    Console().print(table)
     for fact in record["facts"]:
         if fact["left_out"] is not None:
             print(f"left out: fact {fact['case_id']} ({fact['subject']}): {fact['left_out']}")

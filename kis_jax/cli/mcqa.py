@@ -142,6 +142,13 @@ def evaluate(
             "--answers/--no-answers", help="Whether the file has the right answers, or keeps them."
         ),
     ] = True,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="The right answers where they stand in a file of their own: a .npy or JSON list "
+            "of places, or of pairs of a puzzle's id and a place."
+        ),
+    ] = None,
     prompt: Annotated[
         str, typer.Option(help="Of a decoder: what stands before a choice, {} for the question.")
     ] = "{}",
@@ -163,7 +170,7 @@ def evaluate(
     from kis_jax.scale.mcqa.evaluation import EvalRequest, evaluate_choices, open_eval
 
     report.check_mcqa_directory(out)
-    request = EvalRequest(model, puzzles, answers, prompt, prior_prompt, seed)
+    request = EvalRequest(model, puzzles, answers, prompt, prior_prompt, seed, labels)
     record = evaluate_choices(open_eval(request))
     report.write_mcqa(out, record)
     mcqa_console.print_evaluation(record)

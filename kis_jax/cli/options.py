@@ -14,7 +14,11 @@ Model = Annotated[
 ]
 EditedFacts = Annotated[
     str | None,
-    typer.Option(help="A JSON file in CounterFact's or zsRE's layout, or a known hub name."),
+    typer.Option(help="A file of facts (docs/facts.md has the layouts), or a known name."),
+]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse a file of facts of which a record cannot be read."),
 ]
 Corpus = Annotated[
     str | None,
@@ -38,6 +42,32 @@ SecondMoments = Annotated[
 ]
 Ridge = Annotated[float, typer.Option(help="Added to the diagonal of the second moment.")]
 Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass.")]
+ModelAxis = Annotated[
+    int | None,
+    typer.Option(
+        help="Use all devices: so many share one copy of the model, each such group runs "
+        "texts of its own. [default: the first device; on many hosts 1]"
+    ),
+]
+Distributed = Annotated[
+    bool,
+    typer.Option(
+        "--distributed",
+        help="Run the same command on every host of a TPU pod; seen by itself where a launcher "
+        "tells of the others, as Slurm, Open MPI and GKE do.",
+    ),
+]
+Coordinator = Annotated[
+    str | None, typer.Option(help="HOST:PORT of host 0, where no cluster tells it.")
+]
+NumHosts = Annotated[
+    int | None,
+    typer.Option(help="With --coordinator: how many. 1: this process alone, whatever started it."),
+]
+WaitForHosts = Annotated[
+    float, typer.Option(help="Seconds that hosts wait for one another at the start.")
+]
+Host = Annotated[int | None, typer.Option(help="With --coordinator: which is this one.")]
 
 
 def facts_and_corpus(model: str, facts: str | None, corpus: str | None) -> tuple[str, str]:

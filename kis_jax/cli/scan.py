@@ -12,10 +12,13 @@ from kis_jax.factlm import NAME
 
 
 def scan(
+    context: typer.Context,
     model: options.Model = NAME,
     facts: Annotated[
         str | None,
-        typer.Option(help='A CounterFact-layout JSON file, or "counterfact" from the hub.'),
+        typer.Option(
+            help='A file of facts (docs/facts.md has the layouts), or "counterfact" from the hub.'
+        ),
     ] = None,
     corpus: options.Corpus = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("kis-scan"),
@@ -63,26 +66,13 @@ def scan(
         float,
         typer.Option(help="Seconds between two saves; --stream saves after each layer."),
     ] = 300.0,
-    model_axis: Annotated[
-        int | None,
-        typer.Option(
-            help="Use all devices: so many share one copy of the model, each such group runs "
-            "texts of its own. [default: the first device; on many hosts 1]"
-        ),
-    ] = None,
-    distributed: Annotated[
-        bool,
-        typer.Option(
-            "--distributed",
-            help="Run the same command on every host of a TPU pod; seen by itself under Slurm, "
-            "Open MPI and GKE.",
-        ),
-    ] = False,
-    coordinator: Annotated[
-        str | None, typer.Option(help="HOST:PORT of host 0, where no cluster tells it.")
-    ] = None,
-    num_hosts: Annotated[int | None, typer.Option(help="With --coordinator: how many.")] = None,
-    host: Annotated[int | None, typer.Option(help="With --coordinator: which is this one.")] = None,
+    strict: options.Strict = False,
+    model_axis: options.ModelAxis = None,
+    distributed: options.Distributed = False,
+    coordinator: options.Coordinator = None,
+    num_hosts: options.NumHosts = None,
+    host: options.Host = None,
+    wait_for_hosts: options.WaitForHosts = 300.0,
 ) -> None:
     """Measures how far an edit of one fact would also move the others, at every layer.
 
@@ -93,45 +83,36 @@ def scan(
     """
     from kis_jax import report
     from kis_jax.cli import console
+    from kis_jax.cli.hosts import on_mesh
     from kis_jax.cli.measuring import check_memory_option, in_memory, streamed
-    from kis_jax.scale.hosts.distributed import Hosts, runs_on_many_hosts
     from kis_jax.scale.inputs import ScanRequest, open_inputs
     from kis_jax.scale.scan import looks_at, scan_layers, scan_record
 
-    facts, corpus = options.facts_and_corpus(model, facts, corpus)
-    request = ScanRequest(
-        model,
-        facts,
-        corpus,
-        num_facts=num_facts,
-        num_documents=num_documents,
-        layers=layers,
-        position=position,
-        ridge=ridge,
-        dtype=dtype,
-        document_length=document_length,
-        until=until,
-        shrinkage=shrinkage,
-    )
-    hosts = Hosts(coordinator, num_hosts, host)
-    many = distributed or hosts != Hosts() or runs_on_many_hosts()
-    if many or model_axis is not None:
+    def ask() -> ScanRequest:
+        edited, text = options.facts_and_corpus(model, facts, corpus)
+        return ScanRequest(
+            model,
+            edited,
+            text,
+            num_facts=num_facts,
+            num_documents=num_documents,
+            layers=layers,
+            position=position,
+            strict=strict,
+            ridge=ridge,
+            dtype=dtype,
+            document_length=document_length,
+            until=until,
+            shrinkage=shrinkage,
+        )
+
+    mesh = on_mesh(context)
+    if mesh is not None:
         from kis_jax.cli.scan_mesh import scan_on_mesh
 
-        if stream or until is not None:
-            raise ValueError(
-                "stream, until: are for one device; leave them out, or --model-axis and "
-                "--distributed"
-            )
-        scan_on_mesh(
-            request,
-            out,
-            hosts=hosts if many else None,
-            model_axis=1 if model_axis is None else model_axis,
-            save_every=save_every,
-        )
+        scan_on_mesh(ask, out, mesh, save_every=save_every)
         return
-    inputs = open_inputs(request, streamed=stream, controls=True)
+    inputs = open_inputs(ask(), streamed=stream, controls=True)
     report.check_directory(out, inputs.identity)
     check_memory_option(stream, memory)
     out.mkdir(parents=True, exist_ok=True)

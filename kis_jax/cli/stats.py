@@ -20,6 +20,7 @@ _Out = Annotated[Path, typer.Option(help="Folder for the second moments.")]
 
 @app.command()
 def collect(
+    context: typer.Context,
     model: options.Model = NAME,
     corpus: Annotated[
         str | None, typer.Option(help="Text, as for kis scan: files, a folder or a hub name.")
@@ -50,30 +51,45 @@ def collect(
         str | None, typer.Option(help="With --stream: the most memory to use, such as 3GB.")
     ] = None,
     save_every: Annotated[float, typer.Option(help="Seconds between two saves.")] = 300.0,
+    model_axis: options.ModelAxis = None,
+    distributed: options.Distributed = False,
+    coordinator: options.Coordinator = None,
+    num_hosts: options.NumHosts = None,
+    host: options.Host = None,
+    wait_for_hosts: options.WaitForHosts = 300.0,
 ) -> None:
     """Measures C at every layer over a corpus; a run that was interrupted goes on."""
     from kis_jax.cli import console, stats_console
+    from kis_jax.cli.hosts import on_mesh
     from kis_jax.cli.measuring import check_memory_option, in_memory, streamed
     from kis_jax.scale.inputs import ScanRequest, open_inputs
     from kis_jax.scale.stats import open_stats
 
-    corpus = corpus or (NAME if model == NAME else None)
-    if corpus is None:
-        raise ValueError("--corpus: needed with a model, such as --corpus wikipedia")
+    def ask() -> ScanRequest:
+        text = corpus or (NAME if model == NAME else None)
+        if text is None:
+            raise ValueError("--corpus: needed with a model, such as --corpus wikipedia")
+        return ScanRequest(
+            model,
+            facts,
+            text,
+            num_facts=num_facts,
+            num_documents=num_documents,
+            layers=layers,
+            ridge=ridge,
+            dtype=dtype,
+            document_length=document_length,
+            until=until,
+        )
+
+    mesh = on_mesh(context)
+    if mesh is not None:
+        from kis_jax.cli.scan_mesh import collect_on_mesh
+
+        collect_on_mesh(ask, out, mesh, save_every=save_every)
+        return
     check_memory_option(stream, memory)
-    request = ScanRequest(
-        model,
-        facts,
-        corpus,
-        num_facts=num_facts,
-        num_documents=num_documents,
-        layers=layers,
-        ridge=ridge,
-        dtype=dtype,
-        document_length=document_length,
-        until=until,
-    )
-    inputs = open_inputs(request, streamed=stream)
+    inputs = open_inputs(ask(), streamed=stream)
     if stream:
         streamed(inputs, out, memory=memory, watch_facts=True)
     else:

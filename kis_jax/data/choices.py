@@ -72,7 +72,7 @@ def tokenize_choices(
     if not puzzles:
         return []
     questions = [puzzle.question for puzzle in puzzles for _ in puzzle.choices]
-    choices = [choice for puzzle in puzzles for choice in puzzle.choices]
+    choices = [choice for puzzle in puzzles for choice in puzzle.spoken]
     encoded = tokenizer(questions, choices, return_token_type_ids=True, return_attention_mask=False)
     rows = iter(zip(encoded["input_ids"], encoded["token_type_ids"], strict=True))
     found = []

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerFast
+
+from kis_jax.data.names import is_unspaced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,16 +81,27 @@ def tokenize_continuations(
 def join(prompt: str, target: str) -> tuple[str, int]:
     """A prompt and a target as one text, and the place of the character where the prompt ends.
 
-    One blank stands between the two, whether or not either of them brings one along; a prompt
-    that ends in a line break or a tab keeps that in its stead.
+    As the language of the prompt writes it: one blank stands between the two, whether or not either
+    of them brings one along; none where the last letter or digit of the prompt is of a script that
+    puts none between words, as Chinese, Japanese and Thai do, nor after an opening bracket or quote
+    of a kind of its own. A prompt that ends in a line break or a tab keeps that in its stead. The
+    tokenizer then sees both as one text, and where it puts a blank into a token, there it is.
 
     Example:
       >>> join("The capital of Keld is", "Oru"), join("The capital of Keld is ", " Oru")
       (('The capital of Keld is Oru', 22), ('The capital of Keld is Oru', 22))
+      >>> join("日本的首都是", " 东京")
+      ('日本的首都是东京', 6)
     """
     before, after = prompt.rstrip(" "), target.strip()
-    blank = " " if before and not before[-1].isspace() else ""
-    return before + blank + after, len(before)
+    return before + (" " if _takes_blank(before) else "") + after, len(before)
+
+
+def _takes_blank(before: str) -> bool:
+    """Whether a blank stands between a prompt and what follows."""
+    if not before or before[-1].isspace() or unicodedata.category(before[-1]) in ("Ps", "Pi"):
+        return False
+    return not is_unspaced(next((c for c in reversed(before) if c.isalnum()), before[-1]))
 
 
 def target_start(

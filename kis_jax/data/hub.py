@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
 KNOWN_FACTS = {"counterfact": "azhx/counterfact"}
-
-
-def read_hub_records(name: str, limit: int | None) -> list[Any]:
-    """The first records of a data set's train split, at most `limit`."""
-    return list(itertools.islice(stream_hub(name), limit))
 
 
 def stream_hub(name: str) -> Iterator[dict[str, Any]]:

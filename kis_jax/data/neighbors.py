@@ -30,7 +30,7 @@ def without_edited_neighbors(facts: Sequence[Fact]) -> list[Fact]:
     edited: defaultdict[str, set[str]] = defaultdict(set)
     for fact in facts:
         edited[fact.relation].add(fact.subject)
-    return [_without(fact, edited[fact.relation] - {fact.subject}) for fact in facts]
+    return [_without(fact, edited[fact.relation] - {fact.subject, ""}) for fact in facts]
 
 
 def _names(prompt: str, subject: str) -> bool:
@@ -46,9 +46,10 @@ def _without(fact: Fact, subjects: set[str]) -> Fact:
         for place, prompt in enumerate(fact.neighborhood_prompts)
         if not any(_names(prompt, subject) for subject in subjects)
     ]
-    targets = fact.neighborhood_targets
+    targets, aliases = fact.neighborhood_targets, fact.neighborhood_aliases
     return dataclasses.replace(
         fact,
         neighborhood_prompts=tuple(fact.neighborhood_prompts[place] for place in kept),
         neighborhood_targets=tuple(targets[place] for place in kept) if targets else (),
+        neighborhood_aliases=tuple(aliases[place] for place in kept) if aliases else (),
     )

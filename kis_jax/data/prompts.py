@@ -50,10 +50,13 @@ def tokenize_facts(
       position: which token: `"subject_last"`, `"subject_first"` or `"last"`.
 
     Raises:
-      ValueError: if a prompt is longer than the context, or no token covers its subject.
+      ValueError: if a prompt is longer than the context, or no token covers its subject; or if a
+        fact has no subject, and the position is not "last".
     """
     if position not in POSITIONS:
         raise ValueError(f"position: expected one of {', '.join(POSITIONS)}, found {position!r}")
+    if position != "last":
+        check_subjects(facts)
     encoded = tokenizer(
         [fact.text for fact in facts], return_offsets_mapping=True, return_special_tokens_mask=True
     )
@@ -66,7 +69,10 @@ def tokenize_facts(
                 f"model's context, found {len(tokens)}; shorten it or leave the fact out"
             )
         places = [i for i, special in enumerate(encoded["special_tokens_mask"][row]) if not special]
-        inside = subject_places(fact, encoded["offset_mapping"][row], places)
+        if fact.subject or position != "last":
+            inside = subject_places(fact, encoded["offset_mapping"][row], places)
+        else:
+            inside = places
         if position == "last":
             index = places[-1]
         elif position == "subject_last":
@@ -112,6 +118,16 @@ def other_tokens(
         taken.add(tuple(prompt.tokens[: chosen + 1]))
         others.append(Prompt(prompt.tokens, chosen))
     return others
+
+
+def check_subjects(facts: Sequence[Fact]) -> None:
+    """Raises ValueError counting the facts without a subject, if there are any."""
+    if without := [fact for fact in facts if not fact.subject]:
+        raise ValueError(
+            f"facts: expected a subject of each of {len(facts)}, found none of {len(without)}, the "
+            f"first of them fact {without[0].case_id}; pass --position last, which takes the last "
+            "token of the prompt for the subject's, or give the file subjects"
+        )
 
 
 def subject_places(

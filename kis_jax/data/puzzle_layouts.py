@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,12 +10,13 @@ _ENDINGS = {"_SR": "semantic", "_CR": "context"}
 _VARIANTS = ("original", *_ENDINGS.values())
 
 
-def read_record(record: Any, where: str) -> dict[str, Any]:
+def read_record(record: Any, where: str, notes: list[str] | None = None) -> dict[str, Any]:
     """The fields of a `Puzzle` but its order.
 
     Args:
       record: in one of the layouts of `read_puzzles`.
       where: it stands, for messages.
+      notes: to which is added what the record says twice, or in two ways, and how it is read.
 
     Raises:
       ValueError: naming where, and what is missing or not as expected.
@@ -26,12 +28,24 @@ def read_record(record: Any, where: str) -> dict[str, Any]:
     """
     if not isinstance(record, Mapping):
         raise ValueError(f"{where}: expected an object, found {type(record).__name__}")
+    notes = [] if notes is None else notes
+    fields = _fields(record, where, notes)
+    present = [choice for choice in fields["choices"] if choice]
+    twice = next((choice for choice in present if present.count(choice) > 1), None)
+    if twice is not None:
+        notes.append(f"{where} ({fields['id']}): the choice {twice!r} stands twice")
+    if len(present) < len(fields["choices"]):
+        notes.append(f"{where} ({fields['id']}): a choice is missing, and is never taken")
+    return fields
+
+
+def _fields(record: Mapping[str, Any], where: str, notes: list[str]) -> dict[str, Any]:
     if isinstance(record.get("question"), Mapping):
         return _stem(record, record["question"], where)
     if isinstance(record.get("choices"), Mapping):
         return _stem(record, {"stem": record.get("question"), **_columns(record, where)}, where)
     if "choice_list" in record:
-        return _brainteaser(record, where)
+        return _brainteaser(record, where, notes)
     if "choices" in record:
         return _own(record, where)
     raise ValueError(
@@ -41,16 +55,19 @@ def read_record(record: Any, where: str) -> dict[str, Any]:
     )
 
 
-def _brainteaser(record: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Jiang et al. 2023 (arXiv 2310.05057); of test sets neither ids nor labels are published."""
+def _brainteaser(record: Mapping[str, Any], where: str, notes: list[str]) -> dict[str, Any]:
+    """Jiang et al. 2023 (arXiv 2310.05057); of test sets neither ids nor labels are published.
+
+    In a few records `answer` is not the choice that `label` names; the task scores by the label.
+    """
     name = record.get("id", where.rpartition(", ")[2])
     choices = _choices(record["choice_list"], where)
     label, text = record.get("label"), record.get("answer")
     answer = None if label is None else _place(label, choices, f"{where} ({name}), label")
     if isinstance(text, str) and answer is not None and choices[answer] != _text(text, where):
-        raise ValueError(
-            f"{where} ({name}): expected `answer` to be the choice that `label` names, "
-            f"{choices[answer]!r}, found {text!r}"
+        notes.append(
+            f"{where} ({name}): `label` names the choice {choices[answer]!r}, `answer` has "
+            f"{text!r}; the label counts"
         )
     ending = next((end for end in _ENDINGS if str(name).endswith(end)), "")
     grouped = "id" in record
@@ -142,10 +159,26 @@ def _text(text: Any, where: str) -> str:
 def _choices(choices: Any, where: str) -> tuple[str, ...]:
     if not isinstance(choices, (list, tuple)) or len(choices) < 2:
         raise ValueError(f"{where}: expected two choices or more, found {choices!r:.60}")
-    return tuple(_text(choice, f"{where}, choice {i}") for i, choice in enumerate(choices, 1))
+    found = tuple(_choice(choice, f"{where}, choice {i}") for i, choice in enumerate(choices, 1))
+    if sum(map(bool, found)) < 2:
+        raise ValueError(f"{where}: expected two choices or more, found {choices!r:.60}")
+    return found
+
+
+def _choice(choice: Any, where: str) -> str:
+    """The text of a choice; "" where it is missing, as NumPy's NaN and JSON's null say."""
+    if choice is None or (isinstance(choice, float) and math.isnan(choice)):
+        return ""
+    if isinstance(choice, (int, float)) and not isinstance(choice, bool):
+        return str(choice)
+    return _text(choice, where)
 
 
 def _place(place: Any, choices: Sequence[str], where: str) -> int:
+    if isinstance(place, float) and place.is_integer():
+        place = int(place)
+    if isinstance(place, int) and 0 <= place < len(choices) and not choices[place]:
+        raise ValueError(f"{where}: expected a right choice, found that it is missing")
     if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place < len(choices):
         raise ValueError(
             f"{where}: expected the place of the right choice, 0 to {len(choices) - 1}, found "

@@ -6,17 +6,22 @@ import collections
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from kis_jax import factlm
+from kis_jax.data.notes import DataNote
+from kis_jax.data.puzzle_labels import read_labels
 from kis_jax.data.puzzle_layouts import read_record
-from kis_jax.data.safe_pickle import read_object_array
+from kis_jax.data.records import iter_records
+from kis_jax.data.safe_pickle import is_npy, read_object_array
 
 Variant = Literal["original", "semantic", "context"]
+_MOST_TOLD = 10
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
@@ -27,7 +32,7 @@ class Puzzle:
     Attributes:
       id: its name, of which a file has no two.
       question: the text.
-      choices: at least two texts.
+      choices: at least two texts; "" stands for one that the file lacks.
       answer: the place of the right one among the choices; None where the file keeps it back.
       group: the puzzle that this is a variant of; "" if it stands for itself.
       variant: "original"; "semantic", the same in other words; "context", the same line of thought
@@ -43,8 +48,26 @@ class Puzzle:
     variant: str = ""
     order: tuple[int, ...] = ()
 
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """The choices for a model, which reads as many of each puzzle.
 
-def read_puzzles(source: str | Path, *, answers: bool = True) -> list[Puzzle]:
+        In the stead of one that is missing stands another that is wrong, which cannot change what
+        is right.
+        """
+        if all(self.choices):
+            return self.choices
+        wrong = next(c for place, c in enumerate(self.choices) if c and place != self.answer)
+        return tuple(choice or wrong for choice in self.choices)
+
+
+class PuzzlesNoted(DataNote):
+    """Some puzzles of a file say something twice, or in two ways."""
+
+
+def read_puzzles(
+    source: str | Path, *, answers: bool = True, labels: str | Path | None = None
+) -> list[Puzzle]:
     """Reads puzzles from a file.
 
     Layouts are told from one another by what a record holds:
@@ -58,9 +81,13 @@ def read_puzzles(source: str | Path, *, answers: bool = True) -> list[Puzzle]:
       from 0), and `group` and `variant` where there are some.
 
     Args:
-      source: a `.npy`, `.json` (a list) or `.jsonl` (an object a line) file; or "factlm-train",
-        "factlm-validation" or "factlm-test", those that come with the package.
+      source: a `.npy` file, or one of JSON, see `kis_jax.data.records.iter_records`; or
+        "factlm-train", "factlm-validation" or "factlm-test", those that come with the package.
       answers: whether each puzzle must have a right answer; if not, those that have are read too.
+      labels: a file with the right answers, see `kis_jax.data.puzzle_labels.read_labels`.
+
+    Returns:
+      The puzzles; a `PuzzlesNoted` warning tells what in them stands twice or in two ways.
 
     Raises:
       ValueError: naming the file and the line or record of whatever is missing, twice or not as
@@ -77,29 +104,43 @@ def read_puzzles(source: str | Path, *, answers: bool = True) -> list[Puzzle]:
     if not path.is_file():
         names = ", ".join(f"{factlm.NAME}-{split}" for split in factlm.PUZZLE_SPLITS)
         raise ValueError(
-            f"puzzles: expected a .npy, .json or .jsonl file, or one of {names}, found no file "
-            f"{source}"
+            f"puzzles: expected a .npy or JSON file, or one of {names}, found no file {source}"
         )
-    puzzles = [Puzzle(**read_record(record, where), order=()) for where, record in _records(path)]
+    notes: list[str] = []
+    puzzles = [
+        Puzzle(**read_record(record, where, notes), order=()) for where, record in _records(path)
+    ]
     if not puzzles:
         raise ValueError(f"{path}: expected at least one puzzle, found none")
+    if notes:
+        more = f"; and {len(notes) - _MOST_TOLD} more" if len(notes) > _MOST_TOLD else ""
+        told = "; ".join(notes[:_MOST_TOLD])
+        warnings.warn(f"puzzles: {len(notes)} notes: {told}{more}", PuzzlesNoted, stacklevel=2)
+    if labels is not None:
+        told = read_labels(labels, [(p.id, len(p.choices)) for p in puzzles])
+        puzzles = [dataclasses.replace(p, answer=a) for p, a in zip(puzzles, told, strict=True)]
     _check(puzzles, path, answers)
     return [dataclasses.replace(p, order=tuple(range(len(p.choices)))) for p in puzzles]
 
 
-def read_sources(sources: str, *, answers: bool = True) -> list[Puzzle]:
+def read_sources(
+    sources: str, *, answers: bool = True, labels: str | Path | None = None
+) -> list[Puzzle]:
     """Reads puzzles from several files as one; see `read_puzzles`.
 
     Args:
       sources: files, or names of shipped puzzles, joined by commas.
       answers: whether each puzzle must have a right answer.
+      labels: a file with the right answers of a single file of puzzles.
 
     Raises:
       ValueError: as `read_puzzles`; also at what two files have in common and may not, such as ids.
     """
     names = [name.strip() for name in sources.split(",")]
     if len(names) == 1:
-        return read_puzzles(names[0], answers=answers)
+        return read_puzzles(names[0], answers=answers, labels=labels)
+    if labels is not None:
+        raise ValueError(f"labels: expected one file of puzzles beside them, found {len(names)}")
     puzzles = [puzzle for name in names for puzzle in read_puzzles(name, answers=answers)]
     _check(puzzles, sources, answers)
     return puzzles
@@ -151,7 +192,12 @@ def shuffled(puzzles: Sequence[Puzzle], seed: int) -> list[Puzzle]:
 def with_random_answers(puzzles: Sequence[Puzzle], seed: int) -> list[Puzzle]:
     """The puzzles, a random choice of each taken for right: from these nothing can be learned."""
     rng = np.random.default_rng(seed)
-    return [dataclasses.replace(p, answer=int(rng.integers(len(p.choices)))) for p in puzzles]
+    found = []
+    for puzzle in puzzles:
+        present = [place for place, choice in enumerate(puzzle.choices) if choice]
+        answer = present[int(rng.integers(len(present)))]
+        found.append(dataclasses.replace(puzzle, answer=answer))
+    return found
 
 
 def puzzles_fingerprint(puzzles: Sequence[Puzzle]) -> str:
@@ -176,39 +222,14 @@ def _reordered(puzzle: Puzzle, order: Sequence[int]) -> Puzzle:
     )
 
 
-def _records(path: Path) -> list[tuple[str, Any]]:
+def _records(path: Path) -> Iterator[tuple[str, Any]]:
     """The records of a file, each with where it stands, for messages."""
-    if path.suffix == ".npy":
-        return [(f"{path}, record {i}", r) for i, r in enumerate(read_object_array(path), 1)]
-    if path.suffix not in (".json", ".jsonl"):
-        raise ValueError(
-            f"puzzles: expected a file ending in .npy, .json or .jsonl, found {path}; rename "
-            "it, or convert it to an object a line"
-        )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: expected UTF-8 text, found {error.reason} at byte {error.start}; convert it"
-        ) from None
-    if path.suffix == ".jsonl":
-        lines = enumerate(text.split("\n"), 1)
-        return [
-            (where, _parsed(line, where))
-            for where, line in ((f"{path}, line {number}", line) for number, line in lines)
-            if line.strip()
-        ]
-    records = _parsed(text, str(path))
-    if not isinstance(records, list):
-        raise ValueError(f"{path}: expected a JSON list of records, found {type(records).__name__}")
-    return [(f"{path}, record {i}", record) for i, record in enumerate(records, 1)]
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: expected JSON, found {error}; mend it") from None
+    if is_npy(path):
+        for number, record in enumerate(read_object_array(path), 1):
+            yield f"{path}, record {number}", record
+    else:
+        for where, record in iter_records(path):
+            yield f"{path}, {where}", record
 
 
 def _check(puzzles: Sequence[Puzzle], path: str | Path, answers: bool) -> None:

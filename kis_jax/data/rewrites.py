@@ -10,12 +10,13 @@ from transformers import PreTrainedTokenizerFast
 
 from kis_jax.data.continuations import join, target_start
 from kis_jax.data.facts import Fact
-from kis_jax.data.prompts import subject_places
+from kis_jax.data.prompts import check_subjects, subject_places
 
 EditPosition = Literal["subject_last", "last"]
 EDIT_POSITIONS: tuple[EditPosition, ...] = get_args(EditPosition)
 # What a subject is besides the fact; ROME's prompt for it.
 ESSENCE = "{} is a"
+_NO_SUBJECT = "It"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Rewrite:
     Attributes:
       texts: "prefix. prompt target" for each prefix; None where that is longer than the context.
         The first is of the empty prefix.
-      essence: "{subject} is a", which an edit should leave as it is.
+      essence: "{subject} is a", which an edit should leave as it is; "It is a" of a fact without
+        a subject.
     """
 
     texts: tuple[Placed | None, ...]
@@ -73,7 +75,8 @@ def tokenize_rewrites(
     Raises:
       ValueError: naming the fact, if its subject or its target comes to no token or to one that
         the tokenizer does not know, or if its prompt and target without prefix are longer than
-        the context; or if the first prefix is not empty, or one holds `{}`.
+        the context; or if the first prefix is not empty, or one holds `{}`; or if a fact has no
+        subject, and the position is not "last".
 
     Example:
       >>> from kis_jax import load
@@ -92,6 +95,8 @@ def tokenize_rewrites(
         raise ValueError(
             f"prefixes: expected none with {{}}, which marks the subject, found {broken[0]!r}"
         )
+    if position != "last":
+        check_subjects(facts)
     variants = [_variants(fact, prefixes) for fact in facts]
     placed = iter(_place([text for group in variants for text in group], tokenizer, position))
     rewrites = []
@@ -125,7 +130,7 @@ def _variants(fact: Fact, prefixes: Sequence[str]) -> list[tuple[Fact, str]]:
     prompts = [with_prefix(prefix, fact.prompt) for prefix in prefixes]
     return [
         *((dataclasses.replace(fact, prompt=prompt), fact.target_new) for prompt in prompts),
-        (dataclasses.replace(fact, prompt=ESSENCE), ""),
+        (dataclasses.replace(fact, prompt=ESSENCE, subject=fact.subject or _NO_SUBJECT), ""),
     ]
 
 
@@ -147,14 +152,14 @@ def _place(
         end = places[-1] + 1 if places else 0
         offsets = encoded["offset_mapping"][row][:end]
         tokens = encoded["input_ids"][row][:end]
-        inside = subject_places(fact, offsets, places)
+        inside = subject_places(fact, offsets, places) if fact.subject else []
         start = end if boundary is None else target_start(text, boundary, offsets, special[:end])
         if target and start == end:
             raise ValueError(
                 f"fact {fact.case_id}: expected a new target of at least one token, found that "
                 f"{target!r} tokenizes to nothing; check its characters"
             )
-        if inside[-1] >= start:
+        if inside and inside[-1] >= start:
             raise ValueError(
                 f"fact {fact.case_id}: expected the subject {fact.subject!r} to end before its "
                 f"target {target!r}, found one token that holds both; put a word between them"

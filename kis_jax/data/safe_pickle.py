@@ -33,11 +33,18 @@ _REMEDY = (
 )
 
 
-def read_object_array(path: Path) -> list[Any]:
+def is_npy(path: Path) -> bool:
+    """Whether a file begins as NumPy's arrays do."""
+    with path.open("rb") as file:
+        return file.read(6) == b"\x93NUMPY"
+
+
+def read_object_array(path: Path, *, axes: int = 1) -> list[Any]:
     """The elements of an array of objects in a `.npy` file, as plain Python values.
 
     Args:
       path: of the file.
+      axes: how many the array has; of two, its rows are given.
 
     Returns:
       Lists, tuples, dictionaries, sets, strings, bytes, numbers and None, nested as they are;
@@ -47,7 +54,7 @@ def read_object_array(path: Path) -> list[Any]:
       ValueError: if it is no such file, is damaged, or holds anything else; nothing of it has run.
     """
     with path.open("rb") as file:
-        shape = _read_header(file, path)
+        shape = _read_header(file, path, axes)
         try:
             steps = file.read()
             _check_steps(steps)
@@ -60,10 +67,11 @@ def read_object_array(path: Path) -> list[Any]:
             ) from None
     if not isinstance(found, list) or len(found) != math.prod(shape):
         raise ValueError(f"{path}: expected {math.prod(shape)} elements, found others; {_REMEDY}")
-    return found
+    width = shape[-1]
+    return found if axes == 1 else [found[i : i + width] for i in range(0, len(found), width or 1)]
 
 
-def _read_header(file: BinaryIO, path: Path) -> tuple[int, ...]:
+def _read_header(file: BinaryIO, path: Path, axes: int) -> tuple[int, ...]:
     """Reads up to where the pickle begins."""
     try:
         version = np.lib.format.read_magic(file)
@@ -77,10 +85,12 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[int, ...]:
         raise ValueError(
             f"{path}: expected a .npy file, found none ({reason}); download it again"
         ) from None
-    if not dtype.hasobject or len(shape) != 1:
+    if not dtype.hasobject or len(shape) != axes:
+        wanted = "one axis" if axes == 1 else "two axes"
         raise ValueError(
-            f"{path}: expected an array of objects with one axis, found {dtype} of shape {shape}; "
-            "pass puzzles as published, or as JSON lines"
+            f"{path}: expected an array of objects with {wanted}, found {dtype} of shape {shape}; "
+            "pass puzzles as published, or as JSON lines, and right answers that stand in a file "
+            "of their own with --labels"
         )
     return shape
 

@@ -26,7 +26,7 @@ class ScanRequest:
 
     Attributes:
       model: a local directory or a hub name.
-      facts: a JSON file or a known data set; None for second moments alone.
+      facts: a file or a known data set; None for second moments alone.
       corpus: files or a hub name.
       num_facts: take the first so many facts.
       num_documents: take at most so many documents.
@@ -38,6 +38,7 @@ class ScanRequest:
       until: the pass over the corpus may end where C is known to this relative error, and kurtosis
         stays; None for never.
       shrinkage: whether every second moment is shrunk towards its diagonal.
+      strict: whether a record of facts that cannot be read is an error; else it is left out.
     """
 
     model: str
@@ -52,6 +53,7 @@ class ScanRequest:
     document_length: int | None = None
     until: float | None = None
     shrinkage: bool = False
+    strict: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +189,9 @@ def open_inputs(
         raise ValueError(
             f"{directory}: expected files of a tokenizer, found none; add tokenizer.json"
         )
-    facts = [] if request.facts is None else read_facts(request.facts, request.num_facts)
+    facts = []
+    if request.facts is not None:
+        facts = read_facts(request.facts, request.num_facts, strict=request.strict)
     if len(facts) == 1:
         raise ValueError("num_facts: expected at least two facts to compare, found one")
     prompts = []

@@ -10,7 +10,12 @@ import jax
 from kis_jax.checkpoints.adapter import MEMORY
 from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.mapped import Shape
-from kis_jax.checkpoints.opening import open_checkpoint, parameter_shapes, read_config
+from kis_jax.checkpoints.opening import (
+    ignored_attributes,
+    open_checkpoint,
+    parameter_shapes,
+    read_config,
+)
 from kis_jax.checkpoints.tensors import has_weights
 from kis_jax.models import ModelConfig
 from kis_jax.models.families import Family
@@ -94,6 +99,7 @@ class Inspection:
       weights: its files; None if the directory has none.
       memory: what a scan holds.
       cost: what C costs.
+      ignored_attributes: names in its `config.json` that are set and change nothing.
     """
 
     model: str
@@ -103,6 +109,7 @@ class Inspection:
     weights: StoredWeights | None
     memory: ScanMemory
     cost: ScanCost
+    ignored_attributes: tuple[str, ...] = ()
 
 
 def inspect_model(
@@ -159,6 +166,7 @@ def inspect_model(
         weights=weights,
         memory=scan_memory(config, shapes, dtype, length),
         cost=_cost(config, shapes, num_tokens, length),
+        ignored_attributes=ignored_attributes(directory),
     )
 
 

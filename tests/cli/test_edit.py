@@ -260,7 +260,7 @@ def test_prompts_about_edited_neighbors_are_not_scored(again, kis, tmp_path):
     [
         ([record(), record(target_new={"str": "Keld"})], "contradicts fact 7"),
         ([record(target_new={"str": " "})], "fact 7: expected a `target_new`"),
-        ([record(subject=" ")], "tokenizes to nothing"),
+        ([record(subject=" ")], "a `subject` for it"),
     ],
 )
 def test_facts_that_cannot_be_edited(again, kis, tmp_path, records, message):
@@ -331,3 +331,28 @@ def test_torch_transformers_finds_the_same_metrics(made, embedded):
             magnitude = np.mean([float(a.exp() - b.exp()) for a, b in pairs])
             assert line["after"][name] == pytest.approx(success)
             assert line["after"][f"{name}_magnitude"] == pytest.approx(magnitude, abs=1e-4)
+
+
+def test_facts_without_subjects_and_true_targets_are_edited_at_the_prompts_end(
+    again, kis, tmp_path
+):
+    """And what follows from them is measured, which they bring along."""
+    first, second = read_facts("factlm", 2)
+    records = [
+        {
+            "prompt": fact.text,
+            "target_new": [fact.target_new, "Somewhere else"],
+            "portability": {"one-hop": [{"prompt": fact.text, "ground_truth": fact.target_new}]},
+        }
+        for fact in (first, second)
+    ]
+    (tmp_path / "facts.json").write_text(json.dumps(records))
+    arguments = ("edit", "--facts", tmp_path / "facts.json", *again[2:], "--out", tmp_path / "out")
+    told = refused(kis(*arguments, "--position", "subject_last"))
+    assert "expected a subject of each of 2, found none of 2" in told and "--position last" in told
+    status, out, error = kis(*arguments, "--position", "last")
+    assert status == 0, error
+    after = json.loads((tmp_path / "out" / "edit.json").read_text())["metrics"]["after"]
+    assert after["efficacy"]["count"] == 0 and after["portability_accuracy"]["count"] == 2
+    assert after["portability_accuracy"]["mean"] == after["efficacy_accuracy"]["mean"]
+    assert "portability accuracy" in out and "paraphrase" not in out

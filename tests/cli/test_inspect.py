@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import jax
@@ -178,3 +179,12 @@ def test_faults_are_one_line_and_status_2(kis, tmp_path):
         status, out, err = kis("inspect", *arguments)
         assert status == 2 and not out and message in err
         assert len(err.splitlines()) == 1
+
+
+def test_what_of_a_file_changes_nothing_is_named(kis, tmp_path):
+    directory = shutil.copytree(golden.DIRECTORY / "gpt2_untied", tmp_path / "model")
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"wandb_run": "x", "_own": 1}))
+    status, out, _ = kis("inspect", directory)
+    assert status == 0 and re.search(r"in config.json, unused +│ +_own, wandb_run", out)
+    assert inspect(kis, directory)["ignored_attributes"] == ["_own", "wandb_run"]

@@ -91,7 +91,7 @@ def test_an_encoder_is_trained_and_evaluated(kis, few, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("eval", "factlm", "--puzzles", "nowhere"), "puzzles: expected a .npy, .json or .jsonl"),
+        (("eval", "factlm", "--puzzles", "nowhere"), "puzzles: expected a .npy or JSON file"),
         (("eval", "factlm", "--prompt", "no question"), "prompt: expected one {}"),
         (("eval", golden.DIRECTORY / "bert"), "expected files of a tokenizer beside the model"),
         (("train", "factlm"), "expected an encoder with a head over choices"),

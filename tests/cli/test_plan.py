@@ -1,7 +1,8 @@
 """`kis plan` as a user runs it, on the embedded model."""
 
+import contextlib
+import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import kis_jax as kis_library
+from kis_jax.cli import main
 from kis_jax.data.facts import Fact, read_facts
 from kis_jax.data.prompts import tokenize_facts
 from kis_jax.factlm import NAME, facts_path
@@ -39,19 +41,23 @@ def planned(records, tmp_path_factory):
     """A plan of the ten facts at two layers: exit status, what was printed, and its folder."""
     folder = tmp_path_factory.mktemp("plan")
     (folder / "facts.json").write_text(json.dumps(records))
-    code = "import sys; from kis_jax.cli import main; sys.argv[0] = 'kis'; main()"
-    arguments = [sys.executable, "-c", code, "plan", "--facts", str(folder / "facts.json")]
-    arguments += ["--num-facts", "10", "--layers", "1,2", "--out", str(folder / "out")]
-    arguments += map(str, SMALL)
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
-    return done, folder / "out", folder / "facts.json"
+    arguments = ["kis", "plan", "--facts", str(folder / "facts.json"), "--out", str(folder / "out")]
+    arguments += ["--num-facts", "10", "--layers", "1,2", *map(str, SMALL)]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as printed,
+        pytest.raises(SystemExit) as ended,
+    ):
+        patch.setattr(sys, "argv", arguments)
+        main()
+    return ended.value.code, printed.getvalue(), folder / "out", folder / "facts.json"
 
 
 def test_collisions_and_contradictions_are_told_and_fail_the_command(planned, records):
-    done, out, _ = planned
-    assert done.returncode == 1, done.stderr
-    assert "contradiction: The birthplace of" in done.stdout
-    assert "recommended: layer" in done.stdout
+    status, printed, out, _ = planned
+    assert status == 1
+    assert "contradiction: The birthplace of" in printed
+    assert "recommended: layer" in printed
     record = json.loads((out / "plan.json").read_text())
     assert record["contradictions"] == [[0, 8]]
     assert record["repetitions"] == [[0, 9]]
@@ -75,7 +81,7 @@ def test_collisions_and_contradictions_are_told_and_fail_the_command(planned, re
 
 def test_superposition_is_that_of_a_scan(planned, records):
     """The keys are those of the prompts alone, as `kis scan` takes them where edits are made."""
-    _, out, path = planned
+    _, _, out, path = planned
     record = json.loads((out / "plan.json").read_text())
     model, tokenizer = kis_library.load(NAME)
     position = edit_settings(model.config).target.position
@@ -96,7 +102,7 @@ def test_superposition_is_that_of_a_scan(planned, records):
 
 
 def test_the_page_loads_nothing_and_names_the_facts(planned, records):
-    _, out, _ = planned
+    _, _, out, _ = planned
     page = (out / "report.html").read_text()
     assert "http" not in page.split("<main>")[1] and 'src="data:image/png' in page
     assert records[0]["requested_rewrite"]["subject"] in page
@@ -106,7 +112,7 @@ def test_the_page_loads_nothing_and_names_the_facts(planned, records):
 
 
 def test_a_lenient_bound_and_no_contradiction_pass(kis, planned, tmp_path):
-    _, out, _ = planned
+    _, _, out, _ = planned
     status, printed, errors = kis(
         *("plan", "--num-facts", 3, "--layers", 2, "--out", tmp_path / "a"),
         *("--max-superposition", 50, "--methods", "sequential", *SMALL, "--num-rehearsed", 0),

@@ -14,6 +14,8 @@ import pytest
 
 from kis_jax import factlm
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = "from kis_jax.cli import main; main()"
 # A host is taken for dead after five seconds of silence, not twenty.
 IMPATIENT = f"from kis_jax.scale.hosts import heartbeat; heartbeat.SILENT_SECONDS = 5; {PROGRAM}"
@@ -22,19 +24,26 @@ SCAN = ("--num-facts", "3", "--layers", "1,4", "--document-length", "8")
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
-def start(out, hosts, *options, program=PROGRAM):
-    """Starts one process for each host; all of them print to files of their own."""
+def start(out, hosts, *options, program=PROGRAM, command=("scan", "factlm", *SCAN), own=((),) * 4):
+    """Starts one process for each host; all of them print to files of their own.
+
+    Those of `options` all hosts are given, of `own` one each.
+    """
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     processes = []
     for host in range(hosts):
         cluster = ("--coordinator", f"localhost:{port}", "--num-hosts", str(hosts))
-        command = [sys.executable, "-c", program, "scan", "factlm", *SCAN, *cluster]
-        command += ["--host", str(host), "--out", str(out), *options]
+        words = [*command, *cluster, "--host", str(host), "--out", str(out), *options, *own[host]]
         with (out.parent / f"{out.name}_{host}.log").open("w") as log:
             processes.append(
-                subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT)
+                subprocess.Popen(
+                    [sys.executable, "-c", program, *words],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=ENVIRONMENT,
+                )
             )
     return processes
 
@@ -147,3 +156,21 @@ def test_a_host_that_hangs_ends_the_others(tmp_path, corpus):
         end(processes)
     assert "error: process 0 of 2: expected to hear from the other" in log_of(out, 0)
     assert "found process 1 silent" in log_of(out, 0)
+
+
+def test_hosts_that_were_asked_differently_end_with_the_same_line(tmp_path, corpus):
+    """Once one reads another text, once one was given another option."""
+    out = tmp_path / "out"
+    other = tmp_path / "other.txt"
+    other.write_text(corpus.read_text() + "one more\n")
+    own = [("--corpus", str(corpus)), ("--corpus", str(other))]
+    for options, name in ((own, "contents of --corpus"), ([(), ("--ridge", "0.1")], "--ridge")):
+        processes = start(out, 2, command=("stats", "collect", "factlm"), own=options)
+        try:
+            assert ended(processes, (0, 1), within=120) == [2, 2]
+        finally:
+            end(processes)
+        first, second = (log_of(out, host).splitlines()[-1] for host in (0, 1))
+        assert first == second
+        assert first.startswith(f"kis: error: {name}: expected the same on every host, found ")
+        assert not out.exists()

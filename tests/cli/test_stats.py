@@ -117,6 +117,7 @@ def test_until_ends_a_pass_before_the_corpus_does(kis, tmp_path, monkeypatch):
     assert status == 2 and "until" in error, "it is not taken for the whole corpus"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [("--save-every", "0"), ("--stream", "--memory", "1.2GB")])
 def test_kill_9_at_random_moments_leaves_no_trace(plain, tmp_path, options):
     """Two of the twenty of scripts/kill_study.py, which is not run here as it takes minutes."""

@@ -7,9 +7,14 @@ import pytest
 from benchmarks.accuracy import DOCUMENT, measure
 
 
-@pytest.fixture(scope="module")
-def rows():
-    return measure(range(2, 9), d=512, n=1000, m=8)
+@pytest.fixture(
+    scope="module",
+    params=[(128, 200), pytest.param((512, 1000), marks=pytest.mark.slow)],
+    ids=["small", "large"],
+)
+def rows(request):
+    d, n = request.param
+    return measure(range(2, 9), d=d, n=n, m=8)
 
 
 @pytest.mark.parametrize("part", ["P", "kernel"])

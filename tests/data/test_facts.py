@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -57,77 +58,80 @@ def test_fingerprint_depends_on_content_and_order():
     ("content", "message"),
     [
         ('[{"case_id": 1,\n "requested_rewrite": {,}]', "line 2 column 24"),
-        ('{"a": 1}', "expected a JSON list of records, found dict"),
         ("[]", "at least one record"),
-        ("[3]", "record 1: expected an object, found int"),
-        ([{"case_id": 1}], "record 1: expected `requested_rewrite`"),
-        ([record(), record(subject="")], "record 2: expected a `subject`, found ''"),
-        ([record(subject=None)], "expected a `subject`, found None"),
-        ([record(prompt="The capital of Keld is")], r"exactly one \{\} for its subject"),
-        ([record(prompt="{} and {}")], r"exactly one \{\}"),
-        ([record(subject="x\ud800")], "half of a character"),
-        ([record() | {"paraphrase_prompts": "abc"}], "paraphrase_prompts: expected a list"),
-        ("[" * 100_000, "expected JSON"),
-        ([record() | {"case_id": "x"}], "expected `case_id` to be a whole number"),
+        ('[{"src": "a", "src": "b"}]', "the key 'src' twice in one object.* line 1 column 2"),
+        ("[" * 100_000, "too deep in one another"),
+        ('[{"src": "a"} {"src": "b"}]', "Expecting ',' delimiter or ']' at line 1 column 15"),
+        ('[{"src": "a"}] 3', "Extra data after the list at line 1 column 16"),
+        ("", "found an empty file; download it again"),
+        (" \n", "found nothing but blanks"),
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "found a pointer to a file of the hub, not the file itself; fetch it with `git lfs",
+        ),
+        ("<!DOCTYPE html><html>", "found a page of HTML; download the file itself"),
     ],
 )
-def test_what_is_broken_is_named(tmp_path, content, message):
+def test_what_is_no_file_of_records_is_named(tmp_path, content, message):
     path = write(tmp_path / "facts.json", content)
     with pytest.raises(ValueError, match=message) as raised:
         facts.read_facts(path)
     assert "facts.json" in str(raised.value)
 
 
-QUESTION = {
-    "subject": "Vera Holm",
-    "src": "Where was Vera Holm born? Vera Holm was",
-    "rephrase": "What is the birthplace of Vera Holm?",
-    "alt": "Hexby",
-    "answers": ["Port Ravel", "Ravel"],
-    "loc": "nq question: who wrote the oldest song",
-    "loc_ans": "nobody",
-}
+BAD = [
+    (3, "expected an object, found int"),
+    ({"case_id": 1}, "expected a record in one of the layouts .* found one with `case_id`"),
+    ({}, "found one with nothing"),
+    (record(subject=""), "expected a prompt with one {} and a `subject` for it"),
+    (record(subject=None), "expected a prompt with one {} and a `subject` for it"),
+    (record(subject=["a"]), "expected a `subject` that is text"),
+    (record(prompt=None), "expected a prompt, found None"),
+    (record(prompt="The capital of Keld is"), "names its subject 'Great Keld', found 'The capital"),
+    (record(prompt="{} and {}"), "expected a prompt with one {}"),
+    (record(subject="x\ud800"), "expected a `subject` that is text"),
+    (record(target_new={"id": "Q1"}), "expected a target as text or under `str`, found an object"),
+    (record(target_new=True), "expected a target that is text, found True"),
+    (record(target_new="\udc00"), "half of a character"),
+    (record() | {"paraphrase_prompts": [3]}, "paraphrase_prompts: expected a text or a list"),
+    (record() | {"neighborhood_prompts": 3}, "neighborhood_prompts: expected questions, found 3"),
+    (record() | {"case_id": [1]}, "expected `case_id` to be a number or a name"),
+    (record() | {"case_id": True}, "expected `case_id` to be a number or a name"),
+    ({"src": None}, "expected a prompt, found None"),
+    ({"src": "Where is {}?", "subject": ""}, "expected a prompt with one {} and a `subject`"),
+    ({"subject": "D&RGW 463", "src": "Who made Rio Grande 463?"}, "names its subject 'D&RGW 463'"),
+    ({"subject": "art", "src": "Who drew a part?"}, "names its subject 'art'"),
+    ({"requested_rewrite": []}, "expected at least one fact in `requested_rewrite`"),
+    ({"edit": {"prompt": "Ann speaks Orvish."}}, "nothing that tells where the target begins"),
+    ({"edit": {"prompt": 3}}, "expected a sentence, found 3"),
+]
 
 
-def test_reads_zsres_layout(tmp_path):
-    bare = {"subject": "Oru", "src": "Where is Oru?"}
-    path = write(tmp_path / "zsre.json", [record(), QUESTION, bare])
-    counterfact, full, sparse = facts.read_facts(path)
-    assert counterfact.case_id == 7
-    assert full == facts.Fact(
-        1,
-        "Where was {} born? Vera Holm was",
-        "Vera Holm",
-        target_true="Port Ravel",
-        target_new="Hexby",
-        paraphrase_prompts=("What is the birthplace of Vera Holm?",),
-        neighborhood_prompts=("nq question: who wrote the oldest song",),
-        neighborhood_targets=("nobody",),
-    )
-    assert full.text == QUESTION["src"]
-    assert sparse == facts.Fact(2, "Where is {}?", "Oru")
+@pytest.mark.parametrize(("bad", "message"), BAD)
+def test_a_record_that_cannot_be_read_is_left_out_and_named(tmp_path, bad, message):
+    path = write(tmp_path / "facts.json", [record(), bad])
+    with pytest.warns(facts.FactsLeftOut, match="left out 1 record that cannot be read: record 2"):
+        (read,) = facts.read_facts(path)
+    assert read.subject == "Great Keld"
+    with pytest.raises(ValueError, match=re.escape(message).replace(r"\.\*", ".*")):
+        facts.read_facts(path, strict=True)
+    with pytest.raises(ValueError, match="found 1 record that cannot be read: record 1"):
+        facts.read_facts(write(path, [bad]))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"src": None}, "record 1: expected `src` to be a question, found None"),
-        ({"src": "Where is {}?"}, "expected `src` to be a question"),
-        ({"subject": "vera holm"}, "expected `src` to name its subject 'vera holm'"),
-        ({"subject": ""}, "record 1: expected a `subject`, found ''"),
-        ({"answers": "Port Ravel"}, "answers: expected a list of texts"),
-        ({"rephrase": 3}, "rephrase: expected a list of texts"),
-    ],
-)
-def test_what_is_broken_in_zsres_layout_is_named(tmp_path, change, message):
-    path = write(tmp_path / "zsre.json", [QUESTION | change])
-    with pytest.raises(ValueError, match=message):
+def test_all_that_cannot_be_read_is_said_at_once(tmp_path):
+    path = write(tmp_path / "facts.json", [bad for bad, _ in BAD])
+    with pytest.raises(ValueError, match=f"found {len(BAD)} records .*record 10:.*and 14 more"):
         facts.read_facts(path)
+    with pytest.warns(facts.FactsLeftOut):  # the limit is one of facts, not of records
+        assert len(facts.read_facts(write(path, [BAD[0][0], record(), record()]), 2)) == 2
 
 
 def test_a_missing_file_and_other_encodings_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"facts: expected .* found no file nowhere\.json"):
         facts.read_facts("nowhere.json")
+    with pytest.raises(ValueError, match="facts: expected .* found a folder"):
+        facts.read_facts(tmp_path)
     (tmp_path / "latin.json").write_bytes(b'["\xe9"]')
     with pytest.raises(ValueError, match="expected UTF-8 text"):
         facts.read_facts(tmp_path / "latin.json")

@@ -8,6 +8,7 @@ import pytest
 from kis_jax.data.puzzles import (
     VARIANTS,
     Puzzle,
+    PuzzlesNoted,
     held_out,
     read_puzzles,
     read_sources,
@@ -108,25 +109,32 @@ def test_our_own(file):
             [OWN, {**OWN, "id": "b", "choices": ["You", "I"]}],
             "3 choices .* 'a' has, found 2 of 'b'",
         ),
-        ([{**OWN, "answer": "Nobody"}], r"line 1 \(a\): .* found 'Nobody': there is no one right"),
-        ([{**OWN, "answer": 3}], r"line 1 \(a\), answer: .* 0 to 2, found 3: there is no right"),
+        (
+            [{**OWN, "answer": "Nobody"}],
+            r"record 1 \(a\): .* found 'Nobody': there is no one right",
+        ),
+        ([{**OWN, "answer": 3}], r"record 1 \(a\), answer: .* 0 to 2, found 3: there is no right"),
         ([{**OWN, "answer": True}], "found True"),
         ([{**OWN, "choices": ["You", "You", "I"]}], "there is no one right answer"),
-        ([OWN, {"id": "b"}], "line 2: expected `choice_list` .* found id"),
-        ([OWN, 3], "line 2: expected an object, found int"),
-        ([{**OWN, "id": ""}], "line 1: expected an `id`"),
-        ([{**OWN, "question": " "}], r"line 1 \(a\), question: expected a text"),
+        ([{**OWN, "choices": ["You", None, float("nan")]}], "two choices or more"),
+        ([{**OWN, "choices": ["You", None, "I"], "answer": 1}], "found that it is missing"),
+        ([OWN, {"id": "b"}], "record 2: expected `choice_list` .* found id"),
+        ([OWN, 3], "record 2: expected an object, found int"),
+        ([{**OWN, "id": ""}], "record 1: expected an `id`"),
+        ([{**OWN, "question": " "}], r"record 1 \(a\), question: expected a text"),
         ([{**OWN, "choices": ["You"]}], "two choices or more"),
-        ([{**OWN, "choices": ["You", 3]}], "choice 2: expected a text, found 3"),
+        ([{**OWN, "choices": ["You", True]}], "choice 2: expected a text, found True"),
         ([{**OWN, "group": "g"}], "expected a `group` and a `variant`"),
         ([{**OWN, "group": "g", "variant": "odd"}], "found 'g' and 'odd'"),
-        ([{**TEASER, "label": 4}], r"line 1 \(SP-3\), label: .* found 4: there is no right answer"),
-        ([{**TEASER, "label": 0}], "expected `answer` to be the choice that `label` names"),
-        ([{**RIDDLE, "answerKey": "C"}], r"line 1 \(r1\): .* one of A, B, found 'C'"),
+        (
+            [{**TEASER, "label": 4}],
+            r"record 1 \(SP-3\), label: .* found 4: there is no right answer",
+        ),
+        ([{**RIDDLE, "answerKey": "C"}], r"record 1 \(r1\): .* one of A, B, found 'C'"),
         ([{**RIDDLE, "question": {"stem": "x", "choices": "ab"}}], "of `label` and `text` each"),
         ([{**OWN, "choices": {"label": ["A"], "text": []}}], "as many labels as texts"),
         ([{**OWN, "answer": None}], "found none of 'a'; a test set without answers"),
-        ([], "expected at least one puzzle, found none"),
+        ([], "found nothing but blanks"),
     ],
 )
 def test_what_is_wrong_is_named(file, records, message):
@@ -138,13 +146,13 @@ def test_files_that_are_none(tmp_path, file):
     with pytest.raises(ValueError, match="one of factlm-train, .* found no file nowhere.jsonl"):
         read_puzzles("nowhere.jsonl")
     (tmp_path / "a.csv").write_text("id")
-    with pytest.raises(ValueError, match="ending in .npy, .json or .jsonl, found"):
+    with pytest.raises(ValueError, match="a.csv: expected JSON, found Expecting value at line 1"):
         read_puzzles(tmp_path / "a.csv")
     (tmp_path / "a.jsonl").write_text(json.dumps(OWN) + "\n{")
-    with pytest.raises(ValueError, match="a.jsonl, line 2: expected JSON, found"):
+    with pytest.raises(ValueError, match="a.jsonl: expected JSON, found .* at line 2 column 2"):
         read_puzzles(tmp_path / "a.jsonl")
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(ValueError, match="expected a JSON list of records, found dict"):
+    with pytest.raises(ValueError, match="record 1: expected `choice_list` .* found nothing"):
         read_puzzles(tmp_path / "a.json")
     (tmp_path / "a.json").write_bytes(b"\xff")
     with pytest.raises(ValueError, match="expected UTF-8 text"):
@@ -203,3 +211,84 @@ def test_an_answer_is_spaced_as_its_choices_are_and_a_group_may_be_zero(tmp_path
     lines = [record | {"id": i, "group": 0, "variant": v} for i, v in enumerate(variants)]
     path.write_text("\n".join(map(json.dumps, lines)))
     assert [(p.answer, p.group) for p in read_puzzles(path)] == [(1, "0")] * 3
+
+
+def test_where_label_and_answer_disagree_the_label_counts_and_the_group_stays(file):
+    records = [TEASER, TEASERS[1] | {"label": 3, "answer": "They all do."}, TEASERS[2]]
+    told = (
+        r"puzzles: 1 notes: .*, record 2 \(SP-3_SR\): `label` names the choice 'None of above.', "
+        r"`answer` has 'They all do.'; the label counts"
+    )
+    for name in ("SP.npy", "SP.json"):
+        with pytest.warns(PuzzlesNoted, match=told):
+            puzzles = read_puzzles(file(name, records))
+        assert [puzzle.answer for puzzle in puzzles] == [2, 3, 2]
+        assert {puzzle.group for puzzle in puzzles} == {"SP-3"}
+
+
+@pytest.mark.parametrize("name", ["WP.npy", "WP.jsonl"])
+def test_numbers_that_are_none_among_choices_are_missing_ones(file, name):
+    choices = ["He wants to.", float("nan"), "He is a barber.", 7]
+    with pytest.warns(PuzzlesNoted, match="a choice is missing, and is never taken"):
+        (puzzle,) = read_puzzles(file(name, [TEASER | {"choice_list": choices}]))
+    assert puzzle.choices == ("He wants to.", "", "He is a barber.", "7")
+    assert puzzle.spoken == ("He wants to.", "He wants to.", "He is a barber.", "7")
+    assert {p.answer for p in with_random_answers([puzzle] * 50, 0)} == {0, 2, 3}
+    for one in shuffled([puzzle] * 20, 1):
+        assert one.choices[one.answer] == "He is a barber." and "" in one.choices
+
+
+def test_a_choice_that_stands_twice_is_named_and_scored_by_its_place(file):
+    choices = ["He is a barber.", "He has two razors.", "He is a barber.", "None of above."]
+    with pytest.warns(PuzzlesNoted, match="the choice 'He is a barber.' stands twice"):
+        (puzzle,) = read_puzzles(file("a.jsonl", [TEASER | {"choice_list": choices}]))
+    assert puzzle.answer == 2 and puzzle.choices == tuple(choices)
+
+
+UNKNOWN = [{"question": TEASER["question"], "choice_list": TEASER["choice_list"]}] * 3
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([2, 0, 3]),
+        np.array([[0, 2], [2, 3], [1, 0]]),
+        np.array([["record 3", "3"], ["record 1", "2"], ["record 2", "0"]]),
+        np.array([["record 1", 2], ["record 2", 0], ["record 3", 3]], object),
+        np.array([2, 0, 3], object),
+    ],
+    ids=["places", "numbered", "texts", "objects", "objects in a row"],
+)
+def test_labels_may_stand_in_a_file_of_their_own(file, tmp_path, labels):
+    path, puzzles = tmp_path / "labels.npy", file("SP.npy", UNKNOWN)
+    np.save(path, labels, allow_pickle=True)
+    found = read_puzzles(puzzles, labels=path)
+    assert [puzzle.answer for puzzle in found] == [2, 0, 3]
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(labels.tolist()))
+    assert read_puzzles(puzzles, labels=path) == found
+    if labels.ndim == 2:
+        np.save(path.with_suffix(".npy"), labels, allow_pickle=True)
+        with pytest.raises(ValueError, match="in a file of their own with --labels"):
+            read_puzzles(path.with_suffix(".npy"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([2, 0], "expected a label of each of 3 puzzles, found 2"),
+        ([2, 0, 4], "the place of the right choice of 'record 3', 0 to 3, found 4"),
+        ([2, 0, None], "found None"),
+        ([["record 1", 2], ["record 2", 0], ["nobody", 3]], "found 'nobody' before the first"),
+        ([["record 1", 2], ["record 1", 0], ["record 2", 3]], "each once"),
+    ],
+)
+def test_labels_that_are_not_those_of_the_puzzles(file, tmp_path, labels, message):
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(labels))
+    with pytest.raises(ValueError, match=message):
+        read_puzzles(file("SP.npy", UNKNOWN), labels=path)
+    with pytest.raises(ValueError, match="labels: expected one file of puzzles"):
+        read_sources(f"{tmp_path},{tmp_path}", labels=path)
+    with pytest.raises(ValueError, match="labels: expected .* no file"):
+        read_puzzles(file("SP.npy", UNKNOWN), labels=tmp_path / "none")

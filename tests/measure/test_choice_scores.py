@@ -1,5 +1,7 @@
 """Scores of choices by a decoder against sums of its own logits, and by an encoder one by one."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,6 +87,20 @@ def test_an_encoders_scores_are_those_of_each_text_alone(encoder, embedded_token
             types = (np.arange(64) >= question).astype(int)[None, None] * mask
             alone = compiled(tokens, mask, types)[0, 0]
             np.testing.assert_allclose(logit, alone, rtol=0, atol=1e-4)
+
+
+def test_a_missing_choice_is_never_taken_and_changes_no_other(
+    encoder, embedded, embedded_tokenizer
+):
+    whole = [dataclasses.replace(p, choices=p.choices[:3], answer=0) for p in PUZZLES[:3]]
+    lacking = [dataclasses.replace(p, choices=("", *p.choices), answer=1) for p in whole]
+    for score in (
+        lambda puzzles: head_scores(encoder, embedded_tokenizer, puzzles),
+        lambda puzzles: likelihood_scores(*embedded, puzzles, token_budget=512).after_question,
+    ):
+        alone, found = score(whole), score(lacking)
+        np.testing.assert_allclose(found[:, 1:], alone, rtol=0, atol=1e-5)
+        assert (found[:, 0] < alone.min(axis=1)).all() and np.isfinite(found).all()
 
 
 def test_puzzles_that_do_not_fit_are_named(encoder, embedded_tokenizer):

@@ -8,6 +8,7 @@ import pytest
 
 from kis_jax import factlm
 from kis_jax.data.facts import Fact, read_facts
+from kis_jax.data.layout_values import MULTI_HOP, Question
 from kis_jax.measure.evaluation import measures as evaluation
 from kis_jax.measure.evaluation.measures import KINDS, MEASURES, evaluate
 from kis_jax.measure.evaluation.scoring import Scores
@@ -28,6 +29,12 @@ TABLE = {
     "D is actual": (0.15, True),
     "E is other": (0.3, False),
     "E is own": (0.2, False),
+    "F is good": (0.1, False),
+    "F is fine": (0.2, True),
+    "so F is good": (0.1, False),
+    "so F is fine": (0.1, False),
+    "G is good": (0.3, False),
+    "H is good": (0.3, True),
 }
 FACTS = [
     Fact(
@@ -47,6 +54,11 @@ FACTS = [
         target_new="other",
         neighborhood_prompts=("E is",),
         neighborhood_targets=("own",),
+        portability=(
+            Question("Reasoning", ("so F is", "F is"), ("good", "fine")),
+            Question("one-hop", ("G is",), ("good",)),
+            Question(MULTI_HOP, ("G is", "H is"), ("good",)),
+        ),
     ),
 ]
 EXPECTED = {
@@ -59,6 +71,8 @@ EXPECTED = {
     "efficacy_accuracy": (1, 0),
     "paraphrase_accuracy": (1 / 2, np.nan),
     "neighborhood_accuracy": (1 / 2, 0),
+    "portability_accuracy": (np.nan, 1 / 2),
+    "multi_hop_accuracy": (np.nan, 1),
 }
 
 
@@ -85,7 +99,7 @@ def test_the_summary_by_hand(by_hand):
     found = by_hand.summary()
     for name in MEASURES:
         assert found[name]["mean"] == pytest.approx(np.nanmean(EXPECTED[name]))
-        assert found[name]["count"] == (1 if "paraphrase" in name else 2)
+        assert found[name]["count"] == np.isfinite(EXPECTED[name]).sum()
         assert found[name]["low"] <= found[name]["mean"] <= found[name]["high"]
     # Harmonic mean of 1/2, 1/2 and 1/4.
     assert found["score"]["mean"] == pytest.approx(3 / (2 + 2 + 4))
@@ -132,8 +146,9 @@ def slowly(logits_of, tokenizer, facts):
 
 
 def assert_equal(found, rows):
-    for name in MEASURES:
+    for name in rows[0]:
         np.testing.assert_allclose(getattr(found, name), [r[name] for r in rows], atol=1e-5)
+    assert set(MEASURES) - set(rows[0]) == {"portability_accuracy", "multi_hop_accuracy"}
 
 
 def test_equals_one_prompt_at_a_time(embedded):
@@ -199,7 +214,6 @@ def test_no_prompts_of_a_kind_leave_it_out(embedded):
     ("change", "message"),
     [
         ({"target_new": ""}, "fact 7: .* found no target_new"),
-        ({"target_true": ""}, "fact 7: .* found no target_true"),
         ({"neighborhood_targets": ("a",)}, "fact 7: neighborhood_targets: .* each of 2 .* found 1"),
         ({"target_new": "  "}, "target '  ' after 'A is': expected at least one token"),
     ],
@@ -211,4 +225,36 @@ def test_facts_that_cannot_be_measured_are_named(embedded, change, message):
 
 def test_kinds_and_variants_name_all_measures():
     fields = [field.name for field in dataclasses.fields(evaluation.Evaluation)]
-    assert fields[1:] == list(MEASURES) and len(MEASURES) == 3 * len(KINDS)
+    assert fields[1:] == list(MEASURES) and len(MEASURES) == 3 * len(KINDS) + 2
+
+
+def test_the_likeliest_of_several_answers_counts(by_hand, embedded):
+    """An alias can win, lose and be recalled in the stead of its target."""
+    first = dataclasses.replace(
+        FACTS[0], paraphrase_prompts=(), neighborhood_prompts=("B is",), new_aliases=("other",)
+    )
+    aliased = dataclasses.replace(
+        first,
+        prompt="{} is",
+        subject="D",
+        target_new="new",
+        target_true="actual",
+        neighborhood_prompts=("E is",),
+        neighborhood_targets=("true",),
+        neighborhood_aliases=(("own",),),
+    )
+    TABLE.update({"D is new": (0.01, False), "E is new": (0.01, False), "E is true": (0.1, True)})
+    found = evaluate(*embedded, [aliased])
+    # D: other .05 of new's answers, actual .15; E: own .2 of the true ones, other .3 of the new.
+    assert found.efficacy_magnitude.tolist() == pytest.approx([0.05 - 0.15])
+    assert found.neighborhood_magnitude.tolist() == pytest.approx([0.2 - 0.3])
+    assert found.efficacy_accuracy.tolist() == [0] and found.neighborhood_accuracy.tolist() == [1]
+
+
+def test_without_a_true_target_only_accuracy_is_known(by_hand, embedded):
+    facts = [dataclasses.replace(fact, target_true="") for fact in FACTS]
+    found = evaluate(*embedded, facts)
+    assert np.isnan(found.efficacy).all() and np.isnan(found.paraphrase_magnitude).all()
+    np.testing.assert_equal(found.efficacy_accuracy, by_hand.efficacy_accuracy)
+    np.testing.assert_equal(found.neighborhood, [np.nan, 0])  # the second has answers of its own
+    assert found.summary()["score"]["mean"] is None

@@ -55,6 +55,22 @@ def test_the_page_stands_alone_and_can_be_heard(page: Page) -> None:
     assert {(link["href"] or "")[1:] for link in page.attributes("a")} <= set(names)
 
 
+def test_what_follows_from_facts_is_a_column_where_it_is_asked(tmp_path, page):
+    assert "Portability" not in page.text and "Multi hop" not in page.text
+    directory = lifelong_record.write(tmp_path / "run")
+
+    def ask(record):
+        for method in record["methods"]:
+            for point in method["checkpoints"]:
+                found = {"mean": 0.125, "low": 0.1, "high": 0.2, "count": 3}
+                point["metrics"]["portability_accuracy"] = found
+
+    change(directory, ask)
+    write_lifelong_report(directory)
+    shown = Page((directory / "report.html").read_text(encoding="utf-8")).text
+    assert "Portability accuracy" in shown and "0.125" in shown and "Multi hop" not in shown
+
+
 def test_what_came_of_each_method_is_said_in_words(page: Page) -> None:
     assert (
         "sequential: collapse sets in at 100 edits: efficacy 0.41 (limit 0.75), "

@@ -1,46 +1,17 @@
-"""How hosts find out that they are many; what they say to one another where there is one."""
+"""What hosts say to one another where there is one."""
 
 import numpy as np
 import pytest
 
 from kis_jax.measure.hosts import gather_rows
 from kis_jax.scale.hosts.distributed import (
-    Hosts,
     any_host,
     check_shared,
     each,
     from_first,
-    join,
-    runs_on_many_hosts,
     share,
     together,
 )
-
-SRUN = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1"}
-
-
-@pytest.mark.parametrize(
-    ("environment", "many"),
-    [
-        ({}, False),
-        (SRUN | {"SLURM_STEP_NUM_TASKS": "4"}, True),
-        (SRUN | {"SLURM_STEP_NUM_TASKS": "1"}, False),
-        # In a batch script, outside of srun, there is one process whatever was allocated.
-        ({"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, False),
-        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
-        ({"OMPI_COMM_WORLD_SIZE": "1"}, False),
-        ({"TPU_WORKER_HOSTNAMES": "host-0,host-1"}, True),
-        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
-    ],
-)
-def test_launchers_are_seen(environment, many):
-    assert runs_on_many_hosts(environment) == many
-
-
-@pytest.mark.parametrize("hosts", [Hosts("a:1"), Hosts(count=2, index=0), Hosts("a:1", 2)])
-def test_half_a_cluster_is_refused(hosts):
-    with pytest.raises(ValueError, match="expected all three or none"):
-        join(hosts)
 
 
 def test_one_host_agrees_with_itself(tmp_path):
@@ -60,3 +31,15 @@ def test_an_error_keeps_its_kind_on_one_host():
 
     with pytest.raises(FileNotFoundError):
         each(fail)
+
+
+def test_a_folder_that_a_host_does_not_see_is_told_in_our_words(tmp_path, monkeypatch):
+    """Process 0 writes on a disk of its own; here the folder is not even there."""
+    from kis_jax.scale.hosts import distributed
+
+    monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(distributed.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(distributed, "from_first", lambda compute: "name")
+    monkeypatch.setattr(distributed, "share", lambda value: [None, value])
+    with pytest.raises(ValueError, match="host 1: .*expected a folder that all hosts share"):
+        check_shared(tmp_path / "none")

@@ -297,6 +297,7 @@ bench.run(Path(sys.argv[2]), steps=(1, 4), methods=("sequential", "batch", "fine
 """
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_that_was_saved(bench, short_run, tmp_path):
     command = [sys.executable, "-c", KILLED, str(bench.folder), str(tmp_path)]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.getcwd()})

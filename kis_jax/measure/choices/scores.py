@@ -66,7 +66,7 @@ def head_scores(
     logits = logits_of(model, tokenized, rows=rows)
     if np.isnan(logits).any():
         raise NotFiniteError("model: expected a logit of each choice, found NaN; train it anew")
-    return logits
+    return _without_missing(puzzles, logits)
 
 
 def logits_of(
@@ -117,17 +117,23 @@ def likelihood_scores(
         )
 
     def scored(prompts: list[str]) -> np.ndarray:
-        targets = [choice for puzzle in puzzles for choice in puzzle.choices]
+        targets = [choice for puzzle in puzzles for choice in puzzle.spoken]
         context = model.config.context_length
         asked = tokenize_continuations(prompts, targets, tokenizer, context_length=context)
         found = score(model, asked, token_budget=token_budget).log_probabilities
-        return found.reshape(len(puzzles), -1)
+        return _without_missing(puzzles, found.reshape(len(puzzles), -1))
 
     repeated = [puzzle for puzzle in puzzles for _ in puzzle.choices]
     return LikelihoodScores(
         scored([prompt.replace("{}", puzzle.question) for puzzle in repeated]),
         scored([prior_prompt] * len(repeated)),
     )
+
+
+def _without_missing(puzzles: Sequence[Puzzle], scores: np.ndarray) -> np.ndarray:
+    """The scores, a choice that is missing one below the least of its puzzle: never taken."""
+    missing = np.array([[not choice for choice in puzzle.choices] for puzzle in puzzles], bool)
+    return np.where(missing, scores.min(axis=1, keepdims=True) - 1, scores)
 
 
 @jax.jit

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from kis_jax.data.batches import token_budget as default_budget
 from kis_jax.data.continuations import tokenize_continuations
 from kis_jax.data.facts import Fact
+from kis_jax.data.layout_values import MULTI_HOP
 from kis_jax.measure.evaluation.scoring import score
 from kis_jax.measure.intervals import mean_intervals
 from kis_jax.models import Model
@@ -19,6 +20,8 @@ from kis_jax.models import Model
 Kind = Literal["efficacy", "paraphrase", "neighborhood"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _VARIANTS = ("", "_magnitude", "_accuracy")
+# What follows from a fact has no second target to be compared with, only answers.
+_FOLLOWING = ("portability", "multi_hop")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +29,15 @@ class Evaluation:
     """How well each fact's edit took, on its own prompt, in other words, and beside it.
 
     Each is `(n,)` float64, the mean over the fact's prompts of that kind, NaN if it has none. The
-    target's probability p is the geometric mean over its tokens.
+    target's probability p is the geometric mean over its tokens; of a target with aliases that of
+    the likeliest.
 
     Two families are told apart. *Success* compares two targets: efficacy and paraphrase are the
     share of prompts with p(new) > p(true), neighborhood that with p(true) > p(new); a magnitude is
-    the mean of the difference. *Accuracy* asks for the whole target by greedy decoding given its
-    own earlier tokens: of the new one, for neighborhood of the true one.
+    the mean of the difference. Both are NaN for a fact without a true target, but for neighbors
+    that bring their own. *Accuracy* asks for the whole target, or an alias, by greedy decoding given
+    its own earlier tokens: of the new one, for neighborhood of the true one, and for what follows
+    from the fact of one of its answers.
 
     Attributes:
       case_ids: of the facts, in their order.
@@ -44,11 +50,14 @@ class Evaluation:
       efficacy_accuracy: share of prompts that yield the new target.
       paraphrase_accuracy: share of prompts that yield the new target.
       neighborhood_accuracy: share of prompts that yield the true target.
+      portability_accuracy: share of the questions of `Fact.portability` that yield an answer, in
+        one of their wordings; those of more than one hop left out.
+      multi_hop_accuracy: that of these.
 
     Reference: Meng et al. 2022 (arXiv 2202.05262), section 3.3.
     """
 
-    case_ids: tuple[int, ...]
+    case_ids: tuple[int | str, ...]
     efficacy: np.ndarray
     paraphrase: np.ndarray
     neighborhood: np.ndarray
@@ -58,6 +67,8 @@ class Evaluation:
     efficacy_accuracy: np.ndarray
     paraphrase_accuracy: np.ndarray
     neighborhood_accuracy: np.ndarray
+    portability_accuracy: np.ndarray
+    multi_hop_accuracy: np.ndarray
 
     def measures(self) -> dict[str, np.ndarray]:
         """All measures by their names, `(n,)` each."""
@@ -81,7 +92,21 @@ class Evaluation:
         ]
 
 
-MEASURES = tuple(f"{kind}{variant}" for variant in _VARIANTS for kind in KINDS)
+MEASURES = (
+    *(f"{kind}{variant}" for variant in _VARIANTS for kind in KINDS),
+    *(f"{kind}_accuracy" for kind in _FOLLOWING),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """A question: of which fact it is, and the answers that ought to win and to lose."""
+
+    row: int
+    kind: str
+    prompts: tuple[str, ...]
+    right: tuple[str, ...]
+    wrong: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -99,14 +124,14 @@ def evaluate(
     Args:
       model: a decoder.
       tokenizer: of the model.
-      facts: each with both of its targets.
+      facts: each with a new target; see `Evaluation` for those without a true one.
       token_budget: the most tokens run at once, padding included; chosen from memory if None.
 
     Returns:
       See `Evaluation`: its `summary()` has the means over facts, its `records()` each fact's.
 
     Raises:
-      ValueError: if a fact lacks a target, or a prompt cannot be scored; names it.
+      ValueError: if a fact lacks a new target, or a prompt cannot be scored; names it.
 
     Example:
       >>> from kis_jax import load
@@ -117,40 +142,51 @@ def evaluate(
       ([0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0])
     """
     _check(facts)
-    # Each question twice: with the new target and with the true one.
     asked = list(_questions(facts))
+    told = [
+        (place, wins, prompt, answer)
+        for place, question in enumerate(asked)
+        for wins, answers in ((True, question.right), (False, question.wrong))
+        for prompt in question.prompts
+        for answer in answers
+    ]
     continuations = tokenize_continuations(
-        [prompt for _, _, prompt, *_ in asked for _ in range(2)],
-        [target for *_, new, true in asked for target in (new, true)],
+        [prompt for *_, prompt, _ in told],
+        [answer for *_, answer in told],
         tokenizer,
         context_length=model.config.context_length,
     )
     budget = default_budget(model.config) if token_budget is None else token_budget
     scores = score(model, continuations, token_budget=budget)
-    probabilities = np.exp(scores.log_probabilities).reshape(-1, 2)
-    rows = np.array([row for row, *_ in asked], int)
-    kinds = np.array([kind for _, kind, *_ in asked])
+    places = np.array([place for place, *_ in told], int)
+    wins = np.array([wins for _, wins, *_ in told], bool)
+    logs = np.full((2, len(asked)), -np.inf)
+    np.maximum.at(logs, (wins.astype(int), places), scores.log_probabilities)
+    recalled = np.zeros(len(asked), bool)
+    np.logical_or.at(recalled, places[wins], scores.recalled[wins])
+    success = logs[1] > logs[0]  # also where both p underflow
+    difference = np.exp(logs[1]) - np.exp(logs[0])
+    rows = np.array([question.row for question in asked], int)
+    kinds = np.array([question.kind for question in asked])
+    compared = np.array([bool(question.wrong) for question in asked], bool)
     columns = {}
-    for kind in KINDS:
-        wanted = 1 if kind == "neighborhood" else 0  # the target that ought to win
+    for name in MEASURES:
+        kind = next(kind for kind in (*KINDS, *_FOLLOWING) if name.startswith(kind))
         of = kinds == kind
-        difference = probabilities[of, wanted] - probabilities[of, 1 - wanted]
-        logs = scores.log_probabilities.reshape(-1, 2)[of]
-        success = logs[:, wanted] > logs[:, 1 - wanted]  # also where both p underflow
-        recalled = scores.recalled.reshape(-1, 2)[of, wanted]
-        for variant, outcome in zip(_VARIANTS, (success, difference, recalled), strict=True):
-            columns[f"{kind}{variant}"] = _mean_by_fact(rows[of], outcome, len(facts))
+        outcome = recalled
+        if not name.endswith("_accuracy"):
+            of, outcome = of & compared, difference if name.endswith("_magnitude") else success
+        columns[name] = _mean_by_fact(rows[of], outcome[of], len(facts))
     return Evaluation(tuple(fact.case_id for fact in facts), **columns)
 
 
 def _check(facts: Sequence[Fact]) -> None:
-    """Raises ValueError naming the first fact that lacks a target."""
+    """Raises ValueError naming the first fact that cannot be asked."""
     for fact in facts:
-        if not (fact.target_new and fact.target_true):
-            missing = "target_true" if fact.target_new else "target_new"
+        if not fact.target_new:
             raise ValueError(
-                f"fact {fact.case_id}: expected a true and a new target, found no {missing}; add "
-                "it, or leave the fact out"
+                f"fact {fact.case_id}: expected a new target, found no target_new; add it, or "
+                "leave the fact out"
             )
         asked, told = len(fact.neighborhood_prompts), len(fact.neighborhood_targets)
         if told not in (0, asked):
@@ -160,16 +196,24 @@ def _check(facts: Sequence[Fact]) -> None:
             )
 
 
-def _questions(facts: Sequence[Fact]) -> Iterator[tuple[int, Kind, str, str, str]]:
-    """Place of the fact, kind, prompt, new and true target of everything that is asked."""
+def _questions(facts: Sequence[Fact]) -> Iterator[_Asked]:
+    """Everything that is asked."""
     for row, fact in enumerate(facts):
-        new, true = fact.target_new, fact.target_true
-        yield row, "efficacy", fact.text, new, true
+        new = (fact.target_new, *fact.new_aliases)
+        true = (fact.target_true, *fact.true_aliases) if fact.target_true else ()
+        yield _Asked(row, "efficacy", (fact.text,), new, true)
         for prompt in fact.paraphrase_prompts:
-            yield row, "paraphrase", prompt, new, true
-        own = fact.neighborhood_targets or (true,) * len(fact.neighborhood_prompts)
-        for prompt, holds in zip(fact.neighborhood_prompts, own, strict=True):
-            yield row, "neighborhood", prompt, new, holds
+            yield _Asked(row, "paraphrase", (prompt,), new, true)
+        near = len(fact.neighborhood_prompts)
+        aliases = fact.neighborhood_aliases or ((),) * near
+        told = zip(fact.neighborhood_targets, aliases, strict=False)  # none, or one for each
+        own = [(target, *more) for target, more in told]
+        for prompt, holds in zip(fact.neighborhood_prompts, own or [true] * near, strict=True):
+            if holds:
+                yield _Asked(row, "neighborhood", (prompt,), holds, new)
+        for question in fact.portability:
+            kind = "multi_hop" if question.kind == MULTI_HOP else "portability"
+            yield _Asked(row, kind, question.prompts, question.answers)
 
 
 def _mean_by_fact(rows: np.ndarray, outcomes: np.ndarray, num_facts: int) -> np.ndarray:

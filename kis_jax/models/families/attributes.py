@@ -28,13 +28,25 @@ _IMMATERIAL = frozenset(
     sbert_ce_default_activation_function sentence_transformers sep_token_id summary_activation
     summary_first_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens
     task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p
-    torch_dtype torchscript transformers.js_config transformers_version typical_p unsloth_fixed
-    unsloth_version use_bfloat16 use_cache
+    torch_dtype torchscript transformers_version typical_p use_bfloat16 use_cache
     """.split()
 )
 
 # A decoder's tokens see none after them; an encoder's reader says otherwise.
 _FIXED = {"is_causal": True}
+
+
+class UnknownAttributes(ValueError):
+    """A `config.json` holds attributes that are set and that no reader here knows.
+
+    Attributes:
+      names: of these attributes.
+    """
+
+    def __init__(self, message: str, names: Collection[str]) -> None:
+        """The message for a user, and the names."""
+        super().__init__(message)
+        self.names = frozenset(names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,10 +141,11 @@ def read_attributes(
       A value for each name in `defaults`.
 
     Raises:
-      ValueError: naming every attribute that is set and not understood, or one that is missing
-        or of the wrong type. One that is not understood passes where it is None, False, zero or
-        empty, which is how a switch is off; a name in `fixed` is held to its value even then,
-        and each attribute that changes the forward pass by being off must stand there.
+      ValueError: naming every attribute that is set and not understood (an `UnknownAttributes`),
+        or one that is missing or of the wrong type. One that is not understood passes where it is
+        None, False, zero or empty, which is how a switch is off; a name in `fixed` is held to its
+        value even then, and each attribute that changes the forward pass by being off must stand
+        there.
     """
     known, fixed = defaults.keys() | ignored | _IMMATERIAL, {**_FIXED, **(fixed or {})}
     unknown = {
@@ -142,9 +155,10 @@ def read_attributes(
     }
     if unknown:
         found = ", ".join(f"{name}={value!r}" for name, value in sorted(unknown.items()))
-        raise ValueError(
+        raise UnknownAttributes(
             f"config.json: expected only attributes that kis_jax computes with, found {found}; "
-            "if they do not change the forward pass, remove them from a copy of the file"
+            "if they do not change the forward pass, remove them from a copy of the file",
+            unknown.keys() - fixed.keys(),
         )
     return {name: _value(config, name, default) for name, default in defaults.items()}
 

@@ -17,9 +17,8 @@ _DEFAULTS = {
     "layer_types": AllOf("full_attention"),
 }
 
-# pretraining_tp splits products into parts with the same sum; the others are notes of those who
-# trained a model, which no program reads.
-_IGNORED = frozenset({"pretraining_tp", "max_sequence_length", "is_llama_config"})
+# pretraining_tp splits products into parts with the same sum.
+_IGNORED = frozenset({"pretraining_tp"})
 
 
 def read_config(config: Mapping[str, Any]) -> DecoderConfig:

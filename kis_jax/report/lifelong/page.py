@@ -29,6 +29,8 @@ _OPTIONS = (
     "ridge",
 )
 _COLUMNS = ("efficacy", "retention", "paraphrase", "neighborhood", "score")
+# Shown where the facts have what they ask for.
+_FOLLOWING = ("portability_accuracy", "multi_hop_accuracy")
 
 
 def write_lifelong_report(directory: Path) -> Path:
@@ -71,7 +73,7 @@ def render(run: Lifelong, pictures: dict[str, bytes]) -> str:
     content = {
         "run": run,
         "title": words.title(run.model),
-        "columns": _COLUMNS,
+        "columns": _columns(run),
         "most": max(course.last.edits for course in run.courses),
         "in_words": in_words,
         "untouched": untouched,
@@ -80,6 +82,12 @@ def render(run: Lifelong, pictures: dict[str, bytes]) -> str:
         "command": words.command_line("lifelong", run.model, run.settings, _OPTIONS),
     }
     return document.render("lifelong.html", pictures, content)
+
+
+def _columns(run: Lifelong) -> list[str]:
+    """The measures that are shown."""
+    asked = [name for name in _FOLLOWING if any(c.last.score(name).count for c in run.courses)]
+    return [*_COLUMNS, *asked]
 
 
 def in_words(signs: Sequence[Sign]) -> str:

@@ -17,7 +17,7 @@ class PlannedFact:
     """A fact to be edited; `sides` is its prompt before and after the subject."""
 
     index: int
-    case_id: int
+    case_id: int | str
     subject: str
     sides: tuple[str, str]
     target: str
@@ -161,9 +161,9 @@ def _plan(record: Mapping[str, Any]) -> Plan:
 
 
 def _fact(index: int, record: Mapping[str, Any]) -> PlannedFact:
-    before, after = str(record["prompt"]).split("{}", 1)
+    before, _, after = str(record["prompt"]).partition("{}")
     return PlannedFact(
-        index, int(record["case_id"]), str(record["subject"]), (before, after), record["target"]
+        index, record["case_id"], str(record["subject"]), (before, after), record["target"]
     )
 
 

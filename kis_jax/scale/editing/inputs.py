@@ -17,7 +17,7 @@ from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, token_budget
 from kis_jax.data.corpora import Corpus, open_corpus
 from kis_jax.data.facts import Fact, facts_fingerprint, read_facts
-from kis_jax.data.rewrites import tokenize_rewrites
+from kis_jax.data.rewrites import EditPosition, tokenize_rewrites
 from kis_jax.measure.editing.closed_forms import Method
 from kis_jax.measure.editing.methods import check_facts
 from kis_jax.measure.editing.settings import EditSettings, edit_settings
@@ -38,7 +38,7 @@ class EditRequest:
 
     Attributes:
       model: a local directory or a hub name.
-      facts: a JSON file or a known data set.
+      facts: a file or a known data set.
       method: of editing.
       second_moments: a folder: of a finished scan, or where they are kept once measured.
       corpus: files or a hub name, over which they are measured; None if the folder has them.
@@ -48,6 +48,8 @@ class EditRequest:
       document_length: tokens at which they are cut; None for the context, 4,096 at most.
       ridge: added to the diagonal of the second moment.
       original_keys: of "rome"; see `make_edits`.
+      position: whose key stands for a fact; None for that of the settings.
+      strict: whether a record of facts that cannot be read is an error; else it is left out.
     """
 
     model: str
@@ -61,6 +63,8 @@ class EditRequest:
     document_length: int | None = None
     ridge: float = 0.0
     original_keys: bool = False
+    position: EditPosition | None = None
+    strict: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,16 +126,22 @@ def open_edit(request: EditRequest) -> EditInputs:
         )
     directory = locate(request.model)
     _, config = read_config(directory)
-    settings = edit_settings(config)
+    settings = _placed(edit_settings(config), request.position)
     layers = _layers(request, config, settings)
     tokenizer = load_tokenizer(directory)
     if tokenizer is None:
         raise ValueError(
             f"{directory}: expected files of a tokenizer, found none; add tokenizer.json"
         )
-    facts = read_facts(request.facts, request.num_facts)
+    facts = read_facts(request.facts, request.num_facts, strict=request.strict)
     check_facts(facts)
-    tokenize_rewrites(facts, [""], tokenizer, context_length=config.context_length)
+    tokenize_rewrites(
+        facts,
+        [""],
+        tokenizer,
+        context_length=config.context_length,
+        position=settings.target.position,
+    )
     corpus = None
     if request.corpus is not None:
         corpus = open_corpus(request.corpus, limit=request.num_documents)
@@ -196,6 +206,17 @@ def store_of(folder: Path) -> Path:
             f"found none but other files in {folder}, such as {min(others)}; name another folder"
         )
     return folder
+
+
+def _placed(settings: EditSettings, position: EditPosition | None) -> EditSettings:
+    """The settings with another token for the subject's."""
+    if position is None:
+        return settings
+    return dataclasses.replace(
+        settings,
+        target=dataclasses.replace(settings.target, position=position),
+        batch_target=dataclasses.replace(settings.batch_target, position=position),
+    )
 
 
 def _layers(request: EditRequest, config: ModelConfig, settings: EditSettings) -> list[int]:

@@ -17,7 +17,6 @@ from kis_jax.checkpoints.edited_directory import (
 )
 from kis_jax.checkpoints.ledger import Base, Ledger
 from kis_jax.core.second_moment import SecondMoment
-from kis_jax.data.facts import Fact
 from kis_jax.data.neighbors import without_edited_neighbors
 from kis_jax.measure.editing.methods import Outcome, make_edits
 from kis_jax.measure.evaluation.measures import Evaluation, evaluate
@@ -56,9 +55,8 @@ def edit_model(
       ValueError: as `make_edits` and `edited_directory`.
     """
     request = inputs.request
-    scored = without_edited_neighbors(inputs.facts)
-    asked = [fact for fact in scored if fact.target_true and fact.target_new]
-    before = _evaluate(model, inputs, asked)
+    asked = without_edited_neighbors(inputs.facts)
+    before = evaluate(model, inputs.tokenizer, asked)
     made = make_edits(
         model,
         inputs.tokenizer,
@@ -81,11 +79,11 @@ def edit_model(
             **ledger_record(ledger),
             "origin_of_settings": inputs.settings.origin,
             "fingerprints": inputs.fingerprints,
-            "metrics": {"before": _summary(before), "after": None},
+            "metrics": {"before": before.summary(), "after": None},
             "facts": [],
         }
-        after = _evaluate(written, inputs, asked)
-        record["metrics"]["after"] = _summary(after)
+        after = evaluate(written, inputs.tokenizer, asked)
+        record["metrics"]["after"] = after.summary()
         record["facts"] = _facts(made.outcomes, before, after)
         write_record(folder, record)
     return record
@@ -111,24 +109,14 @@ def ledger_record(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _evaluate(model: Model, inputs: EditInputs, facts: Sequence[Fact]) -> Evaluation | None:
-    """None where no fact has both of its targets."""
-    return evaluate(model, inputs.tokenizer, facts) if facts else None
-
-
-def _summary(found: Evaluation | None) -> dict[str, Any] | None:
-    return None if found is None else found.summary()
-
-
 def _facts(
-    outcomes: Sequence[Outcome], before: Evaluation | None, after: Evaluation | None
+    outcomes: Sequence[Outcome], before: Evaluation, after: Evaluation
 ) -> list[dict[str, Any]]:
-    """For each fact what became of it, and its metrics where it has both targets."""
-    measured = iter(zip(before.records(), after.records(), strict=True) if before and after else ())
+    """For each fact what became of it, and its metrics."""
+    measured = zip(before.records(), after.records(), strict=True)
     told, row = [], 0
-    for outcome in outcomes:
+    for outcome, pair in zip(outcomes, measured, strict=True):
         fact, search = outcome.fact, outcome.search
-        pair = next(measured) if fact.target_true and fact.target_new else (None, None)
         told.append(
             {
                 "case_id": fact.case_id,

@@ -19,6 +19,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from kis_jax.scale.hosts.heartbeat import GRACE_SECONDS
+from kis_jax.scale.hosts.launchers import Launch, launched
+from kis_jax.scale.hosts.meeting import SECONDS, meet, parse_address
 from kis_jax.scale.preemption import Preempted
 
 T = TypeVar("T")
@@ -30,7 +32,7 @@ HEARTBEAT_SECONDS = 40
 
 @dataclasses.dataclass(frozen=True)
 class Hosts:
-    """How the processes of a run find one another; what is None is asked of the cluster.
+    """How the processes of a run find one another; what is None is asked of the launcher.
 
     Attributes:
       coordinator: `host:port` of process 0.
@@ -43,42 +45,114 @@ class Hosts:
     index: int | None = None
 
 
-def runs_on_many_hosts(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a launcher started this process as one of several: Slurm, Open MPI, a TPU pod.
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """This process among those of a run, as it was found out.
 
-    Slurm counts inside of `srun` alone: in a batch script the process is one, whatever was
-    allocated. On GKE a pod of TPUs has the names of its hosts in `TPU_WORKER_HOSTNAMES`; elsewhere,
-    pass `--distributed`.
+    Attributes:
+      hosts: with nothing left out; empty for `jax.distributed` to ask the metadata of a TPU's VM.
+      devices: indices of the devices of this machine that are this process's; None for all.
     """
-    if "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment:
-        return int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
-    if "OMPI_COMM_WORLD_SIZE" in environment:
-        return int(environment["OMPI_COMM_WORLD_SIZE"]) > 1
-    return "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+
+    hosts: Hosts
+    devices: list[int] | None = None
 
 
-def join(hosts: Hosts) -> None:
-    """Meets the other processes of the run; before anything else of jax is used.
+def place_of(
+    hosts: Hosts, *, distributed: bool = False, environment: Mapping[str, str] = os.environ
+) -> Place | None:
+    """This process's place in a run on many hosts; None where it is alone.
+
+    Args:
+      hosts: as they were given.
+      distributed: whether a run on many hosts was asked for in any case.
+      environment: in which a launcher leaves what it tells.
 
     Raises:
-      ValueError: if some are not there after five minutes, or the cluster tells too little.
+      ValueError: if numbers are out of range, or a launcher started this process as one of several
+        and tells too little to join the others.
+
+    Example:
+      >>> place_of(Hosts("node-1:8476", 2, 1)).hosts.index
+      1
     """
+    if hosts.count is not None and hosts.count < 1:
+        raise ValueError(f"--num-hosts: expected 1 or more, found {hosts.count}")
     given = (hosts.coordinator, hosts.count, hosts.index)
-    if any(value is not None for value in given) and None in given:
-        raise ValueError(
-            "coordinator, num_hosts, host: expected all three or none, found "
-            f"{hosts.coordinator}, {hosts.count} and {hosts.index}; a TPU pod, Slurm and Open MPI "
-            "need none of them"
+    launch = None
+    if None in given and hosts.count != 1:
+        launch = launched(environment)
+    if launch is None and not distributed and given == (None,) * 3:
+        return None
+    if launch is not None:
+        hosts = Hosts(
+            hosts.coordinator or launch.coordinator,
+            launch.size if hosts.count is None else hosts.count,
+            launch.rank if hosts.index is None else hosts.index,
         )
+        if hosts.count is None or hosts.coordinator is None:
+            of = "several" if hosts.count is None else hosts.count
+            missing = "" if hosts.count else " and --num-hosts"
+            raise ValueError(
+                f"hosts: found this process started as number {hosts.index} of {of} by "
+                f"{launch.name}, not joined, as that does not tell where they meet; pass "
+                f"--coordinator HOST:PORT{missing}, or --num-hosts 1 to run this process alone"
+            )
+    elif hosts.count == 1 and hosts.coordinator is None:
+        hosts = Hosts(None, 1, hosts.index or 0)
+    elif None in given and given != (None,) * 3:
+        raise ValueError(
+            "--coordinator, --num-hosts, --host: expected all three or none, found "
+            f"{', '.join('none' if one is None else str(one) for one in given)}; TPU pods, Slurm "
+            "and Open MPI need none of them"
+        )
+    if hosts.count is not None and not 0 <= (hosts.index or 0) < hosts.count:
+        raise ValueError(
+            f"--host: expected a number from 0 to {hosts.count - 1}, as there are {hosts.count} "
+            f"hosts, found {hosts.index}"
+        )
+    if hosts.coordinator is not None:
+        parse_address(hosts.coordinator)
+    return None if hosts.count == 1 else Place(hosts, _devices_of(launch, environment))
+
+
+def _devices_of(launch: Launch | None, environment: Mapping[str, str]) -> list[int] | None:
+    """A device a process where several are on one machine, unless they were dealt out before."""
+    if launch is None or launch.local is None or environment.get("JAX_LOCAL_DEVICE_IDS"):
+        return None
+    here, of = launch.local
+    for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        if name in environment and len(environment[name].split(",")) < of:
+            return None
+    return [here] if of > 1 else None
+
+
+def join(place: Place, *, seconds: float = SECONDS) -> None:
+    """Meets the other processes of the run; before anything else of jax is used.
+
+    Args:
+      place: of this one.
+      seconds: to wait for the others.
+
+    Raises:
+      ValueError: on every host that has come, if some are not there in time, or they count
+        differently.
+    """
+    hosts = place.hosts
+    if hosts.coordinator is not None and hosts.count is not None and hosts.index is not None:
+        meet(hosts.coordinator, hosts.count, hosts.index, seconds=seconds)
     try:
         jax.distributed.initialize(
             hosts.coordinator,
             hosts.count,
             hosts.index,
+            local_device_ids=place.devices,
+            cluster_detection_method="deactivate" if hosts.coordinator else None,
+            initialization_timeout=int(seconds),
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
-    except (ValueError, RuntimeError) as error:
+    except Exception as error:  # jax and the metadata of a machine raise many kinds
         raise ValueError(
             f"distributed: expected to meet the other hosts, found {' '.join(str(error).split())}; "
             "start the same command on every host, or name them: --coordinator HOST:PORT "
@@ -165,6 +239,16 @@ def ends_with_the_others() -> Iterator[None]:
         if jax.process_index() == 0:  # the others would else find this one gone, in jax's words
             time.sleep(GRACE_SECONDS)
         os._exit(1)
+    except KeyboardInterrupt:
+        if jax.process_count() == 1:
+            raise
+        print(
+            f"kis: interrupted on process {jax.process_index()} of {jax.process_count()}, which "
+            "ends the others; the same command on every host goes on from what was saved last",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(130)  # as a shell reports it
     except BaseException:
         if jax.process_count() == 1:
             raise
@@ -194,7 +278,7 @@ def check_shared(folder: Path) -> None:
 
     def look() -> None:
         # A listing, as network file systems remember what was not there.
-        if name not in os.listdir(folder):
+        if not folder.is_dir() or name not in os.listdir(folder):
             raise ValueError(
                 f"{folder}: expected a folder that all hosts share, found that what process 0 "
                 "writes there is not seen here; pass --out on a shared file system"

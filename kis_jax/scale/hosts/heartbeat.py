@@ -7,10 +7,10 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import jax
-from jax._src.distributed import global_state
+
+from kis_jax.scale.hosts.board import Board, Seat, seat
 
 # A host that has not been heard of for so long is taken for dead, and the others end.
 SILENT_SECONDS = 20
@@ -20,18 +20,6 @@ _DONE = "done"
 # Process 0 keeps the board: it leaves after the others, which would else have jax's trace to read.
 GRACE_SECONDS = 3
 _SECOND = 1.0
-
-
-class Board(Protocol):
-    """Where hosts leave word for one another, as jax's coordination service has it."""
-
-    def key_value_set(self, key: str, value: str, allow_overwrite: bool = False) -> None:
-        """Leaves a word under a name."""
-        ...
-
-    def key_value_dir_get(self, key: str) -> list[tuple[str, str]]:
-        """All words under names that begin so."""
-        ...
 
 
 class Heartbeat:
@@ -112,13 +100,20 @@ class Heartbeat:
 
 @contextlib.contextmanager
 def heard_by_the_others() -> Iterator[None]:
-    """Within it, this process ends at once, in one line, when another has fallen silent."""
-    board = global_state.client
-    if board is None or jax.process_count() == 1:
+    """Within it, this process ends at once, in one line, when another has fallen silent.
+
+    jax's own heartbeat ends a process too, by a signal and with a trace; so it comes later.
+    """
+    mine = seat()
+    if mine is None:
         yield
         return
     heartbeat = Heartbeat(
-        board, jax.process_index(), jax.process_count(), _end, silent_seconds=SILENT_SECONDS
+        mine.board,
+        mine.index,
+        mine.count,
+        lambda silent: _end(mine, silent),
+        silent_seconds=SILENT_SECONDS,
     )
     heartbeat.start()
     try:
@@ -127,11 +122,11 @@ def heard_by_the_others() -> Iterator[None]:
         heartbeat.stop()
 
 
-def _end(silent: int) -> None:
+def _end(mine: Seat, silent: int) -> None:
     print(
-        f"kis: error: process {jax.process_index()} of {jax.process_count()}: expected to hear "
-        f"from the other hosts, found process {silent} silent for {SILENT_SECONDS} seconds; start "
-        "the same command on every host again: it goes on from what was saved last",
+        f"kis: error: process {mine.index} of {mine.count}: expected to hear from the other hosts, "
+        f"found process {silent} silent for {SILENT_SECONDS} seconds; start the same command on "
+        "every host again: it goes on from what was saved last",
         file=sys.stderr,
         flush=True,
     )

@@ -35,6 +35,7 @@ class EvalRequest:
       prompt: of a decoder, with one `{}` for the question.
       prior_prompt: of a decoder, before a choice where nothing is asked.
       seed: of the order in which choices are read.
+      labels: a file with the right answers; None where the puzzles have theirs.
     """
 
     model: str
@@ -43,6 +44,7 @@ class EvalRequest:
     prompt: str = PROMPT
     prior_prompt: str = PRIOR_PROMPT
     seed: int = 0
+    labels: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,8 @@ def open_eval(request: EvalRequest) -> EvalInputs:
     Raises:
       ValueError: naming what is wrong, before anything is computed; groups that lack a variant too.
     """
-    puzzles = shuffled(read_sources(request.puzzles, answers=request.answers), request.seed)
+    read = read_sources(request.puzzles, answers=request.answers, labels=request.labels)
+    puzzles = shuffled(read, request.seed)
     if request.answers:  # what metrics would refuse in the end
         choice_metrics(puzzles, np.zeros(len(puzzles), int))
     directory = locate(request.model)
