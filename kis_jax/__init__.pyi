@@ -37,6 +37,9 @@ from .core.moments import moments as moments
 from .core.null_space import null_space as null_space
 from .core.power_law import PowerLaw as PowerLaw
 from .core.power_law import fit_power_law as fit_power_law
+from .core.replay import Asked as Asked
+from .core.replay import foresee as foresee
+from .core.replay import replay as replay
 from .core.rules import Rule as Rule
 from .core.rules import ridge as ridge
 from .core.rules import sequential as sequential

@@ -56,6 +56,17 @@ def test_core_imports_jax_alone():
             assert top in {"jax", "kis_jax"} | sys.stdlib_module_names, f"{path} imports {name}"
 
 
+def test_linear_algebra_stands_in_core_alone():
+    """Models contract attention heads by einsum; what solves, factors or measures is core's."""
+    for path in PACKAGE.rglob("*.py"):
+        top = path.relative_to(PACKAGE).parts[0]
+        if top != "core":
+            text = path.read_text()
+            words = ["linalg", "triangular_solve", "cholesky("] + ["einsum"] * (top != "models")
+            found = [word for word in words if word in text]
+            assert not found, f"{path} has {found}: call kis_jax.core"
+
+
 def test_factlms_paths_need_nothing():
     assert set(imports(PACKAGE / "factlm" / "__init__.py")) == {"pathlib"}
 
