@@ -330,8 +330,24 @@ def test_options_that_make_no_sense(scan_error, arguments, message):
     assert message in scan_error(*arguments)
 
 
-def test_a_model_needs_its_own_facts_and_corpus(checkpoint, scan_error):
-    assert "--facts, --corpus: both are needed" in scan_error(checkpoint)
+def test_a_model_needs_its_own_facts(checkpoint, scan_error):
+    assert "--facts: needed with a model" in scan_error(checkpoint)
+
+
+def test_a_model_that_is_streamed_writes_no_text(checkpoint, scan_error):
+    message = scan_error(checkpoint, "--facts", "factlm", "--stream")
+    assert "corpus: expected text, as only a model that one device holds writes its own" in message
+
+
+def test_without_a_corpus_the_model_writes_its_text(kis, checkpoint, tmp_path):
+    asked = (checkpoint, "--facts", "factlm", "--num-facts", 8, "--layers", "5")
+    out = tmp_path / "out"
+    status, printed, error = kis("scan", *asked, "--num-documents", 60, "--out", out)
+    assert status == 0, error
+    assert printed.endswith(f"report: {out / 'report.html'}\n")
+    record = json.loads((out / "scan.json").read_text())
+    assert record["settings"]["corpus"] == "self" and record["settings"]["num_documents"] == 60
+    assert record["document_count"] == 60 and 512 < record["token_count"] < 60 * 96
 
 
 def test_a_hub_name_without_a_network(scan_error):
