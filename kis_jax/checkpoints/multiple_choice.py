@@ -17,9 +17,8 @@ from kis_jax.checkpoints.companions import COMPANIONS
 from kis_jax.checkpoints.files import find
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.checkpoints.mapped import StoredTensor
-from kis_jax.checkpoints.opening import read_config
+from kis_jax.checkpoints.opening import open_checkpoint, read_config
 from kis_jax.checkpoints.saving import parameters_of, write_model
-from kis_jax.checkpoints.tensors import open_tensors
 from kis_jax.models import Encoder, MultipleChoice
 from kis_jax.models.families import FAMILIES, Family
 from kis_jax.models.families.family import ChoiceHead, Layout, Weight
@@ -46,7 +45,7 @@ def load_multiple_choice(
     family, head = choice_head(directory)
     encoder = cast(Encoder, load_model(directory, dtype=dtype))  # of a family with such a head
     model = MultipleChoice(encoder, rngs=nnx.Rngs(seed))
-    tensors, fresh = open_tensors(directory), []
+    tensors, fresh = open_checkpoint(directory).tensors, []
     for row in head.weights:
         layer, name = row.target.split(".")
         parameter = getattr(getattr(model, layer), name)

@@ -21,6 +21,8 @@ from kis_jax.models.families import FAMILIES, Family
 
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
 _MOST_LAYERS = 10_000
+# Of torch.compile, of DistributedDataParallel, and of programs that hold a model as a part.
+_WRAPPERS = ("_orig_mod.", "module.", "model.")
 _NO_HINT = "this family of models is not supported"
 _EXPERTS = "mixtures of experts are not supported, as they have several second MLP matrices a layer"
 # What is near a supported family, and may be taken for one.
@@ -41,7 +43,8 @@ class Checkpoint:
       directory: where it lies.
       family: of the model.
       config: of the model.
-      tensors: all tensors of its files by their names, unread.
+      tensors: all tensors of its files by their names, unread; without the name of a wrapper that
+        stands before all of them.
       entries: which of them make up which parameter.
       copies: by name, tensors that must repeat another, and the name of that; none is read.
     """
@@ -70,11 +73,38 @@ def open_checkpoint(directory: Path) -> Checkpoint:
             "together"
         )
     shapes = parameter_shapes(family, config)
-    entries = match(family, shapes, {n: t.shape for n, t in tensors.items()}, directory)
+    tensors, entries = _matched(family, shapes, tensors, directory)
     repeated = copies(family, entries, tensors)
     for name in dict.fromkeys((*(entry.source for entry in entries), *repeated)):
         _check_dtype(name, tensors[name])
     return Checkpoint(directory, family, config, tensors, entries, repeated)
+
+
+def _matched(
+    family: Family, shapes: dict[str, Shape], tensors: dict[str, StoredTensor], directory: Path
+) -> tuple[dict[str, StoredTensor], list[Entry]]:
+    """Tensors and entries that go together, a wrapper's name before all tensors taken off.
+
+    Names as they stand come first: "model." is a part of many families' own.
+    """
+    prefix, failure = "", ValueError()
+    while True:
+        try:
+            found = match(family, shapes, {n: t.shape for n, t in tensors.items()}, directory)
+            return tensors, found
+        except ValueError as error:
+            if not prefix:
+                failure = error
+            elif not prefix.endswith("model."):  # which tells nothing of where it comes from
+                failure = ValueError(
+                    f"{error}; all names begin with {prefix}, which torch puts before those of a "
+                    "model that it compiles or runs in parallel; that alone would not matter"
+                )
+        wrapper = next((w for w in _WRAPPERS if all(n.startswith(w) for n in tensors)), None)
+        if wrapper is None or not tensors:
+            raise failure
+        prefix += wrapper
+        tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
 
 
 def read_config(directory: Path) -> tuple[Family, ModelConfig]:

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def corpus_progress(num_documents: int, *, times: int = 1) -> Iterator[Callable[[Batch], None]]:
+def corpus_progress(
+    num_documents: int | None, *, times: int = 1
+) -> Iterator[Callable[[Batch], None]]:
     """A bar over the documents of a corpus, with rate and time left; gives the call for a batch.
 
     Args:
-      num_documents: of the corpus.
+      num_documents: of the corpus; None if that is not known.
       times: how often the call comes for each batch: once for each layer of a streamed model.
     """
     columns = (

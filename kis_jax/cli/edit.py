@@ -41,7 +41,7 @@ def edit(
     num_facts: Annotated[
         int | None, typer.Option(help="Take the first so many facts. [default: all]")
     ] = None,
-    num_documents: options.NumDocuments = 100_000,
+    num_documents: options.DefaultDocuments = None,
     document_length: options.DocumentLength = None,
     ridge: options.Ridge = 0.0,
     original_keys: Annotated[
@@ -73,15 +73,17 @@ def edit(
     from kis_jax.cli import console, edit_console
     from kis_jax.scale.editing.inputs import EditRequest, edit_moments, open_edit
     from kis_jax.scale.editing.run import edit_model
+    from kis_jax.scale.own_text import SELF
 
     if model == NAME:
         facts = facts or NAME
         corpus = corpus or (NAME if second_moments is None else None)
-    if facts is None or (corpus is None and second_moments is None):
+    if facts is None:
         raise ValueError(
-            "--facts, --corpus: both are needed with a model, the latter unless --second-moments "
-            "names a scan of it; for example --facts counterfact --corpus wikipedia"
+            "--facts: needed with a model; name a file, or for example --facts counterfact"
         )
+    if corpus is None and second_moments is None:
+        corpus = SELF
     check_writable(out)
     inputs = open_edit(
         EditRequest(

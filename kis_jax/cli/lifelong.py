@@ -104,7 +104,7 @@ def lifelong(
     from kis_jax.scale.lifelong.run import run_lifelong
     from kis_jax.scale.scan import measure_second_moments
 
-    facts, corpus = options.facts_and_corpus(model, facts, corpus)
+    facts, corpus = options.facts_and_corpus(model, facts, corpus, writes=False)
     inputs = open_lifelong(
         LifelongRequest(
             model,

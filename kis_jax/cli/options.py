@@ -24,11 +24,19 @@ Corpus = Annotated[
     str | None,
     typer.Option(
         help="Text for the second moment: .txt (a document a line), .jsonl, .parquet, a "
-        'folder of these, a hub name, or "wikipedia".'
+        'folder of these, a hub name, "wikipedia", or "self", which the model writes. [default: '
+        "self]"
     ),
 ]
 NumFacts = Annotated[int, typer.Option(help="Take the first so many facts.")]
 NumDocuments = Annotated[int, typer.Option(help="Take at most so many documents, from the start.")]
+DefaultDocuments = Annotated[
+    int | None,
+    typer.Option(
+        help="Take at most so many documents, from the start. [default: 100000; of text that the "
+        "model writes, 32 tokens for each dimension of its keys]"
+    ),
+]
 DocumentLength = Annotated[
     int | None,
     typer.Option(help="Cut documents at so many tokens. [default: the context, at most 4096]"),
@@ -70,17 +78,33 @@ WaitForHosts = Annotated[
 Host = Annotated[int | None, typer.Option(help="With --coordinator: which is this one.")]
 
 
-def facts_and_corpus(model: str, facts: str | None, corpus: str | None) -> tuple[str, str]:
-    """What was named, or what comes with the embedded model.
+def facts_and_corpus(
+    model: str, facts: str | None, corpus: str | None, *, writes: bool = True
+) -> tuple[str, str]:
+    """What was named, or what comes with the embedded model; of another, text of its own.
+
+    Args:
+      model: its name.
+      facts: as named.
+      corpus: as named.
+      writes: whether the model may write its text itself.
 
     Raises:
       ValueError: if another model was named without them.
     """
     if model == NAME:
         return facts or NAME, corpus or NAME
-    if facts is None or corpus is None:
+    if not writes and (facts is None or corpus is None):
         raise ValueError(
             "--facts, --corpus: both are needed with a model; name files, or for example "
             "--facts counterfact --corpus wikipedia"
         )
+    if facts is None:
+        raise ValueError(
+            "--facts: needed with a model; name a file, or for example --facts counterfact"
+        )
+    if corpus is None:
+        from kis_jax.scale.own_text import SELF
+
+        return facts, SELF
     return facts, corpus

@@ -48,7 +48,7 @@ def plan(
             "closed forms alone."
         ),
     ] = 100,
-    num_documents: options.NumDocuments = 100_000,
+    num_documents: options.DefaultDocuments = None,
     document_length: options.DocumentLength = None,
     ridge: options.Ridge = 0.0,
     second_moments: options.SecondMoments = None,

@@ -47,6 +47,11 @@ def print_plan(record: Mapping[str, Any]) -> None:
             )
         if len(record[name]) > _PAIRS_SHOWN:
             console.print(f"and {len(record[name]) - _PAIRS_SHOWN:,} more {name}")
+    for first, second, alike in record["suspected"][:_PAIRS_SHOWN]:
+        console.print(
+            f"perhaps a contradiction, keys alike to {alike:.2f}: {in_words(facts[second])} | "
+            f"{in_words(facts[first])}"
+        )
     console.print(_table(record))
     layer = next(each for each in record["layers"] if each["layer"] == chosen["layer"])
     for pair in layer["pairs"][:_PAIRS_SHOWN]:

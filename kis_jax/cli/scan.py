@@ -23,7 +23,7 @@ def scan(
     corpus: options.Corpus = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("kis-scan"),
     num_facts: options.NumFacts = 128,
-    num_documents: options.NumDocuments = 100_000,
+    num_documents: options.DefaultDocuments = None,
     document_length: options.DocumentLength = None,
     layers: Annotated[str, typer.Option(help="Layers to report: all, 0,3 or 0:4.")] = "all",
     position: Annotated[

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kis_jax import factlm
 from kis_jax.data.hub import stream_hub
+from kis_jax.models import Model
 
 # The Wikipedia of the editing literature, in the form in which the hub has it now.
 KNOWN_CORPORA = {"wikipedia": "wikimedia/wikipedia:20231101.en"}
@@ -29,12 +30,18 @@ class Corpus:
       documents: opens a fresh stream of the documents, in a fixed order; none is blank.
       num_documents: how many there are; None if that is not known before they are read.
       fingerprint: of all the documents' bytes; for a corpus on the hub, of its name.
+      written_by: where a model writes the documents itself, opens a stream of what it writes.
     """
 
     name: str
     documents: Callable[[], Iterator[str]]
     num_documents: int | None
     fingerprint: str
+    written_by: Callable[[Model], Iterator[str]] | None = None
+
+    def read(self, model: Model) -> Iterator[str]:
+        """A fresh stream of the documents, for a model, which may have to write them."""
+        return self.documents() if self.written_by is None else self.written_by(model)
 
 
 def open_corpus(source: str | Path, *, limit: int | None = None) -> Corpus:

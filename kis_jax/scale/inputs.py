@@ -13,11 +13,12 @@ from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.opening import parameter_shapes, read_config
 from kis_jax.checkpoints.tokenizers import load_tokenizer
 from kis_jax.data.batches import token_budget
-from kis_jax.data.corpora import Corpus, open_corpus
+from kis_jax.data.corpora import Corpus
 from kis_jax.data.facts import Fact, facts_fingerprint, read_facts
 from kis_jax.data.prompts import Position, Prompt, other_tokens, tokenize_facts
 from kis_jax.models import ModelConfig
 from kis_jax.scale.memory import ScanMemory, checked_length, scan_memory
+from kis_jax.scale.own_text import NUM_DOCUMENTS, open_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +28,9 @@ class ScanRequest:
     Attributes:
       model: a local directory or a hub name.
       facts: a file or a known data set; None for second moments alone.
-      corpus: files or a hub name.
+      corpus: files or a hub name; or "self", see `open_text`.
       num_facts: take the first so many facts.
-      num_documents: take at most so many documents.
+      num_documents: take at most so many documents; if None, see `open_text`.
       document_length: tokens at which they are cut; if None, the context, 4,096 at most.
       layers: "all", "0,3" or "0:4".
       position: the token whose key stands for a fact.
@@ -45,7 +46,7 @@ class ScanRequest:
     facts: str | None
     corpus: str
     num_facts: int = 128
-    num_documents: int = 100_000
+    num_documents: int | None = None
     layers: str = "all"
     position: Position = "subject_last"
     ridge: float = 0.0
@@ -101,6 +102,8 @@ class ScanInputs:
         """The request as it was understood, and what was derived from it."""
         return {
             **dataclasses.asdict(self.request),
+            "num_documents": self.request.num_documents
+            or (None if self.corpus.written_by else NUM_DOCUMENTS),
             "layers": self.layers,
             "context_length": self.config.context_length,
             "document_length": self.document_length,
@@ -199,9 +202,18 @@ def open_inputs(
         prompts = tokenize_facts(
             facts, tokenizer, context_length=config.context_length, position=request.position
         )
-    corpus = open_corpus(request.corpus, limit=request.num_documents)
+    of_model = model_fingerprint or fingerprint.of_model(directory)
+    corpus = open_text(
+        request.corpus,
+        limit=request.num_documents,
+        config=config,
+        tokenizer=tokenizer,
+        model=of_model,
+    )
+    if streamed and corpus.written_by is not None:
+        corpus.documents()
     fingerprints = {
-        "model": model_fingerprint or fingerprint.of_model(directory),
+        "model": of_model,
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "corpus": corpus.fingerprint,
     }

@@ -72,7 +72,7 @@ def resumable_second_moments(
         running = SecondMomentPass(model, saved.moments, saved.pending, saved.spread)
     convergence = (watch or Watch()).start(looks)
     length = document_length or model.config.context_length
-    texts = tokenize_corpus(corpus.documents(), tokenizer, context_length=length)
+    texts = tokenize_corpus(corpus.read(model), tokenizer, context_length=length)
     batches = fill_batches(texts, model.config, token_budget=token_budget)
     for batch in itertools.islice(batches, done):
         on_batch(batch)

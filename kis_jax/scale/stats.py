@@ -25,6 +25,8 @@ from kis_jax.scale.editing.inputs import store_of
 from kis_jax.scale.layer_store import LayerStore, open_store, packed_rows
 
 _SAME = ("model", "tokenizer", "dtype", "document_length")  # of parts that may be merged
+_ROWS = 512  # of a sum that are looked at together
+_SLACK = 1e-3  # of what float32 sums leave of symmetry, beside the sizes of the two keys
 _COUNT, _SUM = "mom2.count", "mom2.mom2"  # ROME's names
 
 
@@ -122,7 +124,8 @@ def import_rome(
       layer: whose they are, for one file whose name does not tell.
 
     Raises:
-      ValueError: if a file is damaged, of another width, or of no layer of the model.
+      ValueError: if a file is damaged, of another width, of no layer of the model, or no sum of
+        products of keys: not finite, not symmetric, negative on its diagonal, or zero.
     """
     directory, family, config = _model(model)
     tokenizer = load_tokenizer(directory)
@@ -146,9 +149,11 @@ def import_rome(
         "document_length": None,
         "until": None,
     }
+    for place, path in found.items():  # all of them, before the folder is begun
+        _read_rome(path, config.mlp_width, place)
     store = _new_store(out, identity, config.num_layers, config.mlp_width)
     for place, path in sorted(found.items()):
-        total, count = _read_rome(path, config.mlp_width)
+        total, count = _read_rome(path, config.mlp_width, place)
         store.add(place, packed_rows(total), count, 1)
     _finish(store)
     return open_stats(out)
@@ -271,11 +276,11 @@ def _layer_of(path: Path, family: Family) -> int:
     return int(found[1])
 
 
-def _read_rome(path: Path, d: int) -> tuple[np.ndarray, int]:
+def _read_rome(path: Path, d: int, layer: int) -> tuple[np.ndarray, int]:
     try:
         with path.open("rb") as file, np.load(file) as arrays:
-            total = np.asarray(arrays[_SUM], np.float64)
-            count = int(arrays[_COUNT])
+            total, stored = np.asarray(arrays[_SUM], np.float64), arrays[_COUNT]
+            count = int(stored)
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: expected {_SUM} and {_COUNT} as ROME's layer_stats writes them, found that "
@@ -286,8 +291,41 @@ def _read_rome(path: Path, d: int) -> tuple[np.ndarray, int]:
             f"{path}: expected a sum of shape {(d, d)} over one token or more, found "
             f"{total.shape} over {count}; it belongs to another model"
         )
+    if fault := _fault(total, stored):
+        raise ValueError(
+            f"{path}: expected a sum of products of keys for layer {layer}, found {fault}; the "
+            "file is damaged or holds something else: measure it again, or leave the layer out"
+        )
     # Summed in float32, the two halves may differ in their last digits.
     return (total + total.T) / 2, count
+
+
+def _fault(total: np.ndarray, count: np.ndarray) -> str:
+    """What a sum of k kT and a number of tokens cannot be; "" if nothing is amiss.
+
+    Looked at in rows, as whole copies of a sum may not fit beside it.
+    """
+    if not np.issubdtype(count.dtype, np.integer):
+        return f"a number of tokens that is no whole number, {count} of {count.dtype}"
+    diagonal = np.diagonal(total)
+    if not np.isfinite(diagonal).all() or (diagonal < 0).any():
+        place = int(np.flatnonzero(~(np.isfinite(diagonal) & (diagonal >= 0)))[0])
+        return f"{diagonal[place]} on its diagonal, at {place}"
+    if not diagonal.any():
+        return "zeros alone"
+    size = np.sqrt(diagonal)
+    for start in range(0, len(total), _ROWS):
+        rows = total[start : start + _ROWS]
+        bound = size[start : start + _ROWS, None] * size
+        for bad, what in (
+            (~np.isfinite(rows), "a number that is not finite"),
+            (np.abs(rows - total.T[start : start + _ROWS]) > _SLACK * bound, "no symmetry"),
+            (np.abs(rows) > (1 + _SLACK) * bound, "a product larger than those of its factors"),
+        ):
+            if bad.any():
+                i, j = np.argwhere(bad)[0]
+                return f"{what}, {rows[i, j]} at {start + i}, {j}"
+    return ""
 
 
 def describe(stats: Stats) -> Iterator[dict[str, Any]]:

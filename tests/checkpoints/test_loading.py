@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 import kis_jax as kis
 from kis_jax.checkpoints import hub, save
 from kis_jax.checkpoints.loading import load_model
+from kis_jax.checkpoints.opening import open_checkpoint
 from tests import golden
 from tests.checkpoints.conftest import SOURCE, rewrite, shard, tensors_of, to_msgpack
 
@@ -32,6 +33,31 @@ def test_names_without_the_prefix_are_those_of_the_bare_model(directory):
     tensors |= {f"h.{i}.attn.bias": np.ones((1, 1, 24, 24), np.float32) for i in range(3)}
     rewrite(directory, tensors)
     assert_same_models(load_model(directory), load_model(SOURCE))
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model.", "module._orig_mod."])
+@pytest.mark.parametrize("name", ["gpt2_untied", "gpt2_tied", "llama", "bert"])
+def test_a_wrappers_name_before_all_tensors_is_taken_off(tmp_path, name, prefix):
+    """Also where the family's own names begin with the same; and an edit writes clean names."""
+    directory = shutil.copytree(golden.DIRECTORY / name, tmp_path / "model")
+    plain = tensors_of(directory)
+    rewrite(directory, {f"{prefix}{key}": value for key, value in plain.items()})
+    assert_same_models(load_model(directory), load_model(golden.DIRECTORY / name))
+    assert set(open_checkpoint(directory).tensors) == set(plain)
+
+
+def test_a_wrappers_name_is_told_where_it_is_not_the_only_difference(directory):
+    wrapped = {f"module.{name}": tensor for name, tensor in tensors_of(directory).items()}
+    missing = wrapped.pop("module.transformer.h.0.mlp.c_proj.weight")
+    rewrite(directory, wrapped)
+    with pytest.raises(
+        ValueError, match="found missing transformer.h.0.mlp.c_proj.weight; .* begin with module."
+    ):
+        load_model(directory)
+    rewrite(directory, wrapped | {"transformer.h.0.mlp.c_proj.weight": missing})
+    with pytest.raises(ValueError, match="found missing transformer") as raised:
+        load_model(directory)  # of two parts, as no wrapper leaves it
+    assert "begin with" not in str(raised.value)
 
 
 def test_flax_msgpack_equals_safetensors(directory, monkeypatch):

@@ -26,10 +26,15 @@ SMALL = ("--num-documents", 300, "--num-others", 12)
 
 @pytest.fixture(scope="module")
 def records():
-    """Ten of the embedded facts; the last but one contradicts the first, the last repeats it."""
+    """Ten of the embedded facts; the last but one contradicts the first, the last repeats it.
+
+    The one before asks the same in other words, under no relation.
+    """
     found = json.loads(facts_path().read_text())[:12]
     first = json.dumps(found[0])
-    found[8], found[9] = json.loads(first), json.loads(first)
+    found[7], found[8], found[9] = (json.loads(first) for _ in range(3))
+    found[7]["requested_rewrite"] |= {"prompt": "As to birthplace, {} is of", "relation_id": ""}
+    found[7]["requested_rewrite"]["target_new"] = {"str": "Oru"}
     found[8]["requested_rewrite"]["target_new"]["str"] = "Port Ravel"
     for case_id, record in enumerate(found):
         record["case_id"] = case_id
@@ -61,6 +66,10 @@ def test_collisions_and_contradictions_are_told_and_fail_the_command(planned, re
     record = json.loads((out / "plan.json").read_text())
     assert record["contradictions"] == [[0, 8]]
     assert record["repetitions"] == [[0, 9]]
+    assert [pair[:2] for pair in record["suspected"]] == [[0, 7], [7, 8], [7, 9]]
+    assert all(0 <= alike <= 1 + 1e-9 for *_, alike in record["suspected"])
+    assert printed.count("perhaps a contradiction, keys alike to") == 3
+    assert "Perhaps contradictions" in (out / "report.html").read_text()
     for layer in record["layers"]:
         strongest = {frozenset((p["edit"], p["touched"])) for p in layer["pairs"]}
         assert {frozenset((0, 8)), frozenset((0, 9))} <= strongest

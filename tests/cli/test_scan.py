@@ -42,7 +42,7 @@ def independent_second_moments(embedded, record):
         padded = np.array([tokens + [0] * (96 - len(tokens))], np.int32)
         keys = np.asarray(keys_of(padded, np.arange(96)[None] < len(tokens)), np.float64)
         keys = keys[:, 0, : len(tokens)]
-        total = total + np.einsum("ltd,lte->lde", keys, keys)
+        total = total + np.matrix_transpose(keys) @ keys
         count += len(tokens)
     return total / count, count
 
@@ -234,7 +234,7 @@ def test_an_index_that_points_outside(checkpoint, scan_error):
     ("change", "message"),
     [
         ({"model_type": "mamba"}, "model_type: expected one of gpt2, "),
-        ({"rotary_dim": 3}, "rotary_dim=3"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
         ({"n_layer": 7}, "missing transformer.h.6.attn.c_attn.bias"),
         ({"n_layer": 5}, "unknown transformer.h.5.attn.c_attn.bias"),
     ],
@@ -260,9 +260,9 @@ def one_fact(**changes):
     ("content", "message"),
     [
         ('[{"case_id": 1},\n {"case_id": 2,,}]', "at line 2 column 16"),
-        (one_fact(subject=""), "record 1: expected a `subject`"),
-        (one_fact(prompt="He lives in"), "exactly one {} for its subject"),
-        (one_fact(subject=" "), "tokenizes to nothing"),
+        (one_fact(subject=""), "record 1: expected a prompt with one {} and a `subject`"),
+        (one_fact(prompt="He lives in"), "that names its subject 'Vera Holm', found 'He lives in'"),
+        (one_fact(subject=" "), "for it, found '{} lives in' and ' '"),
         (one_fact(prompt="{}" + " lives in" * 80), "at most 96 tokens"),
         ("[]", "at least one record"),
     ],
@@ -330,8 +330,24 @@ def test_options_that_make_no_sense(scan_error, arguments, message):
     assert message in scan_error(*arguments)
 
 
-def test_a_model_needs_its_own_facts_and_corpus(checkpoint, scan_error):
-    assert "--facts, --corpus: both are needed" in scan_error(checkpoint)
+def test_a_model_needs_its_own_facts(checkpoint, scan_error):
+    assert "--facts: needed with a model" in scan_error(checkpoint)
+
+
+def test_a_model_that_is_streamed_writes_no_text(checkpoint, scan_error):
+    message = scan_error(checkpoint, "--facts", "factlm", "--stream")
+    assert "corpus: expected text, as only a model that one device holds writes its own" in message
+
+
+def test_without_a_corpus_the_model_writes_its_text(kis, checkpoint, tmp_path):
+    asked = (checkpoint, "--facts", "factlm", "--num-facts", 8, "--layers", "5")
+    out = tmp_path / "out"
+    status, printed, error = kis("scan", *asked, "--num-documents", 60, "--out", out)
+    assert status == 0, error
+    assert printed.endswith(f"report: {out / 'report.html'}\n")
+    record = json.loads((out / "scan.json").read_text())
+    assert record["settings"]["corpus"] == "self" and record["settings"]["num_documents"] == 60
+    assert record["document_count"] == 60 and 512 < record["token_count"] < 60 * 96
 
 
 def test_a_hub_name_without_a_network(scan_error):

@@ -59,6 +59,17 @@ def test_a_token_of_the_blank_alone_is_the_targets():
         ("A is:\n", " B", ("A is:\nB", 6)),
         ("A is\t", "B", ("A is\tB", 5)),
         ("", "B", ("B", 0)),
+        ("日本的首都是", "東京", ("日本的首都是東京", 6)),
+        ("日本的首都是 ", " 東京", ("日本的首都是東京", 6)),
+        ("谁写了它？", "Ann", ("谁写了它？Ann", 5)),
+        ("谁写了它?", "安娜", ("谁写了它?安娜", 5)),
+        ("日本の首都は", "東京", ("日本の首都は東京", 6)),
+        ("เมืองหลวงคือ", "กรุงเทพ", ("เมืองหลวงคือกรุงเทพ", 12)),
+        ("The capital of Japan is", "東京", ("The capital of Japan is 東京", 23)),
+        ("대한민국의 수도는", "서울", ("대한민국의 수도는 서울", 9)),
+        ("Столица России -", "Москва", ("Столица России - Москва", 16)),
+        ("The title is “", "Emma", ("The title is “Emma", 14)),
+        ("Who wrote it? (", "Ann", ("Who wrote it? (Ann", 15)),
     ],
 )
 def test_one_blank_stands_between(prompt, target, expected):

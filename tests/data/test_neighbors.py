@@ -32,3 +32,19 @@ def test_part_of_a_word_names_nobody():
     first = Fact(0, "{} speaks", "Bob", neighborhood_prompts=("Annabel speaks", "St. Ann's speaks"))
     kept, _ = without_edited_neighbors([first, Fact(1, "{} speaks", "Ann")])
     assert kept.neighborhood_prompts == ("Annabel speaks",)
+
+
+def test_aliases_go_with_their_prompts_and_no_subject_names_nothing():
+    first = Fact(
+        0,
+        "{} was born in",
+        "Ann",
+        neighborhood_prompts=("Bob was born in", "Cy was born in"),
+        neighborhood_targets=("Oru", "Keld"),
+        neighborhood_aliases=(("Oru upon Ar",), ()),
+    )
+    (kept, *_) = without_edited_neighbors(
+        [first, Fact(1, "{} was born in", "Bob"), Fact(2, "Who leads Oru?", "")]
+    )
+    assert kept.neighborhood_prompts == ("Cy was born in",)
+    assert (kept.neighborhood_targets, kept.neighborhood_aliases) == (("Keld",), ((),))

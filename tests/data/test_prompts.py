@@ -92,3 +92,16 @@ def test_other_tokens_are_drawn_from_the_same_texts(embedded_tokenizer):
 def test_a_text_of_one_token_has_no_other(embedded_tokenizer):
     special = embedded_tokenizer.all_special_ids
     assert other_tokens([Prompt([7], 0), Prompt([*special[:1], 7], 1)], embedded_tokenizer) == []
+
+
+def test_without_a_subject_there_is_the_last_token_alone(embedded_tokenizer):
+    fact = Fact(5, "Who leads Great Keld?", "")
+    prompt = found(embedded_tokenizer, fact, "last")
+    assert embedded_tokenizer.decode(prompt.tokens) == fact.text
+    assert prompt.index == len(prompt.tokens) - 1
+    facts = [Fact(4, "{} is", "Vera"), fact]
+    for position in ("subject_last", "subject_first"):
+        with pytest.raises(
+            ValueError, match="of each of 2, found none of 1, .* fact 5; pass --pos"
+        ):
+            tokenize_facts(facts, embedded_tokenizer, context_length=99, position=position)

@@ -100,3 +100,17 @@ def test_any_subject_and_target(embedded_tokenizer, subject, target):
         assert embedded_tokenizer.decode(text.tokens[text.start :]) == f" {target.strip()}"
         spelled = embedded_tokenizer.decode(text.tokens[: text.index + 1])
         assert spelled.endswith(f"To {subject}".rstrip())
+
+
+def test_without_a_subject_the_prompts_last_token_stands_for_the_fact(embedded_tokenizer):
+    fact = Fact(7, "Who leads Great Keld?", "", target_new="Vera Holm")
+    (rewrite,) = tokenize_rewrites(
+        [fact], ("", "I was there"), embedded_tokenizer, context_length=96, position="last"
+    )
+    for prefix, text in zip(("", "I was there. "), rewrite.texts, strict=True):
+        assert embedded_tokenizer.decode(text.tokens[: text.start]) == prefix + fact.text
+        assert text.index == text.start - 1
+        assert embedded_tokenizer.decode(text.tokens[text.start :]) == " Vera Holm"
+    assert embedded_tokenizer.decode(rewrite.essence.tokens) == "It is a"
+    with pytest.raises(ValueError, match="of each of 1, found none of 1, .* fact 7; pass --pos"):
+        only(fact, embedded_tokenizer)

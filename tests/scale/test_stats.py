@@ -141,6 +141,44 @@ def test_files_that_are_not_romes(tmp_path, arrays, message):
         import_rome([path], "factlm", tmp_path / "out")
 
 
+def _sum(**entries):
+    """A sum of products of 512 numbers over three tokens, some of its entries others."""
+    total = np.eye(512)
+    for place, value in entries.items():
+        i, j = map(int, place.strip("at").split("_"))
+        total[i, j] = value
+    return total
+
+
+@pytest.mark.parametrize(
+    ("total", "count", "message"),
+    [
+        (_sum(at3_5=np.nan, at5_3=np.nan), 3, "a number that is not finite, nan at 3, 5"),
+        (_sum(at511_2=np.inf), 3, "inf at 511, 2|no symmetry"),
+        (_sum(at7_7=-1e-3), 3, "-0.001 on its diagonal, at 7"),
+        (_sum(at7_7=np.nan), 3, "nan on its diagonal, at 7"),
+        (_sum(at1_2=0.5), 3, "no symmetry, 0.5 at 1, 2"),
+        (_sum(at1_2=2, at2_1=2), 3, "a product larger than those of its factors, 2.0 at 1, 2"),
+        (np.zeros((512, 512)), 3, "zeros alone"),
+        (np.eye(512), 3.0, "no whole number, 3.0 of float64"),
+        (np.eye(512), 3.5, "no whole number, 3.5 of float64"),
+    ],
+)
+def test_sums_that_none_can_be_are_refused_at_once(tmp_path, total, count, message):
+    path = tmp_path / "transformer.h.2.mlp.c_proj_float32_mom2_5.npz"
+    np.savez(path, **{"mom2.mom2": total, "mom2.count": np.array(count)})
+    with pytest.raises(ValueError, match=f"sum of products of keys for layer 2, found .*{message}"):
+        import_rome([path], "factlm", tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+def test_a_dead_neuron_and_the_rounding_of_float32_are_taken(tmp_path):
+    total = _sum(at4_4=0, at1_2=0.3, at2_1=0.3 + 1e-5)
+    path = tmp_path / "transformer.h.2.mlp.c_proj_float32_mom2_5.npz"
+    np.savez(path, **{"mom2.mom2": total.astype(np.float32), "mom2.count": np.array(3)})
+    assert import_rome([path], "factlm", tmp_path / "out").moments.count[2] == 3
+
+
 def test_layers_that_the_model_does_not_have_or_twice(tmp_path):
     far, near = (tmp_path / f"transformer.h.{n}.mlp.c_proj_x.npz" for n in (6, 2))
     with pytest.raises(ValueError, match="found layer 6"):

@@ -79,6 +79,38 @@ def generate(
     return found
 
 
+def sample_tokens(
+    model: Decoder, tokens: np.ndarray, *, num_tokens: int, places: np.ndarray, seed: int = 0
+) -> np.ndarray:
+    """What a model writes after texts of one length, each token drawn as likely as it says.
+
+    Args:
+      model: a decoder.
+      tokens: `(b, t)` int32, with room in the context for `num_tokens` more.
+      num_tokens: how many to add.
+      places: `(b,)`, a whole number for each text that its random numbers depend on, so that it
+        does not matter which texts are run together.
+      seed: of the random numbers.
+
+    Returns:
+      The tokens added, `(b, num_tokens)` int32.
+
+    Example:
+      >>> import numpy as np
+      >>> from kis_jax import load
+      >>> model, tokenizer = load("factlm")
+      >>> sample_tokens(model, np.array([[500]]), num_tokens=3, places=np.array([0])).shape
+      (1, 3)
+    """
+    mask = np.ones(tokens.shape, bool)
+    places = np.asarray(places, np.uint32)
+    tokens = np.asarray(tokens, np.int32)
+    drawn = _continue(
+        model, tokens, mask, places, jnp.uint32(seed), num_tokens=num_tokens, top_k=None
+    )
+    return np.asarray(drawn)
+
+
 def _tokens(
     prompt: str, tokenizer: PreTrainedTokenizerFast, model: Decoder, num_tokens: int
 ) -> list[int]:
@@ -118,15 +150,18 @@ def _continue(
     seed: Array,
     *,
     num_tokens: int,
-    top_k: int,
+    top_k: int | None,
 ) -> Array:
     """The tokens after texts `(b, t)` padded on the right, `(b, num_tokens)`."""
     b, t = tokens.shape
     seeds = jax.vmap(lambda place: jax.random.fold_in(jax.random.key(seed), place))(places)
 
     def choose(stream: Array, step: Array) -> Array:
-        best, which = jax.lax.top_k(model.finish(stream), top_k)
+        logits = model.finish(stream)
         draws = jax.vmap(lambda own: jax.random.fold_in(own, step))(seeds)
+        if top_k is None:
+            return _drawn(logits, jax.vmap(jax.random.uniform)(draws))
+        best, which = jax.lax.top_k(logits, top_k)
         drawn = jax.vmap(jax.random.categorical)(draws, best)
         return jnp.take_along_axis(which, drawn[:, None], axis=1)[:, 0]
 
@@ -153,3 +188,15 @@ def _continue(
     first = choose(last, jnp.array(0))
     _, rest = jax.lax.scan(step, (past, seen, first), jnp.arange(num_tokens - 1))
     return jnp.concat([first[:, None], rest.T], axis=1)
+
+
+def _drawn(logits: Array, uniform: Array) -> Array:
+    """A token of each row, by the inverse of its distribution: one random number, not one a token.
+
+    Args:
+      logits: `(b, v)`.
+      uniform: `(b,)`, from 0 up to 1.
+    """
+    up_to = jnp.cumsum(jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True)), axis=1)
+    below = jnp.sum(up_to <= uniform[:, None] * up_to[:, -1:], axis=1, dtype=jnp.int32)
+    return jnp.minimum(below, logits.shape[1] - 1)

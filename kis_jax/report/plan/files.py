@@ -113,6 +113,7 @@ class Plan:
     facts: tuple[PlannedFact, ...]
     contradictions: tuple[tuple[int, int], ...]
     repetitions: tuple[tuple[int, int], ...]
+    suspected: tuple[tuple[int, int], ...]
     layers: tuple[PlannedLayer, ...]
     layer: int
     method: str
@@ -153,6 +154,7 @@ def _plan(record: Mapping[str, Any]) -> Plan:
         facts=tuple(_fact(index, fact) for index, fact in enumerate(record["facts"])),
         contradictions=tuple((int(i), int(j)) for i, j in record["contradictions"]),
         repetitions=tuple((int(i), int(j)) for i, j in record["repetitions"]),
+        suspected=tuple((int(i), int(j)) for i, j, _ in record.get("suspected", ())),
         layers=tuple(map(_layer, record["layers"])),
         layer=int(chosen["layer"]),
         method=str(chosen["method"]),

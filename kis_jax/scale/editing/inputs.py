@@ -15,7 +15,7 @@ from kis_jax.checkpoints.opening import read_config
 from kis_jax.checkpoints.tokenizers import load_tokenizer
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, token_budget
-from kis_jax.data.corpora import Corpus, open_corpus
+from kis_jax.data.corpora import Corpus
 from kis_jax.data.facts import Fact, facts_fingerprint, read_facts
 from kis_jax.data.rewrites import EditPosition, tokenize_rewrites
 from kis_jax.measure.editing.closed_forms import Method
@@ -25,6 +25,7 @@ from kis_jax.models import Model, ModelConfig
 from kis_jax.scale.inputs import parse_layers
 from kis_jax.scale.layer_store import open_store
 from kis_jax.scale.memory import checked_length
+from kis_jax.scale.own_text import open_text
 from kis_jax.scale.passes import resumable_second_moments
 from kis_jax.scale.scan import check_enough_tokens
 
@@ -44,7 +45,7 @@ class EditRequest:
       corpus: files or a hub name, over which they are measured; None if the folder has them.
       layers: "3" or "2,3" or "2:4"; None for those of the settings.
       num_facts: take the first so many facts; None for all.
-      num_documents: take at most so many documents.
+      num_documents: take at most so many documents; if None, see `open_text`.
       document_length: tokens at which they are cut; None for the context, 4,096 at most.
       ridge: added to the diagonal of the second moment.
       original_keys: of "rome"; see `make_edits`.
@@ -59,7 +60,7 @@ class EditRequest:
     corpus: str | None = None
     layers: str | None = None
     num_facts: int | None = None
-    num_documents: int = 100_000
+    num_documents: int | None = None
     document_length: int | None = None
     ridge: float = 0.0
     original_keys: bool = False
@@ -142,11 +143,17 @@ def open_edit(request: EditRequest) -> EditInputs:
         context_length=config.context_length,
         position=settings.target.position,
     )
-    corpus = None
+    corpus, of_model = None, fingerprint.of_model(directory)
     if request.corpus is not None:
-        corpus = open_corpus(request.corpus, limit=request.num_documents)
+        corpus = open_text(
+            request.corpus,
+            limit=request.num_documents,
+            config=config,
+            tokenizer=tokenizer,
+            model=of_model,
+        )
     fingerprints = {
-        "model": fingerprint.of_model(directory),
+        "model": of_model,
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "facts": facts_fingerprint(facts),
     }

@@ -31,7 +31,7 @@ class PlanRequest:
         the prompts of the facts after them.
       num_rehearsed: the most facts on whose prompts each layer and method is tried in memory; 0
         for the closed forms alone.
-      num_documents: for the second moment, the first so many.
+      num_documents: for the second moment, the first so many; if None, see `open_text`.
       document_length: tokens at which they are cut; None for the context, 4,096 at most.
       ridge: added to the diagonal of the second moment.
     """
@@ -46,7 +46,7 @@ class PlanRequest:
     methods: tuple[Method, ...] = PLANNED
     num_others: int = 256
     num_rehearsed: int = 100
-    num_documents: int = 100_000
+    num_documents: int | None = None
     document_length: int | None = None
     ridge: float = 0.0
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kis_jax.core.ledger import Edit
 from kis_jax.core.second_moment import SecondMoment
-from kis_jax.data.conflicts import conflicts
+from kis_jax.data.conflicts import conflicts, suspected
 from kis_jax.data.corpora import tokenize_corpus
 from kis_jax.measure.editing.closed_forms import Method
 from kis_jax.measure.planning.collisions import clusters, colliding_pairs
@@ -148,6 +148,7 @@ def _plan_layer(
             }
             for (i, j), alike in zip(pairs[:_PAIRS], near[:_PAIRS], strict=True)
         ],
+        "suspected": [float(np.sqrt(np.abs(p[i, j] * p[j, i]))) for i, j in _suspected(inputs)],
         "clusters": clusters(pairs.tolist(), len(p)),
         "reached": float(forecast.probabilities.mean()),
         "methods": [
@@ -208,6 +209,10 @@ def recommend(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"layer": layer["layer"], **chosen}
 
 
+def _suspected(inputs: PlanInputs) -> list[tuple[int, int]]:
+    return [(c.first, c.second) for c in suspected(inputs.facts) if c.contradiction]
+
+
 def _record(inputs: PlanInputs, layers: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
     told = conflicts(inputs.facts)
     return {
@@ -233,6 +238,11 @@ def _record(inputs: PlanInputs, layers: list[dict[str, Any]], tokens: int) -> di
         ],
         "contradictions": [[c.first, c.second] for c in told if c.contradiction],
         "repetitions": [[c.first, c.second] for c in told if not c.contradiction],
+        # Pairs that may ask one question in other words, with how alike their keys are at most.
+        "suspected": [
+            [*pair, max(layer["suspected"][place] for layer in layers)]
+            for place, pair in enumerate(_suspected(inputs))
+        ],
         "num_collisions": sum(layer["num_collisions"] for layer in layers),
         "recommendation": recommend(layers),
         "layers": layers,
