@@ -205,12 +205,14 @@ def forecast_layer(
             asked["null-space"] = ask(kernel, targets.keys, targets.values, free)
         except ValueError:  # ordinary text leaves no direction free: not a method for this layer
             pass
-    weights = {method: weight_of(method, settings) for method in asked}
+    weights: dict[Method, float] = {}
+    for method in ("batch", "null-space"):
+        weights[method] = weight_of(method, settings) or 0.0
     return LayerForecast(
         asked,
         np.nan_to_num(targets.probabilities),
         probe,
-        {method: weight for method, weight in weights.items() if weight is not None},
+        weights,
         paraphrases,
         np.asarray(paraphrased, int),
     )
