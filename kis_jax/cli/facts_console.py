@@ -111,6 +111,31 @@ def print_written(shown: Sequence[Fact], written: Sequence[Written]) -> None:
             print(f"  and {len(failed) - _MOST_LISTED} more")
 
 
+def print_recall(model: str, facts: Sequence[Fact]) -> None:
+    """How many facts a model knows, of all that have a true target and of each relation."""
+    import collections
+
+    from kis_jax.checkpoints.loading import load
+    from kis_jax.measure.evaluation.recall import recall
+
+    asked = [fact for fact in facts if fact.target_true]
+    if not asked:
+        raise ValueError("--recall: expected facts with a true target, found none; add some")
+    loaded, tokenizer = load(model)
+    assert tokenizer is not None  # its tokens were shown
+    known = recall(loaded, tokenizer, asked)
+    print(f"the model knows {known.sum():,} of {_count(len(asked), 'fact')}", end="")
+    left = len(facts) - len(asked)
+    print(f"; {_count(left, 'fact')} without a true target" if left else "")
+    total = collections.Counter(fact.relation for fact in asked)
+    right = collections.Counter(
+        fact.relation for fact, is_known in zip(asked, known, strict=True) if is_known
+    )
+    if len(total) > 1:
+        for relation in sorted(total):
+            print(f"  {relation or 'no relation'}: {right[relation]} of {total[relation]}")
+
+
 def _marked(fact: Fact) -> str:
     from kis_jax.data.continuations import join
 
