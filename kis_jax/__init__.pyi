@@ -31,7 +31,6 @@ from .core.interference import interference as interference
 from .core.interference import interference_on_edited as interference_on_edited
 from .core.ledger import Edit as Edit
 from .core.ledger import reorder as reorder
-from .core.mesh import make_mesh as make_mesh
 from .core.moments import Moments as Moments
 from .core.moments import moments as moments
 from .core.null_space import null_space as null_space
@@ -63,5 +62,6 @@ from .measure.second_moments import second_moments as second_moments
 from .measure.targets.values import TargetValues as TargetValues
 from .measure.targets.values import target_values as target_values
 from .models.memory import edited as edited
+from .models.sharding import make_mesh as make_mesh
 
 __version__: str

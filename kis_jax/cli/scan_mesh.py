@@ -13,10 +13,10 @@ from kis_jax import report
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.cli import console, stats_console
 from kis_jax.cli.hosts import OnMesh
-from kis_jax.core.mesh import DATA
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.measure.keys import fact_keys
 from kis_jax.models import Model
+from kis_jax.models.sharding import DATA
 from kis_jax.scale.hosts.distributed import check_shared, each, from_first
 from kis_jax.scale.hosts.opening import open_together
 from kis_jax.scale.hosts.sharded_passes import scan_layers_on_hosts, sharded_second_moments

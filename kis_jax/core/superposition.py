@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import Mesh
 
-from kis_jax.core.blocked import BlockedWhitener
 from kis_jax.core.checks import as_rows
-from kis_jax.core.mesh import checked_mesh
+from kis_jax.core.mesh import diagonal
 from kis_jax.core.moments import Moments, moments
 from kis_jax.core.products import inner
-from kis_jax.core.ring import ring_superposition, whitened_rows
 from kis_jax.core.whitening import Whitener
+
+if TYPE_CHECKING:
+    from kis_jax.core.blocked import BlockedWhitener
 
 
 def gram(keys: Array, whitener: Whitener | None = None) -> Array:
@@ -45,7 +47,7 @@ def superposition(
     whitener: Whitener | BlockedWhitener,
     others: Array | None = None,
     *,
-    mesh: Mesh | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Array:
     r"""Superposition of each key with every other.
 
@@ -56,14 +58,15 @@ def superposition(
       keys: the facts that are edited, `(n, d)`.
       whitener: of the layer's second moment.
       others: the keys that are touched, `(q, d)`; the edited ones themselves if None.
-      mesh: of devices to deal the facts out over, as `make_mesh` makes it; then each holds the
-        rows of its facts. Not with `others`.
+      axis_name: within `shard_map`, the mesh axes that the facts are dealt out over; then `keys`
+        (and `others`) are this device's, and the result has its rows and the columns of all.
 
     Returns:
-      `(n, q)`. Without `others` it is `(n, n)` with diagonal 1.
+      `(n, q)`. Without `others` it is `(n, n)` with diagonal 1. If the rows of `keys` are dealt out
+      over a mesh, its rows are likewise; no device ever holds the keys of all.
 
     Raises:
-      ValueError: if a width differs from the whitener's, or `others` come with a mesh.
+      ValueError: if a width differs from the whitener's.
 
     Example:
       >>> import jax.numpy as jnp
@@ -75,19 +78,12 @@ def superposition(
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), eq. 17.
     """
-    if mesh is not None:
-        if others is not None:
-            raise ValueError("others, mesh: expected one of the two, found both; leave out mesh")
-        mesh, n = checked_mesh(mesh), len(keys)
-        white = whitened_rows(keys, whitener, mesh)
-        return ring_superposition(white, extended=whitener.extended, mesh=mesh)[:n, :n]
     white = _coordinates(keys, whitener)
-    if others is None:
-        products = inner(white, white, extended=whitener.extended)
-        return products / jnp.diagonal(products)[:, None]
-    touched = _coordinates(others, whitener, "others")
-    products = inner(white, touched, extended=whitener.extended)
-    return products / jnp.sum(white * white, axis=-1, keepdims=True)
+    touched = white if others is None else _coordinates(others, whitener, "others")
+    products = inner(white, touched, extended=whitener.extended, axis_name=axis_name)
+    if others is not None:
+        return products / jnp.sum(white * white, axis=-1, keepdims=True)
+    return products / diagonal(products, axis_name)[:, None]
 
 
 def cosine_similarity(keys: Array, whitener: Whitener | None = None) -> Array:

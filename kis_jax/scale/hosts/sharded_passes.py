@@ -12,12 +12,12 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from kis_jax.core.mesh import DATA, mesh_of
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, fill_batches, host_memory
 from kis_jax.measure.hosts import gather_rows
 from kis_jax.measure.sharded_moments import ShardedSecondMomentPass
 from kis_jax.models import Model
+from kis_jax.models.sharding import DATA, mesh_of
 from kis_jax.scale.hosts.distributed import any_host, each, from_first, together
 from kis_jax.scale.hosts.split_corpus import tokenize_together
 from kis_jax.scale.hosts.store import HostStore
