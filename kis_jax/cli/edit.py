@@ -51,13 +51,7 @@ def edit(
             help="Of rome: keys as in its authors' program, which is known to collapse models.",
         ),
     ] = False,
-    position: Annotated[
-        Literal["subject_last", "last"] | None,
-        typer.Option(
-            help="The token whose key stands for the fact; last, of the prompt, for facts without "
-            "a subject. [default: that of the settings for the family]"
-        ),
-    ] = None,
+    position: options.EditPosition = None,
     strict: options.Strict = False,
 ) -> None:
     """Writes facts into a model, and measures what that did.

@@ -78,6 +78,8 @@ def lifelong(
     ] = None,
     ridge: options.Ridge = 0.0,
     second_moments: options.SecondMoments = None,
+    position: options.EditPosition = None,
+    strict: options.Strict = False,
 ) -> None:
     """Edits facts one after another, and measures what becomes of them and of all the rest.
 
@@ -122,6 +124,8 @@ def lifelong(
             most_evaluated=most_evaluated,
             fluency=fluency,
             ridge=ridge,
+            position=position,
+            strict=strict,
             probe=probe,
         )
     )

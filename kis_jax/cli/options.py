@@ -19,6 +19,13 @@ EditedFacts = Annotated[
         "hub. [default: world]"
     ),
 ]
+EditPosition = Annotated[
+    Literal["subject_last", "last"] | None,
+    typer.Option(
+        help="The token whose key stands for the fact; last, of the prompt, for facts without a "
+        "subject. [default: that of the settings for the family]"
+    ),
+]
 Strict = Annotated[
     bool,
     typer.Option("--strict", help="Refuse a file of facts of which a record cannot be read."),

@@ -52,6 +52,8 @@ def plan(
     document_length: options.DocumentLength = None,
     ridge: options.Ridge = 0.0,
     second_moments: options.SecondMoments = None,
+    position: options.EditPosition = None,
+    strict: options.Strict = False,
 ) -> None:
     """Tells what edits would do before any is made: collisions, damage, the best layer and method.
 
@@ -90,6 +92,8 @@ def plan(
             num_documents=num_documents,
             document_length=document_length,
             ridge=ridge,
+            position=position,
+            strict=strict,
         )
     )
     report.check_plan_directory(out)
