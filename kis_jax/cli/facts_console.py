@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from kis_jax.cli.console import progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -28,10 +27,9 @@ def reading(path: Path | None) -> Iterator[Callable[[int], None]]:
     if path is None or path.stat().st_size < _LARGE:
         yield lambda done: None
         return
-    columns = (TextColumn("facts"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=path.stat().st_size)
-        yield lambda done: progress.update(task, completed=done)
+    total = path.stat().st_size
+    with progress("bytes", size=True) as step:
+        yield lambda done: step("facts", done, total)
 
 
 def tokenizer_of(model: str) -> tuple[PreTrainedTokenizerFast, int, EditPosition]:

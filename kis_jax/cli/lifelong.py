@@ -139,5 +139,6 @@ def lifelong(
     with lifelong_console.lifelong_progress(inputs.request.steps[-1]) as on_step:
         record = run_lifelong(inputs, loaded, moments, out / "progress", on_step=on_step)
     report.write_lifelong(out, record)
+    page = report.write_lifelong_report(out)
     lifelong_console.print_lifelong(record["methods"])
-    console.print_done(report.write_lifelong_report(out))
+    console.print_done(page)

@@ -106,7 +106,8 @@ def plan(
     with plan_console.plan_progress(len(inputs.facts), len(inputs.scan.layers)) as on_layer:
         record = make_plan(inputs, loaded, moments, on_layer=on_layer)
     report.write_plan(out, record)
+    page = report.write_plan_report(out)
     plan_console.print_plan(record)
-    console.print_done(report.write_plan_report(out))
+    console.print_done(page)
     if record["num_collisions"] or record["contradictions"]:
         raise typer.Exit(1)

@@ -123,5 +123,6 @@ def scan(
         statistics.append(result.statistics)
     record = scan_record(inputs, moments, statistics, looks_at(directory))
     report.write_record(out, record)
+    page = report.write_report(out)
     console.print_layers(record["layers"])
-    console.print_done(report.write_report(out))
+    console.print_done(page)

@@ -61,7 +61,6 @@ def collect_on_mesh(
             if not list(out.glob("hosts_*")):  # as the hosts saved them, if they are too large
                 stats_console.print_stats(open_stats(out))
             console.print_folder(out)
-        each(lambda: None)
 
 
 def _moments(inputs: ScanInputs, model: Model, directory: Path, save_every: float) -> SecondMoment:
@@ -92,9 +91,11 @@ def _scan(inputs: ScanInputs, out: Path, mesh: Mesh, save_every: float) -> None:
         looks = looks_at(out / "second_moments")
         record = scan_record(inputs, moments, statistics, looks)
         report.write_record(out, record)
-        console.print_layers(record["layers"])
-        console.print_done(report.write_report(out))
+        report.write_report(out)
     each(lambda: None)  # no host leaves before the report is written
+    if first:
+        console.print_layers(statistics)
+        console.print_done(out / "report.html")
 
 
 def _quiet(_: object) -> None:

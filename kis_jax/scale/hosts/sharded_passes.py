@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -107,7 +108,8 @@ def sharded_second_moments(
         running = ShardedSecondMomentPass(model, saved.moments, batches=done)
     if saved is None or not saved.complete:
         done = _run(running, inputs, store, done, budget, save_every, on_batch)
-        store.save(Saved(running.result(), done, budget, complete=True))
+        state = Saved(running.result(), done, budget, complete=True)
+        each(functools.partial(store.save, state))
     result = running.result()
     if jax.process_count() == 1:
         _keep(directory, inputs, result, done, budget, store)
@@ -145,7 +147,8 @@ def _run(
             if running.settled:
                 stop = any_host(noticed())
                 if stop or any_host(time.monotonic() - last_save > save_every):
-                    store.save(Saved(running.result(), done, budget, complete=False))
+                    state = Saved(running.result(), done, budget, complete=False)
+                    each(functools.partial(store.save, state))
                     last_save = time.monotonic()
                 if stop:
                     each(lambda: None)  # a launcher may kill the others when the first one ends
