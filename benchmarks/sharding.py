@@ -19,13 +19,13 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.harness import peak_flops, report, seconds, spread
-from kis_jax.core.mesh import make_mesh
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch
 from kis_jax.measure.second_moments import SecondMomentPass
 from kis_jax.measure.sharded_moments import ShardedSecondMomentPass
 from kis_jax.models import Decoder
 from kis_jax.models.families import llama
+from kis_jax.models.sharding import make_mesh
 
 BATCHES = 12
 # A layer of Llama-3-8B at a quarter of its width; two of them.
@@ -102,7 +102,7 @@ DOCUMENTS, TOKENS_A_DOCUMENT, LENGTH = 100_000, 1000, 1024
 
 
 def _computed_share(width: int) -> float:
-    """Which share of a Gram matrix is computed rather than mirrored; see core/second_moment.py."""
+    """Which share of a Gram matrix is computed rather than mirrored; see core/products.py."""
     if width < 1024 or width % 2:
         return 1.0
     return 0.25 + 0.5 * _computed_share(width // 2)

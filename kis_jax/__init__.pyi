@@ -46,7 +46,6 @@ from .core import isotropic_superposition as isotropic_superposition
 from .core import kurtosis_at_rank as kurtosis_at_rank
 from .core import kurtosis_convergence as kurtosis_convergence
 from .core import kurtosis_interval as kurtosis_interval
-from .core import make_mesh as make_mesh
 from .core import moments as moments
 from .core import null_space as null_space
 from .core import off_diagonal_moments as off_diagonal_moments
@@ -73,5 +72,6 @@ from .measure.second_moments import second_moments as second_moments
 from .measure.targets.values import TargetValues as TargetValues
 from .measure.targets.values import target_values as target_values
 from .models.memory import edited as edited
+from .models.sharding import make_mesh as make_mesh
 
 __version__: str

@@ -79,7 +79,7 @@ def test_every_public_name_is_documented_with_an_example(name):
     assert text and text.splitlines()[0].endswith(".")
     if inspect.isfunction(thing) or name in ("SecondMoment",):
         assert ">>>" in text, f"{name} has no example"
-    if inspect.isfunction(thing) and name != "angles":
+    if inspect.isfunction(thing) and name != "angles" and inspect.signature(thing).parameters:
         assert "Raises:" in text and "Args:" in text
         assert "Returns:" in text or inspect.signature(thing).return_annotation == "None"
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import json
 import os
 import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -118,6 +120,82 @@ def listed(items: Sequence[str], *, most: int = 8) -> str:
 def shortened(text: str, *, most: int = 800) -> str:
     """A text of readable length: its beginning, and its end, where a message has its remedy."""
     return text if len(text) <= most else f"{text[: most - 200]} ... {text[-200:]}"
+
+
+@contextlib.contextmanager
+def writing_alone(folder: Path) -> Iterator[None]:
+    """Within it, no other process that asks for the same writes into this folder.
+
+    The lock lies beside the folder, under a hidden name that ends in `.lock`, and is gone at the
+    end. The system frees it when its owner dies. Where nothing may be written beside the folder
+    there is none.
+
+    Args:
+      folder: that is about to be written; it need not exist.
+
+    Raises:
+      ValueError: if another process has it, naming that.
+    """
+    import filelock
+
+    folder = folder.resolve()
+    path = folder.with_name(f".{folder.name}.lock")
+    if path in _OURS:
+        yield
+        return
+    lock = filelock.FileLock(path, timeout=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout:
+        owner = ""
+        with contextlib.suppress(OSError, ValueError):
+            owner = path.read_text(encoding="utf-8").strip()
+        owner = owner or "another process"
+        raise ValueError(
+            f"{folder}: expected a folder that no other run writes into, found that of {owner}; "
+            "wait for its end, or choose another folder"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        yield
+        return
+    try:
+        _OURS.add(path)
+        with contextlib.suppress(OSError):
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        _OURS.discard(path)
+        path.unlink(missing_ok=True)  # as long as it is ours
+        lock.release()
+
+
+@contextlib.contextmanager
+def room_for(directory: Path, size: int) -> Iterator[None]:
+    """Within it so many bytes are saved; if there is no room for them that is one line.
+
+    Raises:
+      ValueError: with what was needed and found; earlier saves are whole.
+    """
+    free = shutil.disk_usage(directory).free
+    try:
+        if free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield
+    except Exception as error:  # writers have many names for a disk that is full
+        if "RESOURCE_EXHAUSTED" not in str(error) and getattr(error, "errno", 0) not in _FULL:
+            raise
+        raise ValueError(
+            f"{directory}: expected room for {size / 1e6:,.1f} MB to save, found "
+            f"{free / 1e6:,.1f} MB free; what was saved before is whole: make room, and the same "
+            "command goes on from there"
+        ) from error
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OURS: set[Path] = set()  # locks that this process has, of folders within which it may ask again
 
 
 @contextlib.contextmanager

@@ -26,9 +26,8 @@ from kis_jax.checkpoints.parts import Parts
 from kis_jax.checkpoints.pieces import equal
 from kis_jax.checkpoints.table import Entry
 from kis_jax.checkpoints.tokenizers import load_tokenizer
-from kis_jax.core.mesh import checked_mesh
 from kis_jax.models import Model, ModelConfig
-from kis_jax.models.sharding import partitions
+from kis_jax.models.sharding import checked_mesh, partitions
 
 
 def load(

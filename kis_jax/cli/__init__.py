@@ -23,10 +23,12 @@ from kis_jax.cli import plan as _plan
 from kis_jax.cli import scan as _scan
 from kis_jax.cli import stats as _stats
 from kis_jax.cli import undo as _undo
+from kis_jax.cli.words import Words
+from kis_jax.cli.writing import WritesFolder
 from kis_jax.data.notes import DataNote
-from kis_jax.scale.preemption import Preempted
+from kis_jax.scale.preemption import Preempted, Terminated, terminated_by_signal
 
-_INTERRUPTED = 130  # as a shell reports a process that an interrupt ended
+_INTERRUPTED, _TERMINATED = 130, 143  # as a shell reports processes that signals ended
 
 app = typer.Typer(
     name="kis",
@@ -34,13 +36,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command(name="scan")(_scan.scan)
-app.command(name="compare")(_compare.compare)
-app.command(name="plan")(_plan.plan)
-app.command(name="edit")(_edit.edit)
-app.command(name="undo")(_undo.undo)
+app.command(name="scan", cls=WritesFolder)(_scan.scan)
+app.command(name="compare", cls=WritesFolder)(_compare.compare)
+app.command(name="plan", cls=WritesFolder)(_plan.plan)
+app.command(name="edit", cls=WritesFolder)(_edit.edit)
+app.command(name="undo", cls=WritesFolder)(_undo.undo)
 app.add_typer(_ledger.app, name="ledger")
-app.command(name="lifelong")(_lifelong.lifelong)
+app.command(name="lifelong", cls=WritesFolder)(_lifelong.lifelong)
 app.add_typer(_stats.app, name="stats")
 app.add_typer(_mcqa.app, name="mcqa")
 app.command(name="facts")(_facts.facts)
@@ -70,28 +72,42 @@ def _root(
 
 def main() -> None:
     """Runs the command; what the user can mend is one line on standard error and exit status 2."""
+    with (
+        contextlib.redirect_stdout(Words(sys.stdout)),
+        contextlib.redirect_stderr(Words(sys.stderr)),
+    ):
+        try:
+            _run()
+        finally:
+            sys.stdout.flush()
+
+
+def _run() -> None:
     # Advice meant for torch users; set before transformers is imported.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
-        with _notes():
+        with _notes(), terminated_by_signal():
             status = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
     except typer.exceptions.TyperException as error:
         _fail(f"{error.format_message()} (see kis --help)")
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
+    except Terminated:
+        status = _TERMINATED
     except Preempted as error:
         print(f"kis: stopped by SIGTERM: {error}; the same command goes on there", file=sys.stderr)
-        sys.exit(143)  # as a shell reports a process that SIGTERM ended
+        sys.exit(_TERMINATED)
     except ValueError as error:
         _fail(str(error))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or str(error)
         _fail(f"{place}{reason}; run the same command again once that is mended")
-    if status == _INTERRUPTED:  # typer makes a status of an interrupt that a command meets
+    if status in (_INTERRUPTED, _TERMINATED):  # typer makes a status of an interrupt
+        what = "interrupted" if status == _INTERRUPTED else "stopped by SIGTERM"
         print(
-            "kis: interrupted; the same command goes on from what it saved, if anything",
+            f"kis: {what}; the same command goes on from what it saved, if anything",
             file=sys.stderr,
         )
         sys.stdout.flush()

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kis_jax.cli.console import print_table
 from kis_jax.report.compare.files import read_comparison
 from kis_jax.report.compare.page import verdicts
 from kis_jax.report.words import number
@@ -32,6 +33,6 @@ def print_comparison(directory: Path) -> None:
         )
         table.add_row(escape(model.label), number(model.sizes["key_dimension"], 0), *measures)
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    Console().print(table)
+    print_table(table)
     for sentence in verdicts(comparison):
         console.print(sentence)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE
+from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from kis_jax.data.batches import Batch
@@ -20,33 +25,150 @@ if TYPE_CHECKING:
     from kis_jax.scale.stream_plan import StreamPlan
 
 
+SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
+
+Step = Callable[..., None]
+"""Takes the name of what runs, how much of it is done, of how much, and what else to tell."""
+
+
+@contextlib.contextmanager
+def progress(unit: str, *, size: bool = False) -> Iterator[Step]:
+    """Progress on standard error: bars in a terminal; elsewhere, as in a log, a line at intervals.
+
+    Args:
+      unit: of what is counted, such as "facts".
+      size: whether that is bytes.
+
+    Gives:
+      The call for a step, `step(name, done, total, told="")`; the total is None if nobody knows.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        lines = _Lines(unit, size)
+        try:
+            yield lines.step
+        finally:
+            lines.end()
+        return
+    counted = DownloadColumn() if size else TextColumn("{task.fields[counted]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), counted, TimeRemainingColumn())
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, Any] = {}
+
+        def step(name: str, done: float, total: float | None, told: str = "") -> None:
+            of = "" if total is None else f" of {total:,.0f}"
+            counted = f"{done:,.0f}{of} {unit}{told and f', {told}'}"
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total, counted=counted)
+            bars.update(tasks[name], completed=done, total=total, counted=counted)
+
+        yield step
+
+
+class _Lines:
+    """Progress as plain lines: one at an interval, and one where something comes to its end."""
+
+    def __init__(self, unit: str, size: bool) -> None:
+        self._unit, self._size = unit, size
+        self._start = self._told = time.monotonic()
+        self._last: tuple[str, float, float | None, str] | None = None
+
+    def step(self, name: str, done: float, total: float | None, told: str = "") -> None:
+        if self._last is not None and self._last[0] != name:
+            self.end()
+            self._start = self._told = time.monotonic()
+        self._last = name, done, total, told
+        if time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
+            self._tell()
+
+    def end(self) -> None:
+        """Tells of the last step."""
+        if self._last is not None:
+            self._tell()
+            self._last = None
+
+    def _tell(self) -> None:
+        assert self._last is not None
+        (name, done, total, told), self._told = self._last, time.monotonic()
+        passed = self._told - self._start
+        rate = done / passed if passed > 0 else 0.0
+        show = _bytes if self._size else "{:,.0f}".format
+        of = left = ""
+        if total is not None:
+            seconds = round((total - done) / rate) if rate else None
+            left = f"{'-' if seconds is None else datetime.timedelta(seconds=seconds)} left"
+            of = f" of {show(int(total))}"
+        counted = f"{name}: {show(int(done))}{of}{'' if self._size else f' {self._unit}'}"
+        speed = f"{_bytes(int(rate))}/s" if self._size else f"{rate:,.3g} {self._unit}/s"
+        words = filter(None, (counted, speed, told, left))
+        print(", ".join(words), file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def corpus_progress(
     num_documents: int | None, *, times: int = 1
 ) -> Iterator[Callable[[Batch], None]]:
-    """A bar over the documents of a corpus, with rate and time left; gives the call for a batch.
+    """Progress over the documents of a corpus, with the rate of tokens; gives the call for a batch.
 
     Args:
       num_documents: of the corpus; None if that is not known.
       times: how often the call comes for each batch: once for each layer of a streamed model.
     """
-    columns = (
-        TextColumn("second moments"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} documents, {task.fields[rate]} tokens/s, left:"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=num_documents, rate="-")
-        start, tokens = time.monotonic(), 0
+    with progress("documents") as step:
+        start, tokens, documents = time.monotonic(), 0, 0.0
 
         def on_batch(batch: Batch) -> None:
-            nonlocal tokens
+            nonlocal tokens, documents
             tokens += int(batch.mask.sum())
-            rate = f"{tokens / times / (time.monotonic() - start):,.3g}"
-            progress.update(task, advance=len(batch.rows) / times, rate=rate)
+            documents += len(batch.rows) / times
+            rate = f"{tokens / times / (time.monotonic() - start):,.3g} tokens/s"
+            step("second moments", documents, num_documents, rate)
 
         yield on_batch
+
+
+def print_table(table: Table) -> None:
+    """A table of which no heading and no number is ever cut, however narrow the terminal.
+
+    As it is where it fits; else without lines; else each row as lines of its own.
+    """
+    console = Console()
+    fits = _fit(table, console)
+    if not fits:
+        table.box, table.show_edge, table.padding = SIMPLE, False, (0, 0)
+        fits = _fit(table, console)
+    if fits:
+        console.print(table)
+        return
+    plain = Console(soft_wrap=True, highlight=False)
+    plain.print(table.title or "")
+    headings = [" ".join(str(column.header).split()) for column in table.columns]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        first, *others = zip(headings, row, strict=True)
+        plain.print(" ".join(filter(None, first)))
+        for heading, cell in others:
+            plain.print(f"  {heading}: {cell}" if heading else f"  {cell}")
+
+
+def _fit(table: Table, console: Console) -> bool:
+    """Sets the widths of columns so that no word is cut; False if they need more than there is."""
+    least, full = [], []
+    for column in table.columns:
+        texts = [Text.from_markup(str(cell)).plain for cell in (column.header, *column.cells)]
+        whole = texts[:1] if column.overflow == "fold" else texts
+        least.append(max(cell_len(word) for text in whole for word in text.split() or [" "]))
+        full.append(max(cell_len(line) for text in texts for line in text.splitlines() or [" "]))
+        column.width = least[-1]
+    wide = console.options.update_width(10 * sum(least) + 100)
+    spare = console.width - table.__rich_measure__(console, wide).minimum
+    if spare < 0:
+        return False
+    while spare > 0 and least != full:  # a sign for each column that wants one, in turn
+        for place, column in enumerate(table.columns):
+            if spare > 0 and least[place] < full[place]:
+                least[place], spare = least[place] + 1, spare - 1
+                column.width = least[place]
+    return True
 
 
 def print_stream_plan(plan: StreamPlan) -> None:
@@ -70,7 +192,7 @@ def print_stream_plan(plan: StreamPlan) -> None:
 
 def print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
     """The table of a scan: a line a layer."""
-    table = Table(title="Superposition P between different facts, by layer", pad_edge=False)
+    table = Table(title="Superposition P between different facts, by layer")
     columns = {
         "layer": "layer",
         "mean": "mean",
@@ -82,10 +204,10 @@ def print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
         "condition": "condition",
     }
     for title in columns.values():
-        table.add_column(title, justify="right", min_width=max(map(len, title.split())))
+        table.add_column(title, justify="right")
     for layer in layers:
         table.add_row(*(_number(layer[name]) for name in columns))
-    Console().print(table)
+    print_table(table)
 
 
 def print_inspection(found: Inspection) -> None:
@@ -93,7 +215,7 @@ def print_inspection(found: Inspection) -> None:
     table = Table(title=found.model, show_header=False)
     for name, value in _inspection_rows(found):
         table.add_section() if not name else table.add_row(name, value)
-    Console().print(table)
+    print_table(table)
 
 
 def _inspection_rows(found: Inspection) -> Iterator[tuple[str, str]]:
@@ -160,7 +282,7 @@ def print_evaluation(summaries: Mapping[str, Mapping[str, Mapping[str, Any]]]) -
     for measure, found in first.items():
         cells = (_with_interval(summary[measure]) for summary in summaries.values())
         table.add_row(measure.replace("_", " "), *cells, str(found["count"]))
-    Console().print(table)
+    print_table(table)
 
 
 def _with_interval(found: Mapping[str, Any]) -> str:

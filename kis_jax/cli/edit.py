@@ -51,13 +51,7 @@ def edit(
             help="Of rome: keys as in its authors' program, which is known to collapse models.",
         ),
     ] = False,
-    position: Annotated[
-        Literal["subject_last", "last"] | None,
-        typer.Option(
-            help="The token whose key stands for the fact; last, of the prompt, for facts without "
-            "a subject. [default: that of the settings for the family]"
-        ),
-    ] = None,
+    position: options.EditPosition = None,
     strict: options.Strict = False,
 ) -> None:
     """Writes facts into a model, and measures what that did.
@@ -71,19 +65,16 @@ def edit(
     from kis_jax.checkpoints.edited_directory import check_other, check_writable
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console, edit_console
+    from kis_jax.data.facts import WORLD
     from kis_jax.scale.editing.inputs import EditRequest, edit_moments, open_edit
     from kis_jax.scale.editing.run import edit_model
     from kis_jax.scale.own_text import SELF
 
     if model == NAME:
-        facts = facts or NAME
         corpus = corpus or (NAME if second_moments is None else None)
-    if facts is None:
-        raise ValueError(
-            "--facts: needed with a model; name a file, or for example --facts counterfact"
-        )
     if corpus is None and second_moments is None:
         corpus = SELF
+    facts = facts or (NAME if model == NAME else WORLD)
     check_writable(out)
     inputs = open_edit(
         EditRequest(

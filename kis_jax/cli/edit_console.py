@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from kis_jax.cli.console import print_table, progress
 
 if TYPE_CHECKING:
     from kis_jax.checkpoints.ledger import Ledger
@@ -23,16 +23,9 @@ _NEAREST = 5
 
 @contextlib.contextmanager
 def fact_progress(num_facts: int) -> Iterator[Callable[[int], None]]:
-    """A bar over facts; gives the call with the number of those that are through."""
-    columns = (
-        TextColumn("target values"),
-        BarColumn(),
-        TextColumn("{task.completed} of {task.total} facts, left:"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=num_facts)
-        yield lambda done: progress.update(task, completed=done)
+    """Progress over facts; gives the call with the number of those that are through."""
+    with progress("facts") as step:
+        yield lambda done: step("target values", done, num_facts)
 
 
 def print_edit(record: Mapping[str, Any], out: Path) -> None:
@@ -48,7 +41,7 @@ def print_edit(record: Mapping[str, Any], out: Path) -> None:
         interval = f"{_share(then['low'])} to {_share(then['high'])}"
         words = name.replace("_", " ")
         table.add_row(words, _share(before[name]["mean"]), _share(then["mean"]), interval)
-    Console().print(table)
+    print_table(table)
     for fact in record["facts"]:
         if fact["left_out"] is not None:
             print(f"left out: fact {fact['case_id']} ({fact['subject']}): {fact['left_out']}")
@@ -64,7 +57,7 @@ def print_ledger(ledger: Ledger) -> None:
     for row, fact in enumerate(ledger.facts):
         text = fact.prompt.replace("{}", fact.subject)
         table.add_row(str(row), str(fact.case_id), escape(text), escape(fact.target))
-    Console().print(table)
+    print_table(table)
     if ledger.base is not None:
         print(f"base: {ledger.base.source}, fingerprint {ledger.base.fingerprint}")
 

@@ -34,6 +34,13 @@ def facts(
             "settings for its family]"
         ),
     ] = None,
+    recall: Annotated[
+        bool,
+        typer.Option(
+            "--recall",
+            help="Ask the model for what is true, and count the facts that it knows, by relation.",
+        ),
+    ] = False,
     strict: options.Strict = False,
 ) -> None:
     """Shows what a file of facts is understood to say, before anything is done with it.
@@ -50,6 +57,8 @@ def facts(
     path = facts_path(file)
     if write is not None and path is not None and write.resolve() == path.resolve():
         raise ValueError(f"--write: expected another file than the one read, found {write}")
+    if recall and model is None:
+        raise ValueError("--recall: expected a model to ask, found none; name it after the facts")
     asked = None if model is None else facts_console.tokenizer_of(model)
     overview = FactsOverview()
     with facts_console.reading(path) as on_bytes, writing_facts(write) as keep:
@@ -71,5 +80,7 @@ def facts(
             position=position or usual,
         )
         facts_console.print_written(shown, list(written))
+    if recall and model is not None:
+        facts_console.print_recall(model, overview.facts)
     if write is not None:
         print(f"facts: {write}")

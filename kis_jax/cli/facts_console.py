@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from kis_jax.cli.console import progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -28,10 +27,9 @@ def reading(path: Path | None) -> Iterator[Callable[[int], None]]:
     if path is None or path.stat().st_size < _LARGE:
         yield lambda done: None
         return
-    columns = (TextColumn("facts"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=path.stat().st_size)
-        yield lambda done: progress.update(task, completed=done)
+    total = path.stat().st_size
+    with progress("bytes", size=True) as step:
+        yield lambda done: step("facts", done, total)
 
 
 def tokenizer_of(model: str) -> tuple[PreTrainedTokenizerFast, int, EditPosition]:
@@ -109,6 +107,31 @@ def print_written(shown: Sequence[Fact], written: Sequence[Written]) -> None:
             print(f"  {reason}")
         if len(failed) > _MOST_LISTED:
             print(f"  and {len(failed) - _MOST_LISTED} more")
+
+
+def print_recall(model: str, facts: Sequence[Fact]) -> None:
+    """How many facts a model knows, of all that have a true target and of each relation."""
+    import collections
+
+    from kis_jax.checkpoints.loading import load
+    from kis_jax.measure.evaluation.recall import recall
+
+    asked = [fact for fact in facts if fact.target_true]
+    if not asked:
+        raise ValueError("--recall: expected facts with a true target, found none; add some")
+    loaded, tokenizer = load(model)
+    assert tokenizer is not None  # its tokens were shown
+    known = recall(loaded, tokenizer, asked)
+    print(f"the model knows {known.sum():,} of {_count(len(asked), 'fact')}", end="")
+    left = len(facts) - len(asked)
+    print(f"; {_count(left, 'fact')} without a true target" if left else "")
+    total = collections.Counter(fact.relation for fact in asked)
+    right = collections.Counter(
+        fact.relation for fact, is_known in zip(asked, known, strict=True) if is_known
+    )
+    if len(total) > 1:
+        for relation in sorted(total):
+            print(f"  {relation or 'no relation'}: {right[relation]} of {total[relation]}")
 
 
 def _marked(fact: Fact) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -62,7 +63,7 @@ class OnMesh:
             they were also asked for what one device alone does.
         """
         from kis_jax.scale.hosts.agreement import agree, versions
-        from kis_jax.scale.hosts.distributed import ends_with_the_others, join
+        from kis_jax.scale.hosts.distributed import each, ends_with_the_others, join
         from kis_jax.scale.hosts.heartbeat import heard_by_the_others
         from kis_jax.scale.hosts.opening import mesh_of_all
 
@@ -75,7 +76,11 @@ class OnMesh:
                     "stream, until: are for one device; leave them out, or --model-axis and "
                     "--distributed"
                 )
-            yield mesh_of_all(1 if self.model_axis is None else self.model_axis)
+            with contextlib.ExitStack() as stack:
+                if self.place is not None:
+                    folder = Path(self.asked["--out"])
+                    each(lambda: _first_alone(stack, folder))
+                yield mesh_of_all(1 if self.model_axis is None else self.model_axis)
 
 
 def on_mesh(context: typer.Context) -> OnMesh | None:
@@ -89,8 +94,20 @@ def on_mesh(context: typer.Context) -> OnMesh | None:
     given, seconds = context.params, context.params["wait_for_hosts"]
     if not 0 < seconds < math.inf:
         raise ValueError(f"--wait-for-hosts: expected seconds, more than 0, found {seconds}")
+    if not 0 <= given["save_every"] < math.inf:
+        raise ValueError(f"--save-every: expected seconds, 0 or more, found {given['save_every']}")
     hosts = Hosts(given["coordinator"], given["num_hosts"], given["host"])
     place = place_of(hosts, distributed=given["distributed"])
     if place is None and given["model_axis"] is None:
         return None
     return OnMesh(place, given["model_axis"], asked(context), seconds)
+
+
+def _first_alone(stack: contextlib.ExitStack, folder: Path) -> None:
+    """Process 0 takes the folder, for all hosts, as long as the stack lasts."""
+    import jax
+
+    from kis_jax.checkpoints.files import writing_alone
+
+    if jax.process_index() == 0:
+        stack.enter_context(writing_alone(folder))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from kis_jax.cli.writing import WritesFolder
+
 app = typer.Typer(help="Show what was edited, merge edits, or bring them into another order.")
 
 _Directory = Annotated[Path, typer.Argument(help="Folder of an edited model, or its ledger's.")]
@@ -38,7 +40,7 @@ def show(
     edit_console.print_row(load_ledger(directory), row)
 
 
-@app.command()
+@app.command(cls=WritesFolder)
 def merge(
     first: Annotated[Path, typer.Argument(help="Folder of an edited model.")],
     second: Annotated[Path, typer.Argument(help="Folder of another one of the same base.")],
@@ -58,7 +60,7 @@ def merge(
     edit_console.print_rewritten(merged, len(merged.facts), out)
 
 
-@app.command()
+@app.command(cls=WritesFolder)
 def reorder(
     directory: _Directory,
     order: Annotated[str, typer.Option(help="All rows in the order wanted, such as 2,0,1.")],

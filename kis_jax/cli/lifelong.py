@@ -78,6 +78,8 @@ def lifelong(
     ] = None,
     ridge: options.Ridge = 0.0,
     second_moments: options.SecondMoments = None,
+    position: options.EditPosition = None,
+    strict: options.Strict = False,
 ) -> None:
     """Edits facts one after another, and measures what becomes of them and of all the rest.
 
@@ -122,6 +124,8 @@ def lifelong(
             most_evaluated=most_evaluated,
             fluency=fluency,
             ridge=ridge,
+            position=position,
+            strict=strict,
             probe=probe,
         )
     )
@@ -135,5 +139,6 @@ def lifelong(
     with lifelong_console.lifelong_progress(inputs.request.steps[-1]) as on_step:
         record = run_lifelong(inputs, loaded, moments, out / "progress", on_step=on_step)
     report.write_lifelong(out, record)
+    page = report.write_lifelong_report(out)
     lifelong_console.print_lifelong(record["methods"])
-    console.print_done(report.write_lifelong_report(out))
+    console.print_done(page)

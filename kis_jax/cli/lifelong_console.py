@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from kis_jax.cli.console import print_table, progress
 
 _HEADINGS = {
     "efficacy": "effic.",
@@ -20,23 +20,9 @@ _HEADINGS = {
 
 @contextlib.contextmanager
 def lifelong_progress(num_edits: int) -> Iterator[Callable[[str, int], None]]:
-    """A bar for the target values and for each method; gives the call for a step of one."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        tasks: dict[str, Any] = {}
-
-        def on_step(name: str, facts: int) -> None:
-            if name not in tasks:
-                tasks[name] = progress.add_task(name.replace("targets", "target values"))
-                progress.update(tasks[name], total=num_edits)
-            progress.update(tasks[name], completed=facts)
-
-        yield on_step
+    """Progress of the target values and of each method; gives the call for a step of one."""
+    with progress("facts") as step:
+        yield lambda name, facts: step(name.replace("targets", "target values"), facts, num_edits)
 
 
 def print_lifelong(methods: Sequence[Mapping[str, Any]]) -> None:
@@ -65,7 +51,7 @@ def print_lifelong(methods: Sequence[Mapping[str, Any]]) -> None:
             f"{max(errors):.1e}" if errors else "-",
             f"at {collapse['edits']:,}" if collapse else "none",
         )
-    Console().print(table)
+    print_table(table)
 
 
 def _number(value: float | None) -> str:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from kis_jax.cli.writing import WritesFolder
+
 app = typer.Typer(
     help="Train models on multiple-choice puzzles, and see how well they, or decoders, answer them."
 )
@@ -14,7 +16,7 @@ app = typer.Typer(
 _FILES = "a .npy (BRAINTEASER as published), .json or .jsonl file, or factlm-train and its like"
 
 
-@app.command()
+@app.command(cls=WritesFolder)
 def train(
     model: Annotated[
         str,
@@ -123,7 +125,7 @@ def train(
     mcqa_console.print_training(record, out)
 
 
-@app.command("eval")
+@app.command("eval", cls=WritesFolder)
 def evaluate(
     model: Annotated[
         str,
@@ -173,8 +175,9 @@ def evaluate(
     request = EvalRequest(model, puzzles, answers, prompt, prior_prompt, seed, labels)
     record = evaluate_choices(open_eval(request))
     report.write_mcqa(out, record)
+    page = report.write_mcqa_report(out) if answers else None
     mcqa_console.print_evaluation(record)
-    if answers:
-        console.print_done(report.write_mcqa_report(out))
+    if page is not None:
+        console.print_done(page)
     else:
         print(f"predictions: {out / 'predictions.txt'}")

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from kis_jax.cli.console import print_table, progress
 
 if TYPE_CHECKING:
     from kis_jax.scale.mcqa.inputs import TrainInputs
@@ -17,24 +17,13 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def training_progress(inputs: TrainInputs) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A bar over the epochs of each stage; gives the call for one."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        tasks: dict[int, Any] = {}
+    """Progress over the epochs of each stage; gives the call for one."""
+    with progress("epochs") as step:
 
         def on_epoch(told: Mapping[str, Any]) -> None:
-            stage = told["stage"]
-            if stage not in tasks:
-                total = inputs.epochs(stage)
-                tasks[stage] = progress.add_task(f"stage {stage + 1}", total=total, told="")
             text = f"loss {told['loss']:.3f}, validation {told['validation_accuracy']:.1%}"
-            progress.update(tasks[stage], completed=told["epoch"], told=text)
+            stage = told["stage"]
+            step(f"stage {stage + 1}", told["epoch"], inputs.epochs(stage), text)
 
         yield on_epoch
 
@@ -52,7 +41,7 @@ def print_training(record: Mapping[str, Any], out: Path) -> None:
             f"{best['validation_loss']:.4f}",
             f"{best['validation_accuracy']:.1%}",
         )
-    Console().print(table)
+    print_table(table)
     if record["fresh"]:
         print(f"made anew: {', '.join(record['fresh'])}")
     print(f"model: {out / 'model'}")
@@ -71,7 +60,7 @@ def print_evaluation(record: Mapping[str, Any]) -> None:
     for name, first in methods[0]["metrics"].items():
         cells = (_with_interval(method["metrics"][name]) for method in methods)
         table.add_row(name.replace("_", " "), *cells, str(first["count"]))
-    Console().print(table)
+    print_table(table)
 
 
 def _with_interval(found: Mapping[str, Any]) -> str:

@@ -14,7 +14,17 @@ Model = Annotated[
 ]
 EditedFacts = Annotated[
     str | None,
-    typer.Option(help="A file of facts (docs/facts.md has the layouts), or a known name."),
+    typer.Option(
+        help='A file of facts (docs/facts.md has the layouts), "world", or "counterfact" from the '
+        "hub. [default: world]"
+    ),
+]
+EditPosition = Annotated[
+    Literal["subject_last", "last"] | None,
+    typer.Option(
+        help="The token whose key stands for the fact; last, of the prompt, for facts without a "
+        "subject. [default: that of the settings for the family]"
+    ),
 ]
 Strict = Annotated[
     bool,
@@ -81,7 +91,9 @@ Host = Annotated[int | None, typer.Option(help="With --coordinator: which is thi
 def facts_and_corpus(
     model: str, facts: str | None, corpus: str | None, *, writes: bool = True
 ) -> tuple[str, str]:
-    """What was named, or what comes with the embedded model; of another, text of its own.
+    """What was named, or what comes with the embedded model.
+
+    Of another model the facts of the world, and text of its own.
 
     Args:
       model: its name.
@@ -90,21 +102,18 @@ def facts_and_corpus(
       writes: whether the model may write its text itself.
 
     Raises:
-      ValueError: if another model was named without them.
+      ValueError: if another model that may not write was named without a corpus.
     """
+    from kis_jax.data.facts import WORLD
+
     if model == NAME:
         return facts or NAME, corpus or NAME
-    if not writes and (facts is None or corpus is None):
+    if not writes and corpus is None:
         raise ValueError(
-            "--facts, --corpus: both are needed with a model; name files, or for example "
-            "--facts counterfact --corpus wikipedia"
-        )
-    if facts is None:
-        raise ValueError(
-            "--facts: needed with a model; name a file, or for example --facts counterfact"
+            "--corpus: needed with a model; name text, or for example --corpus wikipedia"
         )
     if corpus is None:
         from kis_jax.scale.own_text import SELF
 
-        return facts, SELF
-    return facts, corpus
+        corpus = SELF
+    return facts or WORLD, corpus

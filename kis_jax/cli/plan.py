@@ -52,6 +52,8 @@ def plan(
     document_length: options.DocumentLength = None,
     ridge: options.Ridge = 0.0,
     second_moments: options.SecondMoments = None,
+    position: options.EditPosition = None,
+    strict: options.Strict = False,
 ) -> None:
     """Tells what edits would do before any is made: collisions, damage, the best layer and method.
 
@@ -90,6 +92,8 @@ def plan(
             num_documents=num_documents,
             document_length=document_length,
             ridge=ridge,
+            position=position,
+            strict=strict,
         )
     )
     report.check_plan_directory(out)
@@ -102,7 +106,8 @@ def plan(
     with plan_console.plan_progress(len(inputs.facts), len(inputs.scan.layers)) as on_layer:
         record = make_plan(inputs, loaded, moments, on_layer=on_layer)
     report.write_plan(out, record)
+    page = report.write_plan_report(out)
     plan_console.print_plan(record)
-    console.print_done(report.write_plan_report(out))
+    console.print_done(page)
     if record["num_collisions"] or record["contradictions"]:
         raise typer.Exit(1)

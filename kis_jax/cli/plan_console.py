@@ -9,29 +9,23 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from kis_jax.cli.console import print_table, progress
 
 _PAIRS_SHOWN = 5
 
 
 @contextlib.contextmanager
 def plan_progress(num_facts: int, num_layers: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar over the target values of all layers; gives the call for a layer and its facts."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("target values", total=num_facts * num_layers)
+    """Progress of the target values of all layers; gives the call for a layer and its facts."""
+    with progress("facts") as step:
         finished: dict[int, int] = {}
 
         def on_layer(layer: int, facts: int) -> None:
             finished[layer] = facts
-            description = f"target values, layer {layer}"
-            progress.update(task, completed=sum(finished.values()), description=description)
+            done = sum(finished.values())
+            step("target values", done, num_facts * num_layers, f"layer {layer}")
 
         yield on_layer
 
@@ -52,7 +46,7 @@ def print_plan(record: Mapping[str, Any]) -> None:
             f"perhaps a contradiction, keys alike to {alike:.2f}: {in_words(facts[second])} | "
             f"{in_words(facts[first])}"
         )
-    console.print(_table(record))
+    print_table(_table(record))
     layer = next(each for each in record["layers"] if each["layer"] == chosen["layer"])
     for pair in layer["pairs"][:_PAIRS_SHOWN]:
         console.print(

@@ -14,12 +14,7 @@ from kis_jax.factlm import NAME
 def scan(
     context: typer.Context,
     model: options.Model = NAME,
-    facts: Annotated[
-        str | None,
-        typer.Option(
-            help='A file of facts (docs/facts.md has the layouts), or "counterfact" from the hub.'
-        ),
-    ] = None,
+    facts: options.EditedFacts = None,
     corpus: options.Corpus = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("kis-scan"),
     num_facts: options.NumFacts = 128,
@@ -128,5 +123,6 @@ def scan(
         statistics.append(result.statistics)
     record = scan_record(inputs, moments, statistics, looks_at(directory))
     report.write_record(out, record)
+    page = report.write_report(out)
     console.print_layers(record["layers"])
-    console.print_done(report.write_report(out))
+    console.print_done(page)

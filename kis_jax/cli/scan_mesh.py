@@ -13,10 +13,10 @@ from kis_jax import report
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.cli import console, stats_console
 from kis_jax.cli.hosts import OnMesh
-from kis_jax.core.mesh import DATA
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.measure.keys import fact_keys
 from kis_jax.models import Model
+from kis_jax.models.sharding import DATA
 from kis_jax.scale.hosts.distributed import check_shared, each, from_first
 from kis_jax.scale.hosts.opening import open_together
 from kis_jax.scale.hosts.sharded_passes import scan_layers_on_hosts, sharded_second_moments
@@ -61,7 +61,6 @@ def collect_on_mesh(
             if not list(out.glob("hosts_*")):  # as the hosts saved them, if they are too large
                 stats_console.print_stats(open_stats(out))
             console.print_folder(out)
-        each(lambda: None)
 
 
 def _moments(inputs: ScanInputs, model: Model, directory: Path, save_every: float) -> SecondMoment:
@@ -92,9 +91,11 @@ def _scan(inputs: ScanInputs, out: Path, mesh: Mesh, save_every: float) -> None:
         looks = looks_at(out / "second_moments")
         record = scan_record(inputs, moments, statistics, looks)
         report.write_record(out, record)
-        console.print_layers(record["layers"])
-        console.print_done(report.write_report(out))
+        report.write_report(out)
     each(lambda: None)  # no host leaves before the report is written
+    if first:
+        console.print_layers(statistics)
+        console.print_done(out / "report.html")
 
 
 def _quiet(_: object) -> None:

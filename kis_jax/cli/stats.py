@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kis_jax.cli import options
+from kis_jax.cli.writing import WritesFolder
 from kis_jax.factlm import NAME
 
 app = typer.Typer(
@@ -18,7 +19,7 @@ _Folder = Annotated[Path, typer.Argument(help="Folder of a scan, or of second mo
 _Out = Annotated[Path, typer.Option(help="Folder for the second moments.")]
 
 
-@app.command()
+@app.command(cls=WritesFolder)
 def collect(
     context: typer.Context,
     model: options.Model = NAME,
@@ -111,7 +112,7 @@ def show(
     stats_console.print_stats_json(stats) if json else stats_console.print_stats(stats)
 
 
-@app.command()
+@app.command(cls=WritesFolder)
 def merge(
     folders: Annotated[list[Path], typer.Argument(help="Folders of one model's second moments.")],
     out: _Out,
@@ -125,7 +126,7 @@ def merge(
     console.print_folder(out)
 
 
-@app.command(name="import")
+@app.command(name="import", cls=WritesFolder)
 def import_(
     files: Annotated[list[Path], typer.Argument(help="ROME's .npz files, one a layer.")],
     model: Annotated[str, typer.Option(help="Whose they are: a local directory or a hub name.")],

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from kis_jax.cli.console import print_table
+
 if TYPE_CHECKING:
     from kis_jax.measure.convergence import Look
     from kis_jax.scale.stats import Stats
@@ -37,9 +39,9 @@ def print_stats(stats: Stats) -> None:
             f"{line['top']:.2%}",
             _number(line["error"]),
         )
-    console.print(table)
+    print_table(table)
     if stats.looks:
-        console.print(_convergence(stats.looks))
+        print_table(_convergence(stats.looks))
 
 
 def print_stats_json(stats: Stats) -> None:

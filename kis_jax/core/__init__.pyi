@@ -25,7 +25,6 @@ from .interference import interference as interference
 from .interference import interference_on_edited as interference_on_edited
 from .ledger import Edit as Edit
 from .ledger import reorder as reorder
-from .mesh import make_mesh as make_mesh
 from .moments import Moments as Moments
 from .moments import moments as moments
 from .null_space import null_space as null_space

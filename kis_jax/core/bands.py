@@ -12,8 +12,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
-from kis_jax.core.second_moment import gram, transposed_product
+from kis_jax.core.mesh import Axes, from_next
+from kis_jax.core.products import gram, transposed_product
 
 
 def band_width(d: int, devices: int) -> int:
@@ -21,43 +23,40 @@ def band_width(d: int, devices: int) -> int:
     return d // devices * (devices // 2 + 1)
 
 
-def band(keys: Array, where: Array, axis_name: str) -> Array:
+def band(
+    keys: Array, where: Array | None, axis_name: str | Axes, dtype: DTypeLike = jnp.float32
+) -> Array:
     """The band of this device over some tokens.
 
     Args:
       keys: `(..., d / m)`, this device's columns of the keys.
-      where: `(...)` bool, the tokens that count.
-      axis_name: of the mesh axis of m devices that hold the columns.
+      where: `(...)` bool, the tokens that count; all of them if None.
+      axis_name: of the mesh axis (or axes) of m devices that hold the columns.
+      dtype: to sum in.
 
     Returns:
-      `(d / m, band_width(d, m))` float32: products with its own columns, then with those of the
+      `(d / m, band_width(d, m))`: products with its own columns, then with those of the
       next devices in the ring.
     """
     devices = jax.lax.axis_size(axis_name)
-    keys = jnp.where(where[..., None], keys, jnp.zeros((), keys.dtype))
+    if where is not None:
+        keys = jnp.where(where[..., None], keys, jnp.zeros((), keys.dtype))
     own = other = keys.reshape(-1, keys.shape[-1])
-    blocks = [gram(own, jnp.float32)]
+    blocks = [gram(own, dtype)]
     for _ in range(devices // 2):
-        other = _from_next(other, axis_name, 1)
-        blocks.append(transposed_product(own, other, jnp.float32))
+        other = from_next(other, axis_name, 1)
+        blocks.append(transposed_product(own, other, dtype))
     return jnp.concatenate(blocks, axis=1)
 
 
-def rows_of_band(band: Array, axis_name: str) -> Array:
+def rows_of_band(band: Array, axis_name: str | Axes) -> Array:
     """This device's rows of the second moment, `(d / m, d)`, from the bands of all devices."""
     devices = jax.lax.axis_size(axis_name)
     side = len(band)
     blocks = [band[:, s * side : (s + 1) * side] for s in range(devices // 2 + 1)]
     before = [
-        _from_next(blocks[s].T, axis_name, devices - s) for s in range((devices - 1) // 2, 0, -1)
+        from_next(blocks[s].T, axis_name, devices - s) for s in range((devices - 1) // 2, 0, -1)
     ]
     # Of the blocks (i, i), (i, i + 1), ... around the ring, the first belongs to column i.
     ring = jnp.concatenate([*blocks, *before], axis=1)
     return jnp.roll(ring, side * jax.lax.axis_index(axis_name), axis=1)
-
-
-def _from_next(array: Array, axis_name: str, distance: int) -> Array:
-    """What the device so far ahead in the ring holds."""
-    devices = jax.lax.axis_size(axis_name)
-    ring = [((i + distance) % devices, i) for i in range(devices)]
-    return jax.lax.ppermute(array, axis_name, ring)

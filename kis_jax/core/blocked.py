@@ -1,70 +1,96 @@
-"""Whitening by a second moment that no device holds: its factor lies on all of them, by rows."""
+"""Whitening by a second moment that no device holds: its factor lies on several, by rows."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
 from kis_jax.core.checks import as_rows, holds_or_traced
-from kis_jax.core.mesh import DATA, MODEL
+from kis_jax.core.lanczos import largest_eigenvalue
+from kis_jax.core.mesh import Axes, axes_of, gathered, layout, size_of, spread
 from kis_jax.core.products import matmul
+from kis_jax.core.second_moment import SecondMoment
+from kis_jax.core.spaces import Space
 
-_ALL = (DATA, MODEL)
-_ROWS = PartitionSpec(_ALL, None)
 _PANEL = 512  # columns factored at once, at most
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class BlockedWhitener:
-    r"""Cholesky's factor of a second moment, its rows dealt out over all devices of a mesh.
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlockedWhitener(Space):
+    r"""Cholesky's factor of a second moment, its rows dealt out over devices of a mesh.
 
-    It takes the place of a `Whitener` in `superposition`, `summarize` and the edits.
+    It takes the place of a `Whitener` in `superposition`, `summarize` and the edits. Keys may be
+    dealt out over the same mesh: over other axes than the factor, each group of devices whitens its
+    own; over the same ones, devices lend one another their keys meanwhile.
 
     Attributes:
       scale: `(d,)`, $C_{ii}^{-1/2}$.
       factor: `(d, d)`, lower-triangular $L$ with $L L^\top$ the scaled C; rows on the devices.
       mesh: of the devices.
+      axes: of the mesh, that the rows are dealt out over.
     """
 
     scale: Array
     factor: Array
-    mesh: Mesh = dataclasses.field(metadata={"static": True})
+    mesh: Mesh | AbstractMesh = dataclasses.field(metadata={"static": True})
+    axes: Axes = dataclasses.field(metadata={"static": True})
+    name: str = dataclasses.field(default="blocked", metadata={"static": True})
 
-    def whiten(self, keys: ArrayLike) -> Array:
-        """Whitened coordinates of keys, `(n, d)` to `(n, d)`; inner products are a C^-1 b."""
+    def coordinates(self, keys: ArrayLike) -> Array:
+        """Whitened keys, `(n, d)` to `(n, d)`; their inner products are a C^-1 b."""
         rows = as_rows("keys", keys, self.width).astype(self.factor.dtype)
-        return _forward(self.factor, rows * self.scale, mesh=self.mesh)
+        return self._solved(_forward, rows * self.scale)
 
-    def directions(self, white: Array) -> Array:
+    def directions(self, coordinates: Array) -> Array:
         """The rows W z of whitened coordinates z, `(n, d)`; C^-1 k for a whitened k."""
-        return _backward(self.factor, white, mesh=self.mesh) * self.scale
-
-    def solve(self, keys: ArrayLike) -> Array:
-        """The directions of edits: rows $C^{-1} k$, `(n, d)` to `(n, d)`."""
-        return self.directions(self.whiten(keys))
-
-    @property
-    def extended(self) -> bool:
-        """Whether inner products deserve more digits: no."""
-        return False
+        return self._solved(_backward, coordinates) * self.scale
 
     @property
     def width(self) -> int:
         """Of the keys, d."""
         return self.scale.shape[-1]
 
+    @property
+    def dtype(self) -> Any:
+        """Of the factor."""
+        return self.factor.dtype
+
+    @property
+    def rank(self) -> Array:
+        """Number of directions, `()`: d."""
+        return jnp.asarray(self.width, jnp.int32)
+
+    @property
+    def condition(self) -> Array:
+        """Condition number in the 2-norm of C plus ridge, `()`; as `Whitener.condition`."""
+        return _condition(self)
+
+    def _solved(self, function: Callable[..., Array], goal: Array) -> Array:
+        """The rows that solve a system with the factor, laid out as those of the goal are."""
+        rows = axes_of(goal)
+        if not set(rows) <= set(self.mesh.axis_names):
+            raise ValueError(
+                f"keys: expected rows over axes of the whitener's mesh, {self.mesh.axis_names}, "
+                f"found {rows}; lay both out on one mesh"
+            )
+        spec, factor = PartitionSpec(rows or None), PartitionSpec(self.axes)
+        lent = tuple(name for name in rows if name in self.axes)
+        options: dict[str, Any] = {"solve": function, "axes": self.axes, "lent": lent}
+        return spread(_by_groups, self.mesh, (factor, spec), spec, self.factor, goal, **options)
+
 
 def blocked_whitener(
-    second_moment: ArrayLike, mesh: Mesh, *, ridge: float = 0.0
+    second_moment: ArrayLike | SecondMoment, *, ridge: float | Array = 0.0
 ) -> BlockedWhitener:
-    r"""Factors $C + \text{ridge} \cdot I$ by all devices of a mesh, none of which holds it whole.
+    r"""Factors $C + \text{ridge} \cdot I$ by the devices that hold its rows, none of which all.
 
     Cholesky's factorisation by panels of columns: the device that has a diagonal block hands it to
     all, each solves for its rows of the panel, and takes their products with the whole panel off
@@ -72,72 +98,77 @@ def blocked_whitener(
     C twice.
 
     Args:
-      second_moment: C, `(d, d)`; on a mesh its rows are best dealt out over both axes.
-      mesh: with axes `data` and `model`.
+      second_moment: C, `(d, d)`, its rows dealt out over any axes of a mesh of anybody's; or a
+        `SecondMoment`, whose mean is taken.
       ridge: added to the diagonal.
 
     Returns:
-      A `BlockedWhitener` in the dtype of C, float32 or float64.
+      A `BlockedWhitener` in the dtype of C, float32 or float64, its rows where those of C are.
 
     Raises:
-      ValueError: if C is not square, d does not go up over the devices, or C is not positive
+      ValueError: if C is not square, its rows are not dealt out over devices, or C is not positive
         definite.
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> from kis_jax.core.mesh import make_mesh
-      >>> mesh = make_mesh(devices=jax.devices()[:1])
-      >>> blocked_whitener(jnp.array([[4.0, 0.0], [0.0, 1.0]]), mesh).solve(jnp.array([[2.0, 3.0]]))
+      >>> from jax.sharding import PartitionSpec
+      >>> mesh = jax.make_mesh((1,), ("x",), devices=jax.devices()[:1])
+      >>> c = jnp.array([[4.0, 0.0], [0.0, 1.0]])
+      >>> c = jax.device_put(c, jax.NamedSharding(mesh, PartitionSpec("x")))
+      >>> blocked_whitener(c).solve(jnp.array([[2.0, 3.0]]))
       Array([[0.5, 3. ]], dtype=float32)
     """
-    c = jnp.asarray(second_moment)
-    if c.ndim != 2 or c.shape[0] != c.shape[1] or c.shape[0] % mesh.size:
+    c = second_moment.mean if isinstance(second_moment, SecondMoment) else second_moment
+    found = layout(c)
+    c = jnp.asarray(c)
+    if c.ndim != 2 or c.shape[0] != c.shape[1]:
+        raise ValueError(f"second_moment: expected shape (d, d), found {c.shape}; use one layer's")
+    if found is None or not (axes := axes_of(c)) or found.spec[1]:
         raise ValueError(
-            f"second_moment: expected shape (d, d) with d a multiple of the {mesh.size} devices, "
-            f"found {c.shape}; use a mesh of fewer devices, or whitener"
+            "second_moment: expected its rows, and nothing else, dealt out over a mesh, found "
+            f"{'one whose layout is not known' if found is None else found.spec}; place it by "
+            'jax.device_put(c, NamedSharding(mesh, PartitionSpec("an axis"))), outside jit unless '
+            "the axis is explicit, or use whitener"
         )
     if c.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(f"second_moment: expected float32 or float64, found {c.dtype.name}")
-    c = jax.device_put(c, NamedSharding(mesh, _ROWS))
-    scale, factor = _factored(c, jnp.asarray(ridge, c.dtype), mesh=mesh)
-    if not holds_or_traced(jnp.all(jnp.isfinite(jnp.diagonal(factor)))):
+    panel = _panel(c.shape[0] // size_of(found.mesh, axes))
+    rows, same = PartitionSpec(axes), PartitionSpec()
+    given, results = (c, jnp.asarray(ridge, c.dtype)), (same, rows, same)
+    options = {"axes": axes, "panel": panel}
+    scale, factor, definite = spread(
+        _cholesky_rows, found.mesh, (rows, same), results, *given, **options
+    )
+    if not holds_or_traced(definite):
         raise ValueError(
             f"second_moment: expected a positive definite matrix, found one that is singular in "
             f"{c.dtype.name}; measure it over more tokens than its {len(c)} dimensions, use "
             "float64, or a positive ridge"
         )
-    return BlockedWhitener(scale, factor, mesh)
+    return BlockedWhitener(scale, factor, found.mesh, axes)
 
 
-@functools.partial(jax.jit, static_argnames="mesh")
-def _factored(c: Array, ridge: Array, *, mesh: Mesh) -> tuple[Array, Array]:
-    diagonal = jnp.diagonal(c) + ridge
-    scale = jax.lax.rsqrt(diagonal)
-    held = len(c) // mesh.size
-    panel = max(width for width in range(1, min(held, _PANEL) + 1) if held % width == 0)
-    factor = jax.shard_map(
-        functools.partial(_cholesky_rows, panel=panel),
-        mesh=mesh,
-        in_specs=(_ROWS, PartitionSpec(), PartitionSpec()),
-        out_specs=_ROWS,
-    )(c, scale, ridge)
-    return scale, factor
+def _panel(held: int) -> int:
+    """Columns of a panel: as many as divide the rows of a device."""
+    return max(width for width in range(1, min(held, _PANEL) + 1) if held % width == 0)
 
 
-def _cholesky_rows(rows: Array, scale: Array, ridge: Array, *, panel: int) -> Array:
-    """This device's rows of the factor, from its rows of C."""
+def _cholesky_rows(
+    rows: Array, ridge: Array, *, axes: Axes, panel: int
+) -> tuple[Array, Array, Array]:
+    """The scale, this device's rows of the factor, and whether all of C is positive definite."""
     held, d = rows.shape
-    me = jax.lax.axis_index(_ALL)
+    me = jax.lax.axis_index(axes)
     place = me * held + jnp.arange(held, dtype=jnp.int32)
-    rows = rows + jnp.where(place[:, None] == jnp.arange(d, dtype=jnp.int32), ridge, 0).astype(
-        rows.dtype
-    )
+    own = place[:, None] == jnp.arange(d, dtype=jnp.int32)
+    rows = rows + jnp.where(own, ridge, 0).astype(rows.dtype)
+    scale = jax.lax.rsqrt(jax.lax.psum(jnp.sum(jnp.where(own, rows, 0), axis=0), axes))
     rows = rows * jax.lax.dynamic_slice_in_dim(scale, me * held, held)[:, None] * scale
     for start in range(0, d, panel):
         stop = start + panel
         owner, offset = divmod(start, held)
         block = rows[offset : offset + panel, start:stop]
-        block = jax.lax.psum(jnp.where(me == owner, block, 0), _ALL)
+        block = jax.lax.psum(jnp.where(me == owner, block, 0), axes)
         corner = jnp.linalg.cholesky(block, symmetrize_input=False)
         solved = jax.lax.linalg.triangular_solve(
             corner, rows[:, start:stop], left_side=False, lower=True, transpose_a=True
@@ -145,60 +176,62 @@ def _cholesky_rows(rows: Array, scale: Array, ridge: Array, *, panel: int) -> Ar
         mine = jnp.where(place[:, None] >= jnp.arange(start, stop, dtype=jnp.int32), solved, 0)
         rows = rows.at[:, start:stop].set(mine)
         if stop < d:
-            whole = jax.lax.all_gather(mine, _ALL, tiled=True)
+            whole = jax.lax.all_gather(mine, axes, tiled=True)
             rows = rows.at[:, stop:].add(-matmul(mine, whole[stop:].T))
-    return jnp.where(place[:, None] >= jnp.arange(d, dtype=jnp.int32), rows, 0)
+    factor = jnp.where(place[:, None] >= jnp.arange(d, dtype=jnp.int32), rows, 0)
+    unsound = jnp.sum(own & ~jnp.isfinite(factor), dtype=jnp.int32)
+    return scale, factor, jax.lax.psum(unsound, axes) == 0
 
 
-@functools.partial(jax.jit, static_argnames="mesh")
-def _forward(factor: Array, goal: Array, *, mesh: Mesh) -> Array:
+def _by_groups(
+    rows: Array, goal: Array, *, solve: Callable[..., Array], axes: Axes, lent: Axes
+) -> Array:
+    """A solve for the goals of all devices that hold the factor together, and then one's own."""
+    if not lent:
+        return solve(rows, goal, axes)
+    own = len(goal)
+    found = solve(rows, jax.lax.all_gather(goal, lent, tiled=True), axes)
+    return jax.lax.dynamic_slice_in_dim(found, own * jax.lax.axis_index(lent), own)
+
+
+def _forward(rows: Array, goal: Array, axes: Axes) -> Array:
     """Solves L z = goal for each row of `goal`, `(n, d)`, device after device."""
+    held, me, own = _own_block(rows, axes)
+    left = jax.lax.dynamic_slice_in_dim(goal, me * held, held, axis=1)
 
-    def solve(rows: Array, goal: Array) -> Array:
-        held, me, own = _own_block(rows)
-        left = jax.lax.dynamic_slice_in_dim(goal, me * held, held, axis=1)
+    def step(left: Array, device: Array) -> tuple[Array, Array]:
+        found = _solve(own, left, transpose=True)
+        found = jax.lax.psum(jnp.where(me == device, found, 0), axes)
+        column = jax.lax.dynamic_slice_in_dim(rows, device * held, held, axis=1)
+        return left - matmul(found, column.T), found
 
-        def step(left: Array, device: Array) -> tuple[Array, Array]:
-            found = _solve(own, left, transpose=True)
-            found = jax.lax.psum(jnp.where(me == device, found, 0), _ALL)
-            column = jax.lax.dynamic_slice_in_dim(rows, device * held, held, axis=1)
-            return left - matmul(found, column.T), found
-
-        _, parts = jax.lax.scan(step, left, jnp.arange(mesh.size, dtype=jnp.int32))
-        return jnp.moveaxis(parts, 0, 1).reshape(goal.shape)
-
-    return jax.shard_map(
-        solve, mesh=mesh, in_specs=(_ROWS, PartitionSpec()), out_specs=PartitionSpec()
-    )(factor, goal)
+    devices = jnp.arange(jax.lax.axis_size(axes), dtype=jnp.int32)
+    _, parts = jax.lax.scan(step, left, devices)
+    return jnp.moveaxis(parts, 0, 1).reshape(goal.shape)
 
 
-@functools.partial(jax.jit, static_argnames="mesh")
-def _backward(factor: Array, goal: Array, *, mesh: Mesh) -> Array:
+def _backward(rows: Array, goal: Array, axes: Axes) -> Array:
     """Solves L.T x = goal for each row of `goal`, `(n, d)`, from the last device to the first."""
+    held, me, own = _own_block(rows, axes)
+    # Zeros of the data: within `shard_map` a carry varies over the same axes from its first step.
+    mine = jnp.zeros_like(goal[:, :held]) + jnp.zeros_like(own[0])
 
-    def solve(rows: Array, goal: Array) -> Array:
-        held, me, own = _own_block(rows)
-        mine = jax.lax.pcast(jnp.zeros((len(goal), held), goal.dtype), _ALL, to="varying")
+    def step(mine: Array, device: Array) -> tuple[Array, Array]:
+        column = jax.lax.dynamic_slice_in_dim(rows, device * held, held, axis=1)
+        known = jax.lax.psum(jnp.where(me > device, matmul(mine, column), 0), axes)
+        left = jax.lax.dynamic_slice_in_dim(goal, device * held, held, axis=1) - known
+        found = _solve(own, left, transpose=False)
+        found = jax.lax.psum(jnp.where(me == device, found, 0), axes)
+        return jnp.where(me == device, found, mine), found
 
-        def step(mine: Array, device: Array) -> tuple[Array, Array]:
-            column = jax.lax.dynamic_slice_in_dim(rows, device * held, held, axis=1)
-            known = jax.lax.psum(jnp.where(me > device, matmul(mine, column), 0), _ALL)
-            left = jax.lax.dynamic_slice_in_dim(goal, device * held, held, axis=1) - known
-            found = _solve(own, left, transpose=False)
-            found = jax.lax.psum(jnp.where(me == device, found, 0), _ALL)
-            return jnp.where(me == device, found, mine), found
-
-        _, parts = jax.lax.scan(step, mine, jnp.arange(mesh.size, dtype=jnp.int32)[::-1])
-        return jnp.moveaxis(parts[::-1], 0, 1).reshape(goal.shape)
-
-    return jax.shard_map(
-        solve, mesh=mesh, in_specs=(_ROWS, PartitionSpec()), out_specs=PartitionSpec()
-    )(factor, goal)
+    devices = jnp.arange(jax.lax.axis_size(axes), dtype=jnp.int32)
+    _, parts = jax.lax.scan(step, mine, devices[::-1])
+    return jnp.moveaxis(parts[::-1], 0, 1).reshape(goal.shape)
 
 
-def _own_block(rows: Array) -> tuple[int, Array, Array]:
+def _own_block(rows: Array, axes: Axes) -> tuple[int, Array, Array]:
     """How many rows a device has, which device this is, and the block on the diagonal."""
-    held, me = len(rows), jax.lax.axis_index(_ALL)
+    held, me = len(rows), jax.lax.axis_index(axes)
     return held, me, jax.lax.dynamic_slice_in_dim(rows, me * held, held, axis=1)
 
 
@@ -207,3 +240,26 @@ def _solve(lower: Array, rows: Array, *, transpose: bool) -> Array:
     return jax.lax.linalg.triangular_solve(
         lower, rows, left_side=False, lower=True, transpose_a=transpose
     )
+
+
+@jax.jit
+def _condition(whitener: BlockedWhitener) -> Array:
+    rows, same = PartitionSpec(whitener.axes), PartitionSpec()
+
+    def second_moment(vector: Array) -> Array:
+        given = whitener.factor, vector / whitener.scale
+        image = spread(_times, whitener.mesh, (rows, same), same, *given, axes=whitener.axes)
+        return image / whitener.scale
+
+    def inverse(vector: Array) -> Array:
+        return whitener.solve(vector[None])[0]
+
+    d, dtype = whitener.width, whitener.factor.dtype
+    return largest_eigenvalue(second_moment, d, dtype) * largest_eigenvalue(inverse, d, dtype)
+
+
+def _times(rows: Array, vector: Array, axes: Axes) -> Array:
+    """L L.T times a vector."""
+    own = jax.lax.dynamic_slice_in_dim(vector, len(rows) * jax.lax.axis_index(axes), len(rows))
+    between = jax.lax.psum(matmul(own, rows), axes)
+    return gathered(matmul(rows, between), axes).reshape(-1)

@@ -8,7 +8,7 @@ from jax import Array
 
 from kis_jax.core.products import inner
 from kis_jax.core.second_moment import SecondMoment, as_matrix
-from kis_jax.core.whitening import Whitener
+from kis_jax.core.spaces import Space
 
 
 def effective_rank(second_moment: Array | SecondMoment) -> Array:
@@ -36,7 +36,7 @@ def effective_rank(second_moment: Array | SecondMoment) -> Array:
     return 1 / jnp.sum(scaled * scaled)
 
 
-def inverse_residual(second_moment: Array | SecondMoment, whitener: Whitener) -> Array:
+def inverse_residual(second_moment: Array | SecondMoment, whitener: Space) -> Array:
     r"""How far the whitener's inverse X is from one of C: $|C X - I|_F / \sqrt d$, estimated.
 
     In units in which C has a unit diagonal, so that those of the neurons do not matter. From

@@ -124,20 +124,18 @@ class Editor:
                     "least squares pass kis.ridge(weight)"
                 )
             rule = named_rule(rule, dtype, tolerance=tolerance)
-        # Zeros of the data: within `shard_map` they vary over the mesh as what is written will.
-        zero = jnp.zeros((), dtype)
-        for leaf in jax.tree.leaves((kernel, space, rule)):
-            zero += jnp.zeros_like(leaf[(0,) * leaf.ndim], dtype)
-        rank = jax.eval_shape(space.coordinates, jax.ShapeDtypeStruct((1, space.width), dtype))
-        shapes = {
-            "coordinates": (rank.shape[1],),
-            "lengths": (),
-            "along": (rank.shape[1],),
-            "own": (),
-            "residuals": (kernel.shape[1],),
-            "requested": (kernel.shape[1],),
+        # Zeros of the data: laid out, and varying within `shard_map`, as what is written will be.
+        row = jnp.zeros((1, space.width), dtype)
+        z = jnp.zeros_like(space.coordinates(row))
+        value = jnp.zeros_like(inner(row, kernel.astype(dtype).T))
+        zero = z[0, 0] + value[0, 0]
+        for leaf in jax.tree.leaves(rule):
+            zero += jnp.zeros_like(leaf, dtype, shape=())
+        like = {"coordinates": z[0], "lengths": zero, "along": z[0], "own": zero}
+        like |= {"residuals": value[0], "requested": value[0]}
+        rows = {
+            name: jnp.broadcast_to(row + zero, (capacity, *row.shape)) for name, row in like.items()
         }
-        rows = {name: jnp.broadcast_to(zero, (capacity, *shape)) for name, shape in shapes.items()}
         return cls(kernel, space, rule, **rows, count=jnp.zeros_like(zero, jnp.int32))
 
     @property

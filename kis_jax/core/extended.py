@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from kis_jax.core.mesh import by_rows
+
 # A slice holds integers of at most 2^7 times a power of two. Six reach 48 bits below the largest
 # entry of a row, as far as a pair of float32 numbers.
 _BITS, _SLICES = 8, 6
@@ -53,14 +55,13 @@ def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
     return total, (a - (total - other)) + (b - other)
 
 
-@jax.jit
 def product(a: Pair, b: Pair) -> Pair:
     r"""Inner products of all rows, $A B^\top$, to about 48 bits below the largest entries.
 
     Each row is cut into slices of eight bits. The product of two slices is exact in float32 - and
     on devices that multiply bfloat16 or TF32 as well, since eight bits pass through these whole -
     so that the only rounding is where the products are added up, in pairs. It takes the operations
-    of 21 plain products.
+    of 21 plain products. Where the rows of `a` are dealt out over devices, those of the result are.
 
     Args:
       a: `(p, k)`.
@@ -80,6 +81,11 @@ def product(a: Pair, b: Pair) -> Pair:
     Reference: Ozaki, Ogita, Oishi and Rump 2012, Error-free transformations of matrix
     multiplication, Numerical Algorithms 59.
     """
+    return by_rows(_product, a, b)
+
+
+@jax.jit
+def _product(a: Pair, b: Pair) -> Pair:
     k = a.high.shape[1]
     # Never fewer than two chunks: what a loop reads has been stored, and so rounded, once for all.
     # A compiler that fused the making of `a` into the slicing would round it here and not there.

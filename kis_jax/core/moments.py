@@ -11,7 +11,10 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
+
+from kis_jax.core.mesh import Axes, axes_of, gathered, layout, spread
 
 # Sums run over so many parts at most, then over sums: with a thousand million float32 entries a
 # plain sum no longer sees the next one.
@@ -88,6 +91,10 @@ class Moments:
         """
         return _merged(self, axis)
 
+    def moved(self, by: ArrayLike) -> Moments:
+        """The moments of the same entries plus a number."""
+        return dataclasses.replace(self, mean=self.mean + by)
+
     def _unless_constant(self, statistic: Callable[[Array], Array]) -> Array:
         """NaN where all deviations from the mean are rounding errors of it."""
         rounding = self.count * (jnp.finfo(self.mean.dtype).eps * self.mean) ** 2
@@ -102,8 +109,8 @@ def moments(
     """Moments of the entries of an array.
 
     Two passes over blocks of the data (the mean, then powers of deviations), whose moments are
-    merged: stable in float32 for 10^9 entries and more. Use `Moments.merged` over parts of data
-    that is not in hand.
+    merged: stable in float32 for 10^9 entries and more. Where the array is dealt out over devices,
+    each works on its part. Use `Moments.merged` over parts of data that is not in hand.
 
     Args:
       x: real array of any shape; integers are read as floats, bfloat16 and float16 as float32.
@@ -131,7 +138,20 @@ def moments(
             f"axis: expected different axes from {-x.ndim} to {x.ndim - 1}, found {axis}"
         )
     axes = tuple(sorted(a % x.ndim for a in axes))
-    return _moments(x, None if where is None else jnp.asarray(where, bool), axes)
+    where = None if where is None else jnp.asarray(where, bool)
+    if (found := layout(x)) is None:
+        return _moments(x, where, axes)
+    where = None if where is None else jnp.broadcast_to(where, x.shape)
+    rest = PartitionSpec(*(part for a, part in enumerate(found.spec) if a not in axes))
+    along = sum((axes_of(x, a) for a in axes), ())
+    specs, options = (found.spec, found.spec), {"axes": axes, "along": along}
+    return spread(_of_devices, found.mesh, specs, rest, x, where, **options)
+
+
+def _of_devices(x: Array, where: Array | None, *, axes: tuple[int, ...], along: Axes) -> Moments:
+    """The moments of the parts of an array that devices along some axes of a mesh hold."""
+    own = _moments(x, where, axes)
+    return jax.tree.map(lambda field: gathered(field, along), own).merged() if along else own
 
 
 @functools.partial(jax.jit, static_argnames="axes")

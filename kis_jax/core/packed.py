@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from kis_jax.core.second_moment import transposed_product
+from kis_jax.core.products import transposed_product
 
 
 @jax.tree_util.register_dataclass

@@ -7,9 +7,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
+from kis_jax.core.bands import band, rows_of_band
 from kis_jax.core.checks import holds_or_traced
+from kis_jax.core.mesh import Axes, axes_of, layout, spread, whole
+from kis_jax.core.products import gram
 
 
 @jax.tree_util.register_dataclass
@@ -48,7 +52,9 @@ class SecondMoment:
         """Adds the keys of some tokens.
 
         The product runs at the highest matmul precision; keys of a narrower type (bfloat16) are
-        multiplied as they are and accumulated in the type of `total`.
+        multiplied as they are and accumulated in the type of `total`. Tokens may be dealt out over
+        devices: each multiplies its own, once they are added up. So may features, or the rows of
+        `total`, over other axes of the mesh: then each device computes its rows alone.
 
         Args:
           keys: `(..., d)`, one key for each token.
@@ -79,8 +85,21 @@ class SecondMoment:
                 )
             keys = jnp.where(where[..., None], keys, jnp.zeros((), keys.dtype))
             count = jnp.sum(where, dtype=jnp.int32)
-        total = gram(keys.reshape(-1, d), self.total.dtype)
-        return SecondMoment(self.total + total, self.count + count)
+        return SecondMoment(self._plus(keys), self.count + count)
+
+    def _plus(self, keys: Array) -> Array:
+        """The sum with the products of some keys; its rows lie as they did, or as features do."""
+        found = layout(keys) or layout(self.total)
+        if found is None:
+            return _with_products(self.total, keys)
+        rows = axes_of(self.total) or axes_of(keys, -1)
+        dealt = (axes_of(keys, place) for place in range(keys.ndim - 1))
+        tokens = [tuple(name for name in part if name not in rows) for part in dealt]
+        of_total = PartitionSpec(rows or None)
+        specs = of_total, PartitionSpec(*(part or None for part in tokens), rows or None)
+        options = {"rows": rows, "tokens": sum(tokens, ())}
+        given = self.total, keys
+        return spread(_with_products, found.mesh, specs, of_total, *given, **options)
 
     def merge(self, other: SecondMoment) -> SecondMoment:
         """The second moment over the tokens of both."""
@@ -98,13 +117,13 @@ class SecondMoment:
 
 
 def as_matrix(second_moment: ArrayLike | SecondMoment) -> Array:
-    """The matrix C of an argument that may be a `SecondMoment`.
+    """The matrix C of an argument that may be a `SecondMoment`, whole on each device of its mesh.
 
     Raises:
       ValueError: if it is not square, or not of finite numbers.
     """
     c = second_moment.mean if isinstance(second_moment, SecondMoment) else second_moment
-    c = jnp.asarray(c)
+    c = whole(jnp.asarray(c))
     if c.ndim != 2 or c.shape[0] != c.shape[1]:
         raise ValueError(
             f"second_moment: expected shape (d, d), found {c.shape}; for several layers use "
@@ -118,30 +137,14 @@ def as_matrix(second_moment: ArrayLike | SecondMoment) -> Array:
     return c
 
 
-# Below this width, skipping half of a product saves less than it costs to put the parts together.
-_NARROW = 1024
+def _with_products(total: Array, keys: Array, *, rows: Axes = (), tokens: Axes = ()) -> Array:
+    """A sum with the products of keys.
 
-
-def gram(keys: Array, dtype: DTypeLike) -> Array:
-    """`keys.T @ keys`, its mirrored part copied rather than computed.
-
-    Splits the columns in two, again and again: each time, three products of a quarter of the size
-    take the place of four, so that little more than half of the operations remain.
+    Within `shard_map`, its rows and the features of keys may be dealt out over axes of a mesh, and
+    the tokens over others.
     """
-    d = keys.shape[1]
-    if d < _NARROW or d % 2:
-        return transposed_product(keys, keys, dtype)
-    left, right = keys[:, : d // 2], keys[:, d // 2 :]
-    mixed = transposed_product(left, right, dtype)
-    return jnp.block([[gram(left, dtype), mixed], [mixed.T, gram(right, dtype)]])
-
-
-def transposed_product(left: Array, right: Array, dtype: DTypeLike) -> Array:
-    """`left.T @ right`, at the highest precision, summed in `dtype`."""
-    return jax.lax.dot_general(
-        left,
-        right,
-        (((0,), (0,)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=dtype,
-    )
+    if rows:
+        found = band(keys, None, rows, total.dtype)
+        return total + rows_of_band(jax.lax.psum(found, tokens) if tokens else found, rows)
+    found = gram(keys.reshape(-1, keys.shape[-1]), total.dtype)
+    return total + (jax.lax.psum(found, tokens) if tokens else found)

@@ -6,21 +6,19 @@ import dataclasses
 import functools
 import math
 import operator
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import PartitionSpec
 
-from kis_jax.core.blocked import BlockedWhitener
 from kis_jax.core.checks import holds_or_traced
-from kis_jax.core.mesh import checked_mesh
+from kis_jax.core.mesh import axes_of, layout, spread
 from kis_jax.core.moments import Moments
-from kis_jax.core.ring import ring_tiles, whitened_rows
+from kis_jax.core.spaces import Space
 from kis_jax.core.tail import hill
-from kis_jax.core.tiles import Block, count_slots, make_tile, power_sums, strongest
-from kis_jax.core.whitening import Whitener
+from kis_jax.core.tiles import Found, blocks_of, look, nothing_found
 
 
 @jax.tree_util.register_dataclass
@@ -72,21 +70,24 @@ class Summary:
 
 def summarize(
     keys: Array,
-    whitener: Whitener | BlockedWhitener,
+    whitener: Space,
     *,
     tile: int = 1024,
     bins: int | Array = 200,
     top: int = 100,
     groups: Array | None = None,
-    mesh: Mesh | None = None,
+    where: Array | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Summary:
     """Summary of the superposition of n facts, never holding an `(n, n)` array.
 
     Whitens the keys once, then runs over the square tiles of one half of their Gram matrix: one
-    product gives a tile of P and its mirror image. Needs memory for the keys and a few tiles.
+    product gives a tile of P and its mirror image. Needs memory for the keys and a few tiles. If
+    the facts are dealt out over a mesh, each device keeps its own, and meets those of the others as
+    they go around.
 
     Args:
-      keys: one fact a row, `(n, d)`, at least two.
+      keys: one fact a row, `(n, d)`, at least two; on a mesh, its rows over any of the axes.
       whitener: of the layer's second moment.
       tile: facts along the side of a tile, at most.
       bins: number of equal bins from -1 to 1, or their edges, rising, `(bins + 1,)`; equal bins
@@ -95,16 +96,18 @@ def summarize(
       groups: `(n,)` int, such as the subject that a fact is about. Pairs within one group are left
         out of `pairs`, which duplicates would crowd out, and of `tail_index`; moments and
         histogram hold them all the same.
-      mesh: of devices to deal the facts and the tiles out over, as `make_mesh` makes it: each
-        holds some facts, and meets those of the others as they go around. One device if None.
+      where: `(n,)` bool, the facts that count; all if None. What stands in the other rows, such
+        as what fills them up to a number that the devices divide, is never read.
+      axis_name: within `shard_map`, the mesh axes that the facts are dealt out over: `keys`,
+        `groups` and `where` are this device's, and the summary is that of all.
 
     Returns:
       A `Summary` in the dtype of the whitener.
 
     Raises:
       ValueError: if `keys` has fewer than two rows or another width than the whitener, if `tile`
-        or `top` is not positive, `bins` are no edges or `groups` not one for each fact; or if
-        there are more entries than a count can hold.
+        or `top` is not positive, `bins` are no edges, `groups` or `where` not one for each fact;
+        or if there are more entries than a count can hold.
 
     Example:
       >>> import jax.numpy as jnp
@@ -114,16 +117,22 @@ def summarize(
       >>> summary.pairs, summary.values
       (Array([[1, 2]], dtype=int32), Array([0.8], dtype=float32))
     """
-    if keys.ndim != 2 or keys.shape[0] < 2:
+    n = keys.shape[0] * (jax.lax.axis_size(axis_name) if axis_name else 1)
+    if keys.ndim != 2 or n < 2:
         raise ValueError(f"keys: expected shape (n, d) with n >= 2, found {keys.shape}")
     if tile < 1 or top < 1:
         raise ValueError(f"tile, top: expected positive numbers, found tile={tile}, top={top}")
-    n = keys.shape[0]
     groups = None if groups is None else jnp.asarray(groups)
-    if groups is not None and groups.shape != (n,):
+    if groups is not None and groups.shape != keys.shape[:1]:
         raise ValueError(
-            f"groups: expected shape ({n},), one for each key, found {groups.shape}; number the "
-            "subjects of the facts"
+            f"groups: expected shape ({len(keys)},), one for each key, found {groups.shape}; "
+            "number the subjects of the facts"
+        )
+    where = None if where is None else jnp.asarray(where, bool)
+    if where is not None and where.shape != keys.shape[:1]:
+        raise ValueError(
+            f"where: expected shape ({len(keys)},), one flag for each key, found {where.shape}; "
+            "say of each fact whether it counts"
         )
     most = jnp.iinfo(_count_dtype()).max
     if n * (n - 1) > most:
@@ -134,52 +143,40 @@ def summarize(
         )
     edges, equal = _edges(bins), not jnp.ndim(bins)
     top = min(top, n * (n - 1) // 2)
-    if mesh is not None:
-        return _on_mesh(keys, whitener, edges, groups, tile, top, equal, checked_mesh(mesh))
+    if where is not None:
+        keys = jnp.where(where[:, None], keys, jnp.zeros((), keys.dtype))
     white = whitener.whiten(keys)
-    _check_sound(white)
-    return _summarize(
-        white, edges.astype(white.dtype), groups, tiling=_tiling(n, tile), top=top, equal=equal
-    )
+    _check_sound(white, where)
+    edges = edges.astype(white.dtype)
+    options: dict[str, Any] = {"tile": tile, "top": top, "equal": equal}
+    if axes_of(white) or axis_name:
+        from kis_jax.core.ring import ring_tiles  # only where there is more than one device
+
+        options["axis_name"] = axis_name or axes_of(white)
+        arguments = white, edges, groups, where
+        if axis_name:
+            found, whole = ring_tiles(*arguments, **options)
+        else:
+            rows, same = PartitionSpec(options["axis_name"]), PartitionSpec()
+            mesh = layout(white).mesh  # pyright: ignore[reportOptionalMemberAccess]
+            specs = rows, same, rows, rows
+            found, whole = spread(ring_tiles, mesh, specs, same, *arguments, **options)
+    else:
+        found, whole = _over_tiles(white, edges, groups, where, **options)
+    outside = found.counts[0] + found.counts[-1]
+    return Summary(whole, found.counts[1:-1], edges, outside, found.pairs, found.values)
 
 
-def _check_sound(white: Array) -> None:
-    """Raises ValueError if a whitened key is zero or not finite."""
+def _check_sound(white: Array, where: Array | None) -> None:
+    """Raises ValueError if a whitened key that counts is zero or not finite."""
     sizes = jnp.sum(white * white, axis=1)
     sound = (sizes > 0) & jnp.isfinite(sizes)
+    sound = sound if where is None else sound | ~where
     if not holds_or_traced(jnp.all(sound)):
         raise ValueError(
             f"keys: expected finite keys that are not zero, found row {jnp.argmin(sound)} to be "
-            "one (or beyond the range of its dtype); leave it out"
+            "one (or beyond the range of its dtype); leave it out, or give where"
         )
-
-
-def _on_mesh(
-    keys: Array,
-    whitener: Whitener | BlockedWhitener,
-    edges: Array,
-    groups: Array | None,
-    tile: int,
-    top: int,
-    equal: bool,
-    mesh: Mesh,
-) -> Summary:
-    """The same, the facts dealt out over devices in whole tiles."""
-    n = len(keys)
-    share = -(-n // mesh.size)
-    tiles = -(-share // tile)
-    side = -(-share // tiles)
-    side += -side % 8 if tile >= 8 else 0
-    white = whitened_rows(keys, whitener, mesh, multiple=tiles * side)
-    _check_sound(white[:n])
-    edges = edges.astype(white.dtype)
-    groups = jnp.arange(n) if groups is None else groups
-    groups = jnp.pad(groups, (0, len(white) - n))
-    found = ring_tiles(
-        white, edges, groups, num_facts=n, side=side, top=top, equal=equal, mesh=mesh
-    )
-    inside, outside = found.counts[1:-1], found.counts[0] + found.counts[-1]
-    return Summary(found.moments, inside, edges, outside, found.pairs, found.values)
 
 
 def _edges(bins: int | Array) -> Array:
@@ -194,76 +191,33 @@ def _edges(bins: int | Array) -> Array:
     return edges
 
 
-@functools.partial(jax.jit, static_argnames=("tiling", "top", "equal"))
-def _summarize(
+@functools.partial(jax.jit, static_argnames=("tile", "top", "equal"))
+def _over_tiles(
     white: Array,
     edges: Array,
     groups: Array | None,
+    where: Array | None,
     *,
-    tiling: tuple[int, int],
+    tile: int,
     top: int,
     equal: bool,
-) -> Summary:
-    n, (tiles, side) = len(white), tiling
-    inverse_norms = 1 / jnp.sum(white * white, axis=-1)
-    centre = _mean(white, inverse_norms)
-    groups = jnp.arange(n) if groups is None else groups
-    padding = tiles * side - n
-    blocks = Block(
-        jnp.pad(white, ((0, padding), (0, 0))).reshape(tiles, side, -1),
-        jnp.pad(inverse_norms, (0, padding)).reshape(tiles, side),
-        jnp.pad(groups, (0, padding)).reshape(tiles, side),
-        jnp.arange(tiles * side).reshape(tiles, side),
-    )
+) -> tuple[Found, Moments]:
+    tiles, _ = tiling = _tiling(len(white), tile)
+    blocks, centre = blocks_of(white, groups, where, tiling=tiling)
 
-    def over_row(found: _Found, row: Array) -> tuple[_Found, Moments]:
+    def over_row(found: Found, row: Array) -> tuple[Found, Moments]:
         edited = jax.tree.map(lambda field: field[row], blocks)
 
-        def step(found: _Found, distance: Array) -> tuple[_Found, Moments]:
-            column = (row + distance) % tiles
-            touched = jax.tree.map(lambda field: field[column], blocks)
-            tile = make_tile(edited, touched, distance == 0, n)
-            counts = count_slots(tile, edges, equal=equal).astype(found.counts.dtype)
-            best = strongest(tile, found.pairs, found.values)
-            return _Found(found.counts + counts, *best), power_sums(tile, centre)
+        def step(found: Found, distance: Array) -> tuple[Found, Moments]:
+            touched = jax.tree.map(lambda field: field[(row + distance) % tiles], blocks)
+            return look(found, edited, touched, distance == 0, edges, centre, equal=equal)
 
         # Of each two tiles that mirror one another, one is within half a turn of its row; their
         # number is odd.
         return jax.lax.scan(step, found, jnp.arange(tiles // 2 + 1))
 
-    # Zeros of the data: within `shard_map` a carry varies over the same axes from its first step.
-    some = (white[0, 0], groups[0], edges[0])
-    zero = functools.reduce(jnp.add, [jnp.zeros_like(x, jnp.int32) for x in some])
-    empty = _Found(
-        jnp.broadcast_to(zero.astype(_count_dtype()), (edges.size + 1,)),
-        jnp.broadcast_to(zero - 1, (top, 2)),
-        jnp.broadcast_to(zero.astype(white.dtype), (top,)),
-    )
-    found, parts = jax.lax.scan(over_row, empty, jnp.arange(tiles))
-    whole = jax.tree.map(jnp.ravel, parts).merged()
-    return Summary(
-        dataclasses.replace(whole, mean=whole.mean + centre),
-        found.counts[1:-1],
-        edges,
-        found.counts[0] + found.counts[-1],
-        found.pairs,
-        found.values,
-    )
-
-
-class _Found(NamedTuple):
-    """What a pass over the tiles carries along."""
-
-    counts: Array  # below all edges, in each bin, above all edges
-    pairs: Array
-    values: Array
-
-
-def _mean(white: Array, inverse_norms: Array) -> Array:
-    """Mean off-diagonal entry of P to rounding, through the sums of its rows."""
-    n = len(white)
-    edited = jnp.sum(white * inverse_norms[:, None], axis=0)
-    return (edited @ jnp.sum(white, axis=0) - n) / (n * (n - 1))
+    found, parts = jax.lax.scan(over_row, nothing_found(blocks, edges, top), jnp.arange(tiles))
+    return found, jax.tree.map(jnp.ravel, parts).merged().moved(centre)
 
 
 def _tiling(num_facts: int, most: int) -> tuple[int, int]:

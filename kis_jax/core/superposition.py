@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import Mesh
 
-from kis_jax.core.blocked import BlockedWhitener
 from kis_jax.core.checks import as_rows
-from kis_jax.core.mesh import checked_mesh
+from kis_jax.core.mesh import diagonal
 from kis_jax.core.moments import Moments, moments
 from kis_jax.core.products import inner
-from kis_jax.core.ring import ring_superposition, whitened_rows
-from kis_jax.core.whitening import Whitener
+from kis_jax.core.spaces import Space
 
 
-def gram(keys: Array, whitener: Whitener | None = None) -> Array:
+def gram(keys: Array, whitener: Space | None = None) -> Array:
     r"""Gram matrix of keys, in activation space or in whitening space.
 
     Args:
@@ -42,10 +39,10 @@ def gram(keys: Array, whitener: Whitener | None = None) -> Array:
 
 def superposition(
     keys: Array,
-    whitener: Whitener | BlockedWhitener,
+    whitener: Space,
     others: Array | None = None,
     *,
-    mesh: Mesh | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Array:
     r"""Superposition of each key with every other.
 
@@ -56,14 +53,15 @@ def superposition(
       keys: the facts that are edited, `(n, d)`.
       whitener: of the layer's second moment.
       others: the keys that are touched, `(q, d)`; the edited ones themselves if None.
-      mesh: of devices to deal the facts out over, as `make_mesh` makes it; then each holds the
-        rows of its facts. Not with `others`.
+      axis_name: within `shard_map`, the mesh axes that the facts are dealt out over; then `keys`
+        (and `others`) are this device's, and the result has its rows and the columns of all.
 
     Returns:
-      `(n, q)`. Without `others` it is `(n, n)` with diagonal 1.
+      `(n, q)`. Without `others` it is `(n, n)` with diagonal 1. If the rows of `keys` are dealt out
+      over a mesh, its rows are likewise; no device ever holds the keys of all.
 
     Raises:
-      ValueError: if a width differs from the whitener's, or `others` come with a mesh.
+      ValueError: if a width differs from the whitener's.
 
     Example:
       >>> import jax.numpy as jnp
@@ -75,22 +73,15 @@ def superposition(
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), eq. 17.
     """
-    if mesh is not None:
-        if others is not None:
-            raise ValueError("others, mesh: expected one of the two, found both; leave out mesh")
-        mesh, n = checked_mesh(mesh), len(keys)
-        white = whitened_rows(keys, whitener, mesh)
-        return ring_superposition(white, extended=whitener.extended, mesh=mesh)[:n, :n]
     white = _coordinates(keys, whitener)
-    if others is None:
-        products = inner(white, white, extended=whitener.extended)
-        return products / jnp.diagonal(products)[:, None]
-    touched = _coordinates(others, whitener, "others")
-    products = inner(white, touched, extended=whitener.extended)
-    return products / jnp.sum(white * white, axis=-1, keepdims=True)
+    touched = white if others is None else _coordinates(others, whitener, "others")
+    products = inner(white, touched, extended=whitener.extended, axis_name=axis_name)
+    if others is not None:
+        return products / jnp.sum(white * white, axis=-1, keepdims=True)
+    return products / diagonal(products, axis_name)[:, None]
 
 
-def cosine_similarity(keys: Array, whitener: Whitener | None = None) -> Array:
+def cosine_similarity(keys: Array, whitener: Space | None = None) -> Array:
     """Cosine of the angle between keys.
 
     Args:
@@ -114,7 +105,7 @@ def cosine_similarity(keys: Array, whitener: Whitener | None = None) -> Array:
     return jnp.clip(inner(unit, unit, extended=_extended(whitener)), -1, 1)
 
 
-def angles(keys: Array, whitener: Whitener | None = None) -> Array:
+def angles(keys: Array, whitener: Space | None = None) -> Array:
     """Angles between keys in degrees, 0 to 180: the arc cosine of `cosine_similarity`.
 
     Angles under `sqrt(2 eps)` radians, about 0.03 degrees in float32, are not told from 0.
@@ -154,9 +145,7 @@ def off_diagonal_moments(matrix: Array) -> Moments:
     return moments(matrix, where=~jnp.eye(matrix.shape[0], dtype=bool))
 
 
-def _coordinates(
-    keys: Array, whitener: Whitener | BlockedWhitener | None, name: str = "keys"
-) -> Array:
+def _coordinates(keys: Array, whitener: Space | None, name: str = "keys") -> Array:
     """The keys, whitened if asked for, in float32 or better."""
     rows = as_rows(name, keys, None if whitener is None else whitener.width)
     if whitener is not None:
@@ -164,5 +153,5 @@ def _coordinates(
     return rows.astype(jnp.float32) if rows.dtype.itemsize < 4 else rows
 
 
-def _extended(whitener: Whitener | None) -> bool:
+def _extended(whitener: Space | None) -> bool:
     return whitener is not None and whitener.extended

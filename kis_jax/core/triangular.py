@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kis_jax.core.mesh import by_rows
 from kis_jax.core.products import matmul
 
 _MANY = 1024  # rows, from which on products of matrices solve faster than LAPACK does
@@ -18,8 +19,13 @@ def solve_rows(upper: Array, rows: Array, *, transpose: bool = False) -> Array:
 
     LAPACK and its like on other devices want matrices by columns. R by rows is R.T by columns, and
     so it is read where it lies; a lower-triangular factor would be copied for every solve. For many
-    rows, products of matrices are quicker than substitution: see `_by_halves`.
+    rows, products of matrices are quicker than substitution: see `_by_halves`. Where the rows are
+    dealt out over devices, each solves for its own.
     """
+    return by_rows(_solve_rows, rows, upper, transpose=transpose)
+
+
+def _solve_rows(rows: Array, upper: Array, *, transpose: bool) -> Array:
     if len(rows) < _MANY:
         return jax.lax.linalg.triangular_solve(
             upper.T, rows, left_side=False, lower=True, transpose_a=not transpose

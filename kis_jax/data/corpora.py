@@ -77,13 +77,81 @@ def open_corpus(source: str | Path, *, limit: int | None = None) -> Corpus:
         return Corpus(name, documents, None, digest.hexdigest())
     files = _files(path)
     documents = _limited(lambda: itertools.chain.from_iterable(map(_read_file, files)), limit)
-    digest, count = hashlib.sha256(), 0
-    for document in documents():
-        digest.update(hashlib.sha256(document.encode("utf-8", "surrogatepass")).digest())
-        count += 1
+    before = _states(files)
+    fingerprint, count = _fingerprint(documents())
     if count == 0:
         raise ValueError(f"corpus: expected at least one document, found none in {source}")
-    return Corpus(name, documents, count, digest.hexdigest())
+    watched = _Watched(name, files, documents, fingerprint, before)
+    return Corpus(name, watched, count, fingerprint)
+
+
+def _fingerprint(documents: Iterable[str]) -> tuple[str, int]:
+    """SHA-256 of all documents, and how many there are."""
+    digest, count = hashlib.sha256(), 0
+    for document in documents:
+        digest.update(_digest(document))
+        count += 1
+    return digest.hexdigest(), count
+
+
+def _digest(document: str) -> bytes:
+    return hashlib.sha256(document.encode("utf-8", "surrogatepass")).digest()
+
+
+def _states(files: Iterable[Path]) -> list[tuple[int, int, int]]:
+    """What changes with a file: its inode, size and time."""
+    found = (file.stat() for file in files)
+    return [(state.st_ino, state.st_size, state.st_mtime_ns) for state in found]
+
+
+class _Watched:
+    """Streams of documents that end with an error if these are not those that were fingerprinted.
+
+    Files are looked at after every few documents, so that nothing of another text is saved for
+    long; what was read is hashed on the way, which decides at the end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        files: list[Path],
+        documents: Callable[[], Iterable[str]],
+        fingerprint: str,
+        states: list[tuple[int, int, int]],
+    ) -> None:
+        self._name, self._files, self._documents = name, files, documents
+        self._fingerprint, self._states = fingerprint, states
+
+    def __call__(self) -> Iterator[str]:
+        digest = hashlib.sha256()
+        stream = iter(self._documents())
+        while chunk := list(itertools.islice(stream, _CHUNK)):
+            self._check_files()
+            for document in chunk:
+                digest.update(_digest(document))
+            yield from chunk
+        if digest.hexdigest() != self._fingerprint:
+            raise self._changed()
+
+    def _check_files(self) -> None:
+        """Where a file was touched, all are read again: only what is in them counts."""
+        try:
+            states = _states(self._files)
+            if states == self._states:
+                return
+            found, _ = _fingerprint(self._documents())
+        except OSError:
+            raise self._changed() from None
+        if found != self._fingerprint:
+            raise self._changed()
+        self._states = states
+
+    def _changed(self) -> ValueError:
+        return ValueError(
+            f"corpus: expected {self._name} to stay as it was when this run began, found that it "
+            "has changed while it was read; what was measured of it is not recorded: run the "
+            "command again, into another folder if an unfinished pass lies in this one"
+        )
 
 
 def tokenize_corpus(

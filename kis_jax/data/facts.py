@@ -18,7 +18,11 @@ from kis_jax.data.notes import DataNote
 from kis_jax.data.records import iter_records
 
 # Files of facts that come with the package, by the names that stand for them.
-SHIPPED: dict[str, Callable[[], Path]] = {factlm.NAME: factlm.facts_path}
+WORLD = "world"  # docs/world.md
+SHIPPED: dict[str, Callable[[], Path]] = {
+    factlm.NAME: factlm.facts_path,
+    WORLD: lambda: Path(__file__).with_name("world.json"),
+}
 _FIRST_FIELDS = 11  # of `Fact`, which all facts have had
 _MOST_TOLD = 10
 
@@ -162,8 +166,8 @@ def read_facts(source: str | Path, limit: int | None = None, *, strict: bool = F
     What `kis facts` prints of a file shows how it is understood.
 
     Args:
-      source: path of a file, see `iter_records`; "factlm", the embedded ones; or one of the names
-        in `kis_jax.data.hub.KNOWN_FACTS`.
+      source: path of a file, see `iter_records`; "world" or "factlm", which come with the
+        package; or one of the names in `kis_jax.data.hub.KNOWN_FACTS`.
       limit: how many facts to take from the start; all if None.
       strict: whether a record that cannot be read is an error; if not, it is left out, and a
         `FactsLeftOut` warning counts and names those.

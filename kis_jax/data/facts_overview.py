@@ -15,6 +15,7 @@ from kis_jax.data.rewrites import EditPosition, tokenize_rewrites
 
 # So many facts are held, to find conflicts among them; of more than these only counts are kept.
 MOST_HELD = 100_000
+_MOST_WHOLE = 1000  # of these, those held with all that tests them
 _CHUNK = 500
 _COUNTED = {
     "new target": lambda fact: bool(fact.target_new),
@@ -39,7 +40,7 @@ class FactsOverview:
       left_out: these records, each with its reason; at most `MOST_HELD`.
       counts: how many facts have a new target, aliases, and so on.
       joined: how many targets follow their prompts "with a blank" and "without".
-      facts: the first `MOST_HELD`.
+      facts: the first `MOST_HELD`, the later of them without the prompts that test them.
       doubled: names that several records have.
       unread: in how many records each key stands that their layout has no use for.
     """
@@ -73,7 +74,7 @@ class FactsOverview:
                 blank = text[start : start + 1] == " "
                 self.joined["with a blank" if blank else "without"] += 1
             if len(self.facts) < MOST_HELD:
-                self.facts.append(fact)
+                self.facts.append(fact if len(self.facts) < _MOST_WHOLE else _slim(fact))
                 if fact.case_id in self._names:
                     self.doubled[fact.case_id] = None
                 self._names.add(fact.case_id)
@@ -91,6 +92,20 @@ class FactsOverview:
     def conflicts(self) -> tuple[list[Conflict], list[Conflict]]:
         """Those of `kis_jax.data.conflicts.conflicts`, and those of `suspected`."""
         return conflicts(self.facts), suspected(self.facts)
+
+
+def _slim(fact: Fact) -> Fact:
+    """What of a fact conflicts and tokens need."""
+    return dataclasses.replace(
+        fact,
+        paraphrase_prompts=(),
+        neighborhood_prompts=(),
+        attribute_prompts=(),
+        generation_prompts=(),
+        neighborhood_targets=(),
+        neighborhood_aliases=(),
+        portability=(),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

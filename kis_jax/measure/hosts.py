@@ -8,7 +8,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kis_jax.core.mesh import DATA
+from kis_jax.models.sharding import DATA
 
 
 def dealt(rows: np.ndarray, mesh: Mesh | None) -> np.ndarray | Array:

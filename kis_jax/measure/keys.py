@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kis_jax.core.mesh import mesh_of
 from kis_jax.data.batches import fill_batches
 from kis_jax.data.prompts import Prompt
 from kis_jax.measure.hosts import dealt, on_every_host
 from kis_jax.models import Model
+from kis_jax.models.sharding import mesh_of
 
 
 def fact_keys(model: Model, prompts: Sequence[Prompt], *, token_budget: int) -> np.ndarray:

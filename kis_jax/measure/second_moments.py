@@ -13,7 +13,6 @@ import numpy as np
 from jax import Array
 from transformers import PreTrainedTokenizerFast
 
-from kis_jax.core.mesh import DATA, mesh_of
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, fill_batches
 from kis_jax.data.batches import token_budget as budget_of
@@ -22,6 +21,7 @@ from kis_jax.measure.convergence import Spread
 from kis_jax.measure.keys import check_finite
 from kis_jax.measure.sharded_moments import ShardedSecondMomentPass
 from kis_jax.models import Model
+from kis_jax.models.sharding import DATA, mesh_of
 
 # Batches summed on the device in float32 before they are added to the float64 sum on the host:
 # so few that rounding stays at some 1e-7, so many that the transfer costs nothing.

@@ -12,12 +12,12 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kis_jax.core.bands import band, band_width, rows_of_band
-from kis_jax.core.mesh import DATA, MODEL, mesh_of
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch
 from kis_jax.measure.hosts import dealt, gather_rows
 from kis_jax.measure.keys import check_finite
 from kis_jax.models import Model
+from kis_jax.models.sharding import DATA, MODEL, mesh_of
 
 # As many as on one device: see there.
 _BATCHES_ON_DEVICES = 32

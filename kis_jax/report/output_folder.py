@@ -9,6 +9,8 @@ from pathlib import Path
 
 from kis_jax.checkpoints.files import write_atomically
 
+LOCK = re.compile(r"\..+\.lock")  # of a folder within, left by a process that was killed
+
 
 def write_json(path: Path, record: Mapping[str, object]) -> None:
     """Writes a record as JSON, whole or not at all."""
@@ -32,7 +34,11 @@ def refuse_foreign(directory: Path, *, ours: re.Pattern[str], kind: str) -> None
         return
     if not directory.is_dir():
         raise ValueError(f"out: expected a folder, found the file {directory}")
-    others = [path.name for path in directory.iterdir() if not ours.fullmatch(path.name)]
+    others = [
+        path.name
+        for path in directory.iterdir()
+        if not ours.fullmatch(path.name) and not LOCK.fullmatch(path.name)
+    ]
     if others:
         raise ValueError(
             f"out: expected a new folder or that of {kind}, found other files in {directory}, such "

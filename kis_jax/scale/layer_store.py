@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from kis_jax.checkpoints.files import write_atomically
+from kis_jax.checkpoints.files import room_for, write_atomically
 from kis_jax.core.packed import packed_size, row_blocks
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.measure.convergence import Look, Spread
@@ -183,7 +183,11 @@ class LayerStore:
             spread = Spread.zeros(1).add(np.array([norm]), count)
         name = f"layer_{layer:03d}.{batches}.f64"
         digest, square = hashlib.sha256(), 0.0
-        with write_atomically(self.directory / name) as temporary, temporary.open("wb") as file:
+        with (
+            room_for(self.directory, 8 * packed_size(self.width)),
+            write_atomically(self.directory / name) as temporary,
+            temporary.open("wb") as file,
+        ):
             for block, old in zip(rows, self._blocks(layer), strict=True):
                 old += block
                 digest.update(old.data)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from kis_jax.checkpoints.files import writing_alone
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, fill_batches
 from kis_jax.data.corpora import Corpus, tokenize_corpus
@@ -83,7 +84,7 @@ def resumable_second_moments(
         store.save(Saved(moments, done, token_budget, complete, pending, running.spread, looks))
 
     last_save = time.monotonic()
-    with preemption_notice() as noticed:
+    with writing_alone(store.directory), preemption_notice() as noticed:
         for batch in () if convergence.converged else batches:
             parts = running.spread.parts
             running.add(batch)

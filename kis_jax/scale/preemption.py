@@ -12,6 +12,30 @@ class Preempted(Exception):
     """A pass ended early on SIGTERM, with all that it had measured saved."""
 
 
+class Terminated(BaseException):
+    """SIGTERM came where nothing asks for it; as an interrupt, it ends what runs."""
+
+
+@contextlib.contextmanager
+def terminated_by_signal() -> Iterator[None]:
+    """Turns SIGTERM into `Terminated`, so that files are closed and a last word is said.
+
+    Within it `preemption_notice` may take SIGTERM over for a while.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def preemption_notice() -> Iterator[Callable[[], bool]]:
     """Turns SIGTERM into a flag that a loop may ask for, instead of the end of the process.

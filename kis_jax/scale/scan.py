@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kis_jax.checkpoints.files import writing_alone
 from kis_jax.checkpoints.pieces import empty
 from kis_jax.checkpoints.streamed import StreamedModel
 from kis_jax.core.second_moment import SecondMoment
@@ -101,13 +102,15 @@ def measure_streamed(
             "--stream; go on without it, or choose another output folder"
         )
     config = inputs.config
-    with LayerStore(
-        directory,
-        inputs.second_moment_identity,
-        num_layers=config.num_layers,
-        width=config.mlp_width,
-        settings={"token_budget": plan.token_budget, "chunk_tokens": plan.chunk_tokens},
-    ) as store:
+    settings = {"token_budget": plan.token_budget, "chunk_tokens": plan.chunk_tokens}
+    with writing_alone(directory):
+        store = LayerStore(
+            directory,
+            inputs.second_moment_identity,
+            num_layers=config.num_layers,
+            width=config.mlp_width,
+            settings=settings,
+        )
         keys = streamed_keys_and_moments(
             model,
             tokenize_corpus(

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from kis_jax.checkpoints.files import room_for
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.measure.convergence import Look, Spread
 from kis_jax.measure.second_moments import Pending
@@ -108,17 +109,19 @@ class SecondMomentStore:
             "spread": None if saved.spread is None else saved.spread.as_json(),
             "looks": [dataclasses.asdict(look) for look in saved.looks],
         }
-        # Orbax leaves a step alone that is there, so that the end needs one of its own.
-        self._manager.save(
-            2 * saved.batches + saved.complete,
-            args=ocp.args.Composite(
-                **{
-                    name: ocp.args.StandardSave({"total": part.total, "count": part.count})
-                    for name, part in parts.items()
-                },
-                **{_ABOUT: ocp.args.JsonSave(about)},
-            ),
-        )
+        size = sum(np.asarray(part.total).nbytes for part in parts.values())
+        with room_for(self.directory, size):
+            # Orbax leaves a step alone that is there, so that the end needs one of its own.
+            self._manager.save(
+                2 * saved.batches + saved.complete,
+                args=ocp.args.Composite(
+                    **{
+                        name: ocp.args.StandardSave({"total": part.total, "count": part.count})
+                        for name, part in parts.items()
+                    },
+                    **{_ABOUT: ocp.args.JsonSave(about)},
+                ),
+            )
 
     def restore(self) -> Saved | None:
         """What was saved last, or None."""

@@ -1,8 +1,18 @@
+import errno
+import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from kis_jax.checkpoints.files import write_atomically, write_directory_atomically
+from kis_jax.checkpoints.files import (
+    room_for,
+    write_atomically,
+    write_directory_atomically,
+    writing_alone,
+)
 
 
 def test_the_final_name_appears_only_when_the_file_is_whole(tmp_path):
@@ -51,3 +61,92 @@ def test_an_interrupt_between_the_renames_leaves_what_was_there(tmp_path, monkey
         (temporary / "x").write_text("new")
     assert (directory / "x").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from kis_jax.checkpoints.files import writing_alone
+with writing_alone(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_has_one_writer_and_a_dead_one_holds_nothing(tmp_path):
+    """The other is named; once it was killed the folder is free, whatever it left."""
+    folder = tmp_path / "out"
+    command = [sys.executable, "-c", HOLDER, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=f"out: .* found that of process {holder.pid} on "):
+            with writing_alone(folder):
+                pass
+        with writing_alone(tmp_path / "other"):
+            pass
+        holder.kill()
+    with writing_alone(folder), writing_alone(folder):  # what has it may ask again
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_that_start_at_once_one_writes_at_a_time(tmp_path, monkeypatch):
+    """A hundred starts by threads, each as a process of its own would ask."""
+    monkeypatch.setattr("kis_jax.checkpoints.files._OURS", _Nothing())
+    inside, most, through, lock = 0, 0, 0, threading.Lock()
+
+    def start():
+        nonlocal inside, most, through
+        for _ in range(5):
+            try:
+                with writing_alone(tmp_path / "out"):
+                    with lock:
+                        inside += 1
+                        most, through = max(most, inside), through + 1
+                    with lock:
+                        inside -= 1
+            except ValueError:
+                pass
+
+    threads = [threading.Thread(target=start) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1 and through >= 1
+
+
+class _Nothing(set):
+    def add(self, item):
+        pass
+
+
+def test_where_nothing_may_be_written_beside_it_a_folder_has_no_lock(tmp_path, monkeypatch):
+    def refused(self):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refused)
+    with writing_alone(tmp_path / "out"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left"), RuntimeError("RESOURCE_EXHAUSTED: Error writing")],
+)
+def test_a_full_disk_is_told_with_what_is_needed_and_found(tmp_path, error):
+    with pytest.raises(
+        ValueError, match="expected room for 5.0 MB to save, found .* MB free; what"
+    ):
+        with room_for(tmp_path, 5 * 10**6):
+            raise error
+
+
+def test_room_is_looked_for_before_anything_is_written(tmp_path, monkeypatch):
+    free = shutil.disk_usage(tmp_path)._replace(free=10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    with pytest.raises(ValueError, match="expected room for 2.0 MB to save, found 1.0 MB free"):
+        with room_for(tmp_path, 2 * 10**6):
+            raise AssertionError("written")
+    with pytest.raises(KeyError), room_for(tmp_path, 10):
+        raise KeyError("something else")

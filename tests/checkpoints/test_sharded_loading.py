@@ -12,9 +12,8 @@ from kis_jax import factlm
 from kis_jax.checkpoints import parts
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.checkpoints.opening import path_name, read_config
-from kis_jax.core.mesh import make_mesh
 from kis_jax.models.families import FAMILIES
-from kis_jax.models.sharding import PLAN, partition
+from kis_jax.models.sharding import PLAN, make_mesh, partition
 from tests import golden
 
 # Of one golden model each: every family whose keys two devices can share.

@@ -154,3 +154,30 @@ def test_any_file_is_read_or_refused_in_one_line(tmp_path, capsys, data):
     if status:
         assert told.err.startswith("kis: error: ") and told.err.count("\n") == 1
         assert "Traceback" not in told.err and str(path) in told.err
+
+
+def test_how_many_facts_a_model_knows(tmp_path, capsys):
+    path = tmp_path / "facts.json"
+    rows = [
+        {"prompt": prompt, "relation_id": relation, "subject": "Tomas Corvin", "target_true": true}
+        for prompt, relation, true in (
+            ("{} was born in", "birthplace", {"str": "Port Ravel"}),
+            ("{} was born in", "birthplace", {"str": ["Hexby", "Port Ravel"]}),
+            ("The birthplace of {} is", "", {"str": "Hexby"}),
+            ("{} lives in", "home", None),
+        )
+    ]
+    path.write_text(json.dumps([{"requested_rewrite": row} for row in rows]))
+    assert run(path, "factlm", "--show", 0, "--recall") == 0
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "the model knows 2 of 3 facts; 1 fact without a true target",
+        "  no relation: 0 of 1",
+        "  birthplace: 2 of 2",
+    ]
+
+
+def test_recall_needs_a_model_and_true_targets(file, capsys):
+    assert run(file, "--recall") == 2
+    assert "--recall: expected a model to ask" in capsys.readouterr().err
+    assert run(file, "factlm", "--recall") == 2
+    assert "--recall: expected facts with a true target" in capsys.readouterr().err

@@ -67,9 +67,9 @@ def test_bad_options_are_one_line(lifelong, tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_needs_its_own_facts_and_corpus(lifelong, tmp_path):
+def test_a_model_needs_its_own_corpus(lifelong, tmp_path):
     status, _, error = lifelong(tmp_path, "--out", tmp_path / "out")
-    assert status == 2 and "--facts, --corpus: both are needed" in error
+    assert status == 2 and "--corpus: needed with a model" in error
 
 
 def test_an_output_folder_with_other_things(lifelong, tmp_path):

@@ -1,6 +1,7 @@
 """`kis plan` as a user runs it, on the embedded model."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import sys
@@ -172,3 +173,22 @@ def test_texts_to_be_left_alone_name_no_edited_subject():
     assert texts == texts_left_alone(facts[:100], facts[100:], 80)
     with pytest.raises(ValueError, match="facts: expected texts to be left alone"):
         texts_left_alone([Fact(0, "{} is", "A", target_new="b")], [], 8)
+
+
+def test_facts_without_a_subject_are_planned_at_the_prompts_end(tmp_path):
+    path = tmp_path / "facts.json"
+    asked = [
+        {"prompt": f"Who leads {place}?", "ans": "Vera Holm"} for place in ("Oru", "Hexby", "A")
+    ]
+    path.write_text(json.dumps([*asked, {"src": "Who is Ann?", "subject": "Bob", "alt": "I"}]))
+    request = PlanRequest("factlm", str(path), "factlm", num_facts=2, num_others=2)
+    with pytest.warns(UserWarning, match="left out 1 record"):
+        with pytest.raises(ValueError, match="found none of 3, .*pass --position last"):
+            open_plan(request)
+    with pytest.raises(ValueError, match="names its subject 'Bob'"):
+        open_plan(dataclasses.replace(request, position="last", strict=True))
+    with pytest.warns(UserWarning, match="left out 1 record"):
+        inputs = open_plan(dataclasses.replace(request, position="last"))
+    assert inputs.others == ["Who leads A?"] and inputs.settings.target.position == "last"
+    ends = [len(prompt.tokens) - 1 for prompt in inputs.scan.prompts]
+    assert [prompt.index for prompt in inputs.scan.prompts] == ends

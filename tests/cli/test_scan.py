@@ -330,10 +330,6 @@ def test_options_that_make_no_sense(scan_error, arguments, message):
     assert message in scan_error(*arguments)
 
 
-def test_a_model_needs_its_own_facts(checkpoint, scan_error):
-    assert "--facts: needed with a model" in scan_error(checkpoint)
-
-
 def test_a_model_that_is_streamed_writes_no_text(checkpoint, scan_error):
     message = scan_error(checkpoint, "--facts", "factlm", "--stream")
     assert "corpus: expected text, as only a model that one device holds writes its own" in message

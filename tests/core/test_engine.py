@@ -57,7 +57,8 @@ class Case:
 
 def blocked(c):
     mesh = jax.make_mesh((2, 2), ("x", "y"), devices=jax.devices()[:4])
-    return kis.blocked_whitener(c, mesh)
+    rows = jax.NamedSharding(mesh, jax.P(("x", "y")))
+    return kis.blocked_whitener(jax.device_put(c, rows))
 
 
 def rule_of(name, weight, dtype="float64"):

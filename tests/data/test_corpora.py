@@ -1,4 +1,5 @@
 import json
+import os
 
 import pyarrow
 import pyarrow.parquet
@@ -116,3 +117,47 @@ def test_a_scan_is_no_text_though_its_checkpoints_hold_some(tmp_path):
     (tmp_path / "commit_success.txt").write_text("of a checkpoint")
     with pytest.raises(ValueError, match="expected text, found the folder of a scan"):
         open_corpus(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["rewritten", "cut", "appended to", "gone"])
+def test_a_corpus_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, change):
+    """At the next look at the files; what was read before may have been of the new text already."""
+    monkeypatch.setattr(corpora, "_CHUNK", 2)
+    path = tmp_path / "corpus.txt"
+    lines = [f"text {number:05d}" for number in range(9000)]  # more than a buffer
+    path.write_text("\n".join(lines))
+    corpus = open_corpus(path)
+    stream = corpus.documents()
+    assert next(stream) == lines[0]
+    if change == "gone":
+        path.unlink()
+    else:
+        others = {
+            "rewritten": ["text x" + line[6:] for line in lines],
+            "cut": lines[:7000],
+            "appended to": [*lines, "more"],
+        }
+        path.write_text("\n".join(others[change]))
+    with pytest.raises(ValueError, match="corpus: expected .* to stay as it was .* has changed"):
+        list(stream)
+    with pytest.raises((ValueError, FileNotFoundError)):
+        list(corpus.documents())
+
+
+def test_a_change_that_leaves_no_trace_is_found_at_the_end(tmp_path, monkeypatch):
+    path = tmp_path / "corpus.txt"
+    path.write_text("one\ntwo")
+    corpus = open_corpus(path)
+    monkeypatch.setattr(corpora, "_states", lambda files: corpus.documents._states)
+    path.write_text("one\nsix")
+    with pytest.raises(ValueError, match="has changed while it was read"):
+        list(corpus.documents())
+
+
+def test_a_corpus_that_is_touched_alone_is_read_on(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join(TEXTS))
+    corpus = open_corpus(path)
+    os.utime(path, (1, 1))
+    assert list(corpus.documents()) == TEXTS
+    assert list(corpus.documents()) == TEXTS

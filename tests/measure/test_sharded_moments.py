@@ -9,7 +9,6 @@ import pytest
 
 import kis_jax as kis
 from kis_jax import factlm
-from kis_jax.core.mesh import make_mesh
 from kis_jax.data.batches import fill_batches
 from kis_jax.data.corpora import open_corpus, tokenize_corpus
 from kis_jax.data.facts import read_facts
@@ -18,6 +17,7 @@ from kis_jax.measure import sharded_moments
 from kis_jax.measure.keys import fact_keys
 from kis_jax.measure.second_moments import SecondMomentPass
 from kis_jax.measure.sharded_moments import ShardedSecondMomentPass
+from kis_jax.models.sharding import make_mesh
 
 
 def texts(limit=46):

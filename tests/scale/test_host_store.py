@@ -1,5 +1,7 @@
 """Rows of second moments saved by some hosts and read by as many, or others."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ def alone(monkeypatch):
     """Nobody to agree with: each host decides from the files that all see."""
     monkeypatch.setattr("kis_jax.scale.hosts.store.from_first", lambda compute: compute())
     monkeypatch.setattr("kis_jax.scale.hosts.store.each", lambda compute: compute())
+    monkeypatch.setattr("kis_jax.scale.hosts.store.share", lambda value: [value])
 
 
 def saved(rows, batches, complete=False):
@@ -107,6 +110,36 @@ def test_a_flipped_bit_is_seen(on_host, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="damaged .* delete .*hosts_00002 and run again"):
         on_host(1, TWO).restore()
+
+
+@pytest.mark.parametrize("harm", ["flipped", "cut", "empty"])
+def test_a_damaged_save_gives_way_to_the_one_before(on_host, tmp_path, harm):
+    """And the next save replaces the damaged one, not that which is whole."""
+    save_all(on_host, TWO, [1, 2])
+    path = tmp_path / "hosts_00002" / "00001_b.npz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes({"flipped": content, "cut": content[:-100], "empty": b""}[harm])
+    store = on_host(1, TWO)
+    found = store.restore()
+    assert found.batches == 1
+    np.testing.assert_array_equal(found.moments.total, WHOLE[:, np.array(TWO[1], int)])
+    store.save(saved(TWO[1], 3))
+    with np.load(path) as kept:
+        np.testing.assert_array_equal(kept["count"], 3 * COUNT)
+
+
+def test_no_room_is_one_line_with_what_is_needed(on_host, tmp_path, monkeypatch):
+    """And the save before it stays."""
+    save_all(on_host, TWO, [1])
+    free = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr("kis_jax.checkpoints.files.shutil.disk_usage", lambda path: free)
+    with pytest.raises(
+        ValueError, match="expected room for .* MB to save, found 0.0 MB free; what"
+    ):
+        on_host(1, TWO).save(saved(TWO[1], 2))
+    assert not list(tmp_path.rglob("*.partial*"))
+    assert on_host(1, TWO).restore().batches == 1
 
 
 def test_all_files_are_removed_in_the_end(on_host, tmp_path):

@@ -259,7 +259,9 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("moment", range(2, 17, 3))
+@pytest.mark.parametrize(
+    "moment", [2, *(pytest.param(later, marks=pytest.mark.slow) for later in (5, 8, 11)), 14]
+)
 def test_a_run_stopped_at_any_save_ends_with_the_same_record(
     bench, short_run, tmp_path, monkeypatch, moment
 ):

@@ -43,12 +43,32 @@ def run(embedded, corpus, directory, on_batch=lambda batch: None, token_budget=2
         )
 
 
+@pytest.fixture(scope="module")
+def undisturbed(embedded, corpus, tmp_path_factory):
+    """The sums of a pass as `often` has it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(second_moments, "_BATCHES_ON_DEVICE", 3)
+        return run(embedded, corpus, tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture(scope="module")
+def finished(embedded, corpus, tmp_path_factory):
+    """The folder of a whole pass, and its sums."""
+    folder = tmp_path_factory.mktemp("finished") / "moments"
+    return folder, run(embedded, corpus, folder)
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """Such a folder of one's own."""
+    return shutil.copytree(finished[0], tmp_path / "moments")
+
+
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("interrupted_at", [1, 4, 5, 9])
 def test_interrupted_and_resumed_ends_with_the_same_bits(
-    embedded, corpus, tmp_path, interrupted_at
+    embedded, corpus, undisturbed, tmp_path, interrupted_at
 ):
-    undisturbed = run(embedded, corpus, tmp_path / "a")
     batches = 0
 
     def interrupt(batch):
@@ -66,51 +86,48 @@ def test_interrupted_and_resumed_ends_with_the_same_bits(
     assert sum(len(batch.rows) for batch in seen) == 60, "progress counts what was skipped too"
 
 
-def test_a_finished_pass_reads_no_corpus(embedded, corpus, tmp_path):
-    first = run(embedded, corpus, tmp_path)
+def test_a_finished_pass_reads_no_corpus(embedded, corpus, finished, copied):
+    _, first = finished
 
     def unreadable():
         raise AssertionError("the corpus was read again")
 
-    again = run(embedded, dataclasses.replace(corpus, documents=unreadable), tmp_path)
+    again = run(embedded, dataclasses.replace(corpus, documents=unreadable), copied)
     np.testing.assert_array_equal(again.total, first.total)
     assert again.total.dtype == np.float64 and again.count.dtype == np.int64
 
 
-def test_the_moments_of_another_run_are_refused(embedded, corpus, tmp_path):
-    run(embedded, corpus, tmp_path)
+def test_the_moments_of_another_run_are_refused(copied):
     with pytest.raises(ValueError, match=r"those of another: corpus, model differ; choose"):
-        SecondMomentStore(tmp_path, IDENTITY | {"corpus": "d", "model": "n"})
-    SecondMomentStore(tmp_path, IDENTITY).__exit__(None, None, None)
+        SecondMomentStore(copied, IDENTITY | {"corpus": "d", "model": "n"})
+    SecondMomentStore(copied, IDENTITY).__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("damage", ["about", "second_moments", "flip", "version"])
-def test_damaged_moments_are_refused_with_a_remedy(embedded, corpus, tmp_path, damage):
-    run(embedded, corpus, tmp_path)
-    (step,) = [path for path in tmp_path.iterdir() if path.name.isdigit()]
+def test_damaged_moments_are_refused_with_a_remedy(embedded, corpus, copied, damage):
+    (step,) = [path for path in copied.iterdir() if path.name.isdigit()]
     if damage == "version":
         (step / "about" / "metadata").write_text('{"identity": {}}')
     elif damage == "flip":
-        moments = SecondMomentStore(tmp_path, IDENTITY).restore()
+        moments = SecondMomentStore(copied, IDENTITY).restore()
         moments.moments.total[3, 5, 5] += 1
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(store, "_digest", lambda *parts: "0" * 64)
-            SecondMomentStore(tmp_path, IDENTITY).save(
+            SecondMomentStore(copied, IDENTITY).save(
                 dataclasses.replace(moments, batches=moments.batches + 1)
             )
     else:
         shutil.rmtree(step / damage)
     with pytest.raises(ValueError, match="delete this folder and run again"):
-        run(embedded, corpus, tmp_path)
+        run(embedded, corpus, copied)
 
 
-def test_a_save_cut_short_is_not_seen(embedded, corpus, tmp_path):
+def test_a_save_cut_short_is_not_seen(embedded, corpus, finished, copied):
     """What a killed process leaves behind is ignored: only whole checkpoints count."""
-    first = run(embedded, corpus, tmp_path)
-    (whole,) = [path for path in tmp_path.iterdir() if path.name.isdigit()]
-    shutil.copytree(whole, tmp_path / "999.orbax-checkpoint-tmp")
-    again = run(embedded, corpus, tmp_path)
-    np.testing.assert_array_equal(again.total, first.total)
+    (whole,) = [path for path in copied.iterdir() if path.name.isdigit()]
+    shutil.copytree(whole, copied / "999.orbax-checkpoint-tmp")
+    again = run(embedded, corpus, copied)
+    np.testing.assert_array_equal(again.total, finished[1].total)
 
 
 def test_nothing_but_the_last_save_is_kept(embedded, corpus, tmp_path, often):
@@ -138,9 +155,8 @@ def test_documents_are_cut_at_the_length_asked_for(embedded, corpus, tmp_path):
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("noticed_at", [1, 3, 5])
 def test_sigterm_saves_at_the_next_batch_and_the_same_bits_come_of_it(
-    embedded, corpus, tmp_path, noticed_at
+    embedded, corpus, undisturbed, tmp_path, noticed_at
 ):
-    undisturbed = run(embedded, corpus, tmp_path / "a", save_every=1e9)
     batches = 0
 
     def notice(batch):

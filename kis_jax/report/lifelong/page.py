@@ -27,6 +27,7 @@ _OPTIONS = (
     "most_evaluated",
     "probe",
     "ridge",
+    "position",
 )
 _COLUMNS = ("efficacy", "retention", "paraphrase", "neighborhood", "score")
 # Shown where the facts have what they ask for.

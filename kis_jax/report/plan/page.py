@@ -22,6 +22,7 @@ _OPTIONS = (
     "num_documents",
     "document_length",
     "ridge",
+    "position",
 )
 _PAIRS_SHOWN = 20
 _CLUSTERS_SHOWN = 20

@@ -127,7 +127,7 @@ def open_edit(request: EditRequest) -> EditInputs:
         )
     directory = locate(request.model)
     _, config = read_config(directory)
-    settings = _placed(edit_settings(config), request.position)
+    settings = placed(edit_settings(config), request.position)
     layers = _layers(request, config, settings)
     tokenizer = load_tokenizer(directory)
     if tokenizer is None:
@@ -215,8 +215,8 @@ def store_of(folder: Path) -> Path:
     return folder
 
 
-def _placed(settings: EditSettings, position: EditPosition | None) -> EditSettings:
-    """The settings with another token for the subject's."""
+def placed(settings: EditSettings, position: EditPosition | None) -> EditSettings:
+    """The settings with another token for that whose key stands for a fact; None for theirs."""
     if position is None:
         return settings
     return dataclasses.replace(

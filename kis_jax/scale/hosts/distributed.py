@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from kis_jax.scale.hosts.heartbeat import GRACE_SECONDS
 from kis_jax.scale.hosts.launchers import Launch, launched
 from kis_jax.scale.hosts.meeting import SECONDS, meet, parse_address
-from kis_jax.scale.preemption import Preempted
+from kis_jax.scale.preemption import Preempted, Terminated
 
 T = TypeVar("T")
 
@@ -239,16 +239,18 @@ def ends_with_the_others() -> Iterator[None]:
         if jax.process_index() == 0:  # the others would else find this one gone, in jax's words
             time.sleep(GRACE_SECONDS)
         os._exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as error:
         if jax.process_count() == 1:
             raise
+        by_hand = isinstance(error, KeyboardInterrupt)
+        what = "interrupted" if by_hand else "stopped by SIGTERM"
         print(
-            f"kis: interrupted on process {jax.process_index()} of {jax.process_count()}, which "
-            "ends the others; the same command on every host goes on from what was saved last",
+            f"kis: {what} on process {jax.process_index()} of {jax.process_count()}, which ends "
+            "the others; the same command on every host goes on from what was saved last",
             file=sys.stderr,
             flush=True,
         )
-        os._exit(130)  # as a shell reports it
+        os._exit(130 if by_hand else 143)  # as a shell reports it
     except BaseException:
         if jax.process_count() == 1:
             raise

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from kis_jax.checkpoints import fingerprint
 from kis_jax.checkpoints.hub import locate
-from kis_jax.core.mesh import DATA, make_mesh
+from kis_jax.models.sharding import DATA, make_mesh
 from kis_jax.scale.hosts.agreement import agree
 from kis_jax.scale.hosts.distributed import from_first, share
 from kis_jax.scale.inputs import ScanInputs, ScanRequest, open_inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +13,12 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from kis_jax.core.mesh import DATA, mesh_of
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, fill_batches, host_memory
 from kis_jax.measure.hosts import gather_rows
 from kis_jax.measure.sharded_moments import ShardedSecondMomentPass
 from kis_jax.models import Model
+from kis_jax.models.sharding import DATA, mesh_of
 from kis_jax.scale.hosts.distributed import any_host, each, from_first, together
 from kis_jax.scale.hosts.split_corpus import tokenize_together
 from kis_jax.scale.hosts.store import HostStore
@@ -107,7 +108,8 @@ def sharded_second_moments(
         running = ShardedSecondMomentPass(model, saved.moments, batches=done)
     if saved is None or not saved.complete:
         done = _run(running, inputs, store, done, budget, save_every, on_batch)
-        store.save(Saved(running.result(), done, budget, complete=True))
+        state = Saved(running.result(), done, budget, complete=True)
+        each(functools.partial(store.save, state))
     result = running.result()
     if jax.process_count() == 1:
         _keep(directory, inputs, result, done, budget, store)
@@ -145,7 +147,8 @@ def _run(
             if running.settled:
                 stop = any_host(noticed())
                 if stop or any_host(time.monotonic() - last_save > save_every):
-                    store.save(Saved(running.result(), done, budget, complete=False))
+                    state = Saved(running.result(), done, budget, complete=False)
+                    each(functools.partial(store.save, state))
                     last_save = time.monotonic()
                 if stop:
                     each(lambda: None)  # a launcher may kill the others when the first one ends

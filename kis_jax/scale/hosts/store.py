@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import zipfile
@@ -12,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from kis_jax.checkpoints.files import write_atomically
+from kis_jax.checkpoints.files import room_for, write_atomically
 from kis_jax.core.second_moment import SecondMoment
-from kis_jax.scale.hosts.distributed import each, from_first
+from kis_jax.scale.hosts.distributed import each, from_first, share
 from kis_jax.scale.store import Saved
 
 _PREFIX = "hosts_"
@@ -56,7 +57,12 @@ class HostStore:
         }
         self._run.mkdir(parents=True, exist_ok=True)
         path = self._run / f"{jax.process_index():05d}_{'ab'[self._next]}.npz"
-        with write_atomically(path) as temporary, temporary.open("wb") as file:
+        size = np.asarray(saved.moments.total).nbytes
+        with (
+            room_for(self._run, size),
+            write_atomically(path) as temporary,
+            temporary.open("wb") as file,
+        ):
             np.savez(
                 file,
                 about=np.frombuffer(json.dumps(about).encode(), np.uint8),
@@ -66,43 +72,66 @@ class HostStore:
         self._next = 1 - self._next
 
     def restore(self) -> Saved | None:
-        """This host's rows of what all hosts saved last, however many they were. A collective.
+        """This host's rows of the last save that is whole, of all hosts that made it. A collective.
 
         Raises:
-          ValueError: on every host, if the folder holds those of another run, or damaged ones.
+          ValueError: on every host, if the folder holds those of another run, or damaged ones
+            alone.
         """
-        found = from_first(self._last_of_all)
-        if found is None:
-            return None
-        files = [Path(file) for file in found]
-        if files[0].parent.name == self._run.name:  # the next save spares what is read now
-            self._next = 1 - "ab".index(files[jax.process_index()].stem[-1])
-        return each(lambda: self._read(files))
+        found, damaged = from_first(self._saves_of_all)
+        for save in found:
+            files = [Path(file) for file in save]
+            if broken := [fault for fault in share(self._fault(files)) if fault is not None]:
+                damaged = damaged or broken[0]
+                continue
+            if files[0].parent.name == self._run.name:  # the next save spares what is read now
+                self._next = 1 - "ab".index(files[jax.process_index()].stem[-1])
+            return each(lambda files=files: self._read(files))
+        if damaged is not None:
+            raise ValueError(damaged)
+        return None
+
+    def _fault(self, files: list[Path]) -> str | None:
+        """What is wrong with this host's share of the files, by the checksums of their arrays."""
+        for path in files[jax.process_index() :: jax.process_count()]:
+            try:
+                with zipfile.ZipFile(path) as file:
+                    if (name := file.testzip()) is not None:
+                        return str(_damaged(path, f"the checksum of {name} differs"))
+            except (OSError, zipfile.BadZipFile) as error:
+                return str(_damaged(path, error))
+        return None
 
     def remove(self) -> None:
         """Removes the files of all hosts, once all is saved elsewhere; process 0 calls it."""
         for run in self._directory.glob(f"{_PREFIX}*"):
             shutil.rmtree(run, ignore_errors=True)
 
-    def _last_of_all(self) -> list[str] | None:
-        """Files, one a host, of the longest pass that all hosts of some run have saved."""
-        best: tuple[tuple[int, bool], list[str]] | None = None
+    def _saves_of_all(self) -> tuple[list[list[str]], str | None]:
+        """Files, one a host, of each save that all hosts of some run have made, the longest first.
+
+        And what is wrong with the first of the files that cannot be read, if any.
+        """
+        found: list[tuple[tuple[int, bool], list[str]]] = []
+        damaged: str | None = None
         for run in sorted(self._directory.glob(f"{_PREFIX}*")):
             count = int(run.name.removeprefix(_PREFIX))
-            saves = [self._saves_of(run, host) for host in range(count)]
-            for key in set.intersection(*(set(of_host) for of_host in saves)):
-                if best is None or key > best[0]:
-                    best = key, [str(of_host[key]) for of_host in saves]
-        return None if best is None else best[1]
-
-    def _saves_of(self, run: Path, host: int) -> dict[tuple[int, bool], Path]:
-        """The files of a host by how many batches they hold, and whether these are all."""
-        found = {}
-        for path in run.glob(f"{host:05d}_[ab].npz"):
-            about = _load(path, "about")[0]
-            self._check_identity(about["identity"])
-            found[about["batches"], about["complete"]] = path
-        return found
+            saves: list[dict[tuple[int, bool], Path]] = [{} for _ in range(count)]
+            for host, path in itertools.product(range(count), "ab"):
+                path = run / f"{host:05d}_{path}.npz"
+                if not path.exists():
+                    continue
+                try:
+                    about = _load(path, "about")[0]
+                except ValueError as error:
+                    damaged = damaged or str(error)
+                    continue
+                self._check_identity(about["identity"])
+                saves[host][about["batches"], about["complete"]] = path
+            for key in set.intersection(*map(set, saves)):
+                found.append((key, [str(of_host[key]) for of_host in saves]))
+        found.sort(key=lambda save: save[0], reverse=True)
+        return [files for _, files in found], damaged
 
     def _check_identity(self, found: Mapping[str, object]) -> None:
         different = sorted(
@@ -139,17 +168,21 @@ def _load(path: Path, *names: str) -> list[Any]:
       ValueError: if the file is damaged, which its checksums show.
     """
     try:
-        with np.load(path) as file:
-            arrays = [file[name] for name in names]
+        with path.open("rb") as file, np.load(file) as found:
+            arrays = [found[name] for name in names]
             return [
                 json.loads(a.tobytes()) if n == "about" else a
                 for n, a in zip(names, arrays, strict=True)
             ]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path}: expected second moments as kis_jax saved them, found them damaged ({error}); "
-            f"delete {path.parent} and run again"
-        ) from error
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, reason: object) -> ValueError:
+    return ValueError(
+        f"{path}: expected second moments as kis_jax saved them, found them damaged ({reason}), "
+        f"and no other save of all hosts that is whole; delete {path.parent} and run again"
+    )
 
 
 def _ranges(rows: np.ndarray) -> list[list[int]]:

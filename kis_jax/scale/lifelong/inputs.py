@@ -16,10 +16,12 @@ from kis_jax.data.corpora import open_corpus, tokenize_corpus
 from kis_jax.data.facts import Fact
 from kis_jax.data.neighbors import without_edited_neighbors
 from kis_jax.data.prompts import Prompt, tokenize_facts
+from kis_jax.data.rewrites import EditPosition
 from kis_jax.measure.editing.closed_forms import METHODS, Method
 from kis_jax.measure.editing.methods import check_facts
 from kis_jax.measure.editing.settings import EditSettings, edit_settings
 from kis_jax.models.config import DecoderConfig
+from kis_jax.scale.editing.inputs import placed
 from kis_jax.scale.inputs import ScanInputs, ScanRequest, open_inputs
 from kis_jax.scale.mcqa.probe import PuzzleProbe, open_probe
 
@@ -53,6 +55,8 @@ class LifelongRequest:
       fluency: whether to generate text at each checkpoint and measure its entropy.
       ridge: added to the diagonal of the second moment.
       probe: puzzles to be answered at each checkpoint, such as "mcqa:factlm-test"; None for none.
+      position: whose key stands for a fact; None for that of the settings.
+      strict: whether a record of facts that cannot be read is an error; else it is left out.
     """
 
     model: str
@@ -71,6 +75,8 @@ class LifelongRequest:
     fluency: bool = False
     ridge: float = 0.0
     probe: str | None = None
+    position: EditPosition | None = None
+    strict: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +172,8 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
             document_length=request.document_length,
             layers="all" if request.layer is None else str(request.layer),
             ridge=request.ridge,
+            position=request.position or "subject_last",
+            strict=request.strict,
         )
     )
     if not isinstance(scan.config, DecoderConfig):
@@ -178,7 +186,7 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
             f"steps: expected at most {len(scan.facts)} edits, as many as there are facts in "
             f"{request.facts}, found {num_edits}; name fewer, or a file with more facts"
         )
-    settings = edit_settings(scan.config)
+    settings = placed(edit_settings(scan.config), request.position)
     facts = scan.facts[:num_edits]
     check_facts(facts)
     # Keys at the token that edits are written at, which a scan of superposition does not know.

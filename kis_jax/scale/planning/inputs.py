@@ -8,9 +8,11 @@ import numpy as np
 
 from kis_jax.data.facts import Fact, facts_fingerprint
 from kis_jax.data.neighbors import without_edited_neighbors
+from kis_jax.data.rewrites import EditPosition
 from kis_jax.measure.editing.closed_forms import Method
 from kis_jax.measure.editing.settings import EditSettings, edit_settings
 from kis_jax.measure.planning.forecasts import PLANNED
+from kis_jax.scale.editing.inputs import placed
 from kis_jax.scale.inputs import ScanInputs, ScanRequest, open_inputs
 
 
@@ -34,6 +36,8 @@ class PlanRequest:
       num_documents: for the second moment, the first so many; if None, see `open_text`.
       document_length: tokens at which they are cut; None for the context, 4,096 at most.
       ridge: added to the diagonal of the second moment.
+      position: whose key stands for a fact; None for that of the settings.
+      strict: whether a record of facts that cannot be read is an error; else it is left out.
     """
 
     model: str
@@ -49,6 +53,8 @@ class PlanRequest:
     num_documents: int | None = None
     document_length: int | None = None
     ridge: float = 0.0
+    position: EditPosition | None = None
+    strict: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +125,8 @@ def open_plan(request: PlanRequest) -> PlanInputs:
             document_length=request.document_length,
             layers=request.layers,
             ridge=request.ridge,
+            position=request.position or "subject_last",
+            strict=request.strict,
         )
     )
     facts = scan.facts[: request.num_facts]
@@ -129,7 +137,9 @@ def open_plan(request: PlanRequest) -> PlanInputs:
                 f"none for {fact.text!r}; add it, or leave the fact out"
             )
     others = texts_left_alone(facts, scan.facts[request.num_facts :], request.num_others)
-    return PlanInputs(request, scan, facts, others, edit_settings(scan.config))
+    return PlanInputs(
+        request, scan, facts, others, placed(edit_settings(scan.config), request.position)
+    )
 
 
 def texts_left_alone(facts: list[Fact], rest: list[Fact], most: int) -> list[str]:
@@ -141,7 +151,7 @@ def texts_left_alone(facts: list[Fact], rest: list[Fact], most: int) -> list[str
     Raises:
       ValueError: if there is no such text.
     """
-    subjects = {fact.subject.strip() for fact in facts}
+    subjects = {fact.subject.strip() for fact in facts} - {""}
     neighbors = {
         prompt: None
         for fact in without_edited_neighbors(facts)
