@@ -327,3 +327,17 @@ def _bytes(number: int) -> str:
             return f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:,.3g} TiB"
+
+
+def known_in_words(known: Sequence[bool | None]) -> str:
+    """How many facts a model knows, by `recall`.
+
+    Example:
+      >>> known_in_words([True, False, None])
+      'the model knows 1 of 2 facts; 1 has no true target'
+    """
+    told = [one for one in known if one is not None]
+    left = len(known) - len(told)
+    facts = f"{len(told):,} fact{'' if len(told) == 1 else 's'}"
+    more = f"; {left:,} {'has' if left == 1 else 'have'} no true target" if left else ""
+    return f"the model knows {sum(told):,} of {facts}{more}"
