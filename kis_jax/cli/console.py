@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from kis_jax.data.batches import Batch
+    from kis_jax.measure.reliability import Reliability
     from kis_jax.scale.inspection import Inspection
     from kis_jax.scale.stream_plan import StreamPlan
 
@@ -187,6 +189,23 @@ def print_stream_plan(plan: StreamPlan) -> None:
         f"{plan.chunk_tokens:,} tokens, {plan.token_budget:,} at a time\n"
         f"memory: {_bytes(plan.memory)} of {_bytes(plan.available)} ({parts})\n"
         f"disk: {_bytes(plan.disk)} for second moments"
+    )
+
+
+def print_reliability(found: Reliability, tokens: int) -> None:
+    """How well P is known, on standard error: at which layer least."""
+    estimates = {
+        layer: estimate.correlation
+        for layer, estimate in found.estimates.items()
+        if math.isfinite(estimate.correlation)
+    }
+    if not estimates:
+        return
+    least = min(estimates, key=lambda layer: estimates[layer])
+    reached = "known" if found.known else "not known as asked"
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"P is {reached} after {tokens:,} tokens: estimated correlation with that of endless text "
+        f"{estimates[least]:.3f} at layer {least}, the least; {found.target:g} was asked for"
     )
 
 
