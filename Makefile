@@ -14,7 +14,7 @@ demo: .venv/installed
 
 # Writes two real models, a decoder and an encoder, and ends with the path of a report on the first.
 real: real-models
-	$(BIN)/kis scan out/real/smollm2 --facts factlm --corpus factlm --out out/real/scan
+	$(BIN)/kis scan out/real/smollm2 --out out/real/scan
 
 real-models: .venv/installed-real
 	$(BIN)/python -m scripts.real_models --out out/real

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from kis_jax.data.batches import Batch
+    from kis_jax.measure.reliability import Reliability
     from kis_jax.scale.inspection import Inspection
     from kis_jax.scale.stream_plan import StreamPlan
 
@@ -190,6 +192,23 @@ def print_stream_plan(plan: StreamPlan) -> None:
     )
 
 
+def print_reliability(found: Reliability, tokens: int) -> None:
+    """How well P is known, on standard error: at which layer least."""
+    estimates = {
+        layer: estimate.correlation
+        for layer, estimate in found.estimates.items()
+        if math.isfinite(estimate.correlation)
+    }
+    if not estimates:
+        return
+    least = min(estimates, key=lambda layer: estimates[layer])
+    reached = "known" if found.known else "not known as asked"
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"P is {reached} after {tokens:,} tokens: estimated correlation with that of endless text "
+        f"{estimates[least]:.3f} at layer {least}, the least; {found.target:g} was asked for"
+    )
+
+
 def print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
     """The table of a scan: a line a layer."""
     table = Table(title="Superposition P between different facts, by layer")
@@ -327,3 +346,17 @@ def _bytes(number: int) -> str:
             return f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:,.3g} TiB"
+
+
+def known_in_words(known: Sequence[bool | None]) -> str:
+    """How many facts a model knows, by `recall`.
+
+    Example:
+      >>> known_in_words([True, False, None])
+      'the model knows 1 of 2 facts; 1 has no true target'
+    """
+    told = [one for one in known if one is not None]
+    left = len(known) - len(told)
+    facts = f"{len(told):,} fact{'' if len(told) == 1 else 's'}"
+    more = f"; {left:,} {'has' if left == 1 else 'have'} no true target" if left else ""
+    return f"the model knows {sum(told):,} of {facts}{more}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from kis_jax.cli.console import print_table, progress
+from kis_jax.cli.console import known_in_words, print_table, progress
 
 if TYPE_CHECKING:
     from kis_jax.checkpoints.ledger import Ledger
@@ -42,6 +42,7 @@ def print_edit(record: Mapping[str, Any], out: Path) -> None:
         words = name.replace("_", " ")
         table.add_row(words, _share(before[name]["mean"]), _share(then["mean"]), interval)
     print_table(table)
+    print(f"before: {known_in_words([fact['known'] for fact in record['facts']])}")
     for fact in record["facts"]:
         if fact["left_out"] is not None:
             print(f"left out: fact {fact['case_id']} ({fact['subject']}): {fact['left_out']}")

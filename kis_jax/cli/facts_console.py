@@ -114,21 +114,18 @@ def print_recall(model: str, facts: Sequence[Fact]) -> None:
     import collections
 
     from kis_jax.checkpoints.loading import load
+    from kis_jax.cli.console import known_in_words
     from kis_jax.measure.evaluation.recall import recall
 
-    asked = [fact for fact in facts if fact.target_true]
-    if not asked:
+    if not any(fact.target_true for fact in facts):
         raise ValueError("--recall: expected facts with a true target, found none; add some")
     loaded, tokenizer = load(model)
     assert tokenizer is not None  # its tokens were shown
-    known = recall(loaded, tokenizer, asked)
-    print(f"the model knows {known.sum():,} of {_count(len(asked), 'fact')}", end="")
-    left = len(facts) - len(asked)
-    print(f"; {_count(left, 'fact')} without a true target" if left else "")
-    total = collections.Counter(fact.relation for fact in asked)
-    right = collections.Counter(
-        fact.relation for fact, is_known in zip(asked, known, strict=True) if is_known
-    )
+    known = recall(loaded, tokenizer, facts)
+    print(known_in_words(known))
+    told = [(fact.relation, one) for fact, one in zip(facts, known, strict=True) if one is not None]
+    total = collections.Counter(relation for relation, _ in told)
+    right = collections.Counter(relation for relation, one in told if one)
     if len(total) > 1:
         for relation in sorted(total):
             print(f"  {relation or 'no relation'}: {right[relation]} of {total[relation]}")

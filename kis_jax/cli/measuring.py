@@ -32,21 +32,33 @@ def in_memory(
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console
     from kis_jax.measure.keys import fact_keys
+    from kis_jax.measure.reliability import Reliability
     from kis_jax.scale.scan import measure_second_moments
 
     request = inputs.request
     loaded = load_model(inputs.directory, dtype=request.dtype)
     keys = fact_keys(loaded, inputs.measured, token_budget=inputs.token_budget)
     documents = inputs.corpus.num_documents or request.num_documents
+    reliability = None
+    if request.reliability is not None:
+        reliability = Reliability(
+            keys[:, : len(inputs.prompts)],
+            tuple(inputs.layers),
+            target=request.reliability,
+            ridge=request.ridge,
+        )
     with console.corpus_progress(documents) as on_batch:
         moments = measure_second_moments(
             inputs,
             loaded,
             directory,
             keys=keys if watch_facts else None,
+            reliability=reliability,
             save_every=save_every,
             on_batch=on_batch,
         )
+    if reliability is not None:
+        console.print_reliability(reliability, int(moments.count[0]))
     return moments, keys
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kis_jax.cli.console import print_table, progress
+from kis_jax.cli.console import known_in_words, print_table, progress
 
 _PAIRS_SHOWN = 5
 
@@ -34,6 +34,7 @@ def print_plan(record: Mapping[str, Any]) -> None:
     """Collisions in words, a line for each layer with its best method, and what is recommended."""
     console = Console()
     facts, chosen = record["facts"], record["recommendation"]
+    console.print(known_in_words([fact["known"] for fact in facts]))
     for name in ("contradictions", "repetitions"):
         for first, second in record[name][:_PAIRS_SHOWN]:
             console.print(

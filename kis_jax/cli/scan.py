@@ -44,6 +44,14 @@ def scan(
             "as 0.01, and the kurtosis of P stays as well."
         ),
     ] = None,
+    reliability: Annotated[
+        float | None,
+        typer.Option(
+            help="End the pass over the corpus where P between the facts is estimated to "
+            "correlate so with that of endless text, at every layer. [default: 0.98 where a model "
+            "writes its text and neither --until nor --num-documents is given; else never]"
+        ),
+    ] = None,
     stream: Annotated[
         bool,
         typer.Option(
@@ -81,10 +89,13 @@ def scan(
     from kis_jax.cli.hosts import on_mesh
     from kis_jax.cli.measuring import check_memory_option, in_memory, streamed
     from kis_jax.scale.inputs import ScanRequest, open_inputs
+    from kis_jax.scale.own_text import SELF
     from kis_jax.scale.scan import looks_at, scan_layers, scan_record
 
     def ask() -> ScanRequest:
         edited, text = options.facts_and_corpus(model, facts, corpus)
+        # Text that a model writes has no end of its own.
+        ends = until is not None or num_documents is not None or shrinkage or stream
         return ScanRequest(
             model,
             edited,
@@ -99,10 +110,13 @@ def scan(
             document_length=document_length,
             until=until,
             shrinkage=shrinkage,
+            reliability=reliability if text != SELF or ends else reliability or 0.98,
         )
 
     mesh = on_mesh(context)
     if mesh is not None:
+        if reliability is not None:
+            raise ValueError("reliability: is for one device; leave it out, or --model-axis")
         from kis_jax.cli.scan_mesh import scan_on_mesh
 
         scan_on_mesh(ask, out, mesh, save_every=save_every)

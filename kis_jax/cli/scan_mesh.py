@@ -89,12 +89,12 @@ def _scan(inputs: ScanInputs, out: Path, mesh: Mesh, save_every: float) -> None:
     )
     if first:
         looks = looks_at(out / "second_moments")
-        record = scan_record(inputs, moments, statistics, looks)
-        report.write_record(out, record)
+        report.write_record(out, scan_record(inputs, moments, statistics, looks))
         report.write_report(out)
     each(lambda: None)  # no host leaves before the report is written
     if first:
-        console.print_layers(statistics)
+        lines = zip(inputs.layers, statistics, strict=True)
+        console.print_layers([{"layer": layer, **numbers} for layer, numbers in lines])
         console.print_done(out / "report.html")
 
 

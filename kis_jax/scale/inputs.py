@@ -38,6 +38,8 @@ class ScanRequest:
       dtype: of the forward pass.
       until: the pass over the corpus may end where C is known to this relative error, and kurtosis
         stays; None for never.
+      reliability: the pass over the corpus may end where P between the facts is estimated to
+        correlate so with that of endless text, at every layer asked for; None for never.
       shrinkage: whether every second moment is shrunk towards its diagonal.
       strict: whether a record of facts that cannot be read is an error; else it is left out.
     """
@@ -54,6 +56,7 @@ class ScanRequest:
     document_length: int | None = None
     until: float | None = None
     shrinkage: bool = False
+    reliability: float | None = None
     strict: bool = False
 
 
@@ -122,11 +125,14 @@ class ScanInputs:
     @property
     def _end(self) -> dict[str, object]:
         """What decides where a pass over the corpus ends before it does."""
-        if self.request.until is None:
+        request = self.request
+        if request.until is None and request.reliability is None:
             return {"until": None}
         facts = self.fingerprints.get("facts")
+        known = {} if request.reliability is None else {"reliability": request.reliability}
         return {
-            "until": self.request.until,
+            "until": request.until,
+            **known,
             "until_facts": facts,
             **{
                 f"until_{name}": self.settings[name] if facts else None
@@ -146,6 +152,7 @@ class ScanInputs:
                     "dtype",
                     "document_length",
                     "until",
+                    "reliability",
                     "layers",
                     "position",
                     "ridge",
@@ -179,6 +186,11 @@ def open_inputs(
         raise ValueError(
             "shrinkage, until: expected one of the two, found both; a corpus of which a part is "
             "enough needs no shrinkage, so leave it out"
+        )
+    if request.reliability is not None and (request.facts is None or streamed):
+        raise ValueError(
+            "reliability: expected facts and a model that is held in memory, so that P is looked "
+            "at on the way; leave it out, or name --num-documents or --until"
         )
     directory = locate(request.model)
     family, config = read_config(directory)

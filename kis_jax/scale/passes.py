@@ -14,6 +14,7 @@ from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, fill_batches
 from kis_jax.data.corpora import Corpus, tokenize_corpus
 from kis_jax.measure.convergence import Convergence, Watch, due
+from kis_jax.measure.reliability import Reliability
 from kis_jax.measure.second_moments import SecondMomentPass
 from kis_jax.models import Model
 from kis_jax.scale.layer_store import LayerStore
@@ -33,6 +34,7 @@ def resumable_second_moments(
     document_length: int | None = None,
     save_every: float = SECONDS_BETWEEN_SAVES,
     watch: Watch | None = None,
+    reliability: Reliability | None = None,
     on_batch: Callable[[Batch], None] = lambda batch: None,
 ) -> SecondMoment:
     """Second moments of all layers over a corpus, from the store as far as it holds them.
@@ -50,6 +52,7 @@ def resumable_second_moments(
       save_every: seconds between two saves.
       watch: what is looked at on the way, and when the pass may end before the corpus does;
         if None, only the spread of its parts.
+      reliability: the pass ends where it finds P known as well.
       on_batch: called after each batch, the skipped ones included.
 
     Returns:
@@ -75,7 +78,9 @@ def resumable_second_moments(
     length = document_length or model.config.context_length
     texts = tokenize_corpus(corpus.read(model), tokenizer, context_length=length)
     batches = fill_batches(texts, model.config, token_budget=token_budget)
+    tokens = 0
     for batch in itertools.islice(batches, done):
+        tokens += int(batch.mask.sum())
         on_batch(batch)
 
     def save(*, complete: bool) -> None:
@@ -90,6 +95,11 @@ def resumable_second_moments(
             running.add(batch)
             done += 1
             on_batch(batch)
+            tokens += int(batch.mask.sum())
+            if reliability is not None and reliability.due(tokens):
+                so_far = running.result()
+                if reliability.look(tokens, lambda layer: _mean(so_far, layer)):  # noqa: B023
+                    break
             settled = running.spread.parts > parts
             if settled and due(running.spread.parts) and _look(convergence, running):
                 break
@@ -103,6 +113,10 @@ def resumable_second_moments(
         _look(convergence, running)
     save(complete=True)
     return result
+
+
+def _mean(moments: SecondMoment, layer: int) -> np.ndarray:
+    return np.asarray(moments.total[layer]) / int(moments.count[layer])
 
 
 def _look(convergence: Convergence, running: SecondMomentPass) -> bool:

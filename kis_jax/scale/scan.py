@@ -18,6 +18,7 @@ from kis_jax.data.corpora import tokenize_corpus
 from kis_jax.data.facts import first_of_subject
 from kis_jax.measure.convergence import Look, Watch, kurtosis_of
 from kis_jax.measure.layers import LayerScan, scan_layer
+from kis_jax.measure.reliability import Reliability
 from kis_jax.models import Model
 from kis_jax.scale.inputs import ScanInputs
 from kis_jax.scale.layer_store import LayerStore, open_store
@@ -33,6 +34,7 @@ def measure_second_moments(
     directory: Path,
     *,
     keys: np.ndarray | None = None,
+    reliability: Reliability | None = None,
     save_every: float = SECONDS_BETWEEN_SAVES,
     on_batch: Callable[[Batch], None] = lambda batch: None,
 ) -> SecondMoment:
@@ -44,6 +46,7 @@ def measure_second_moments(
       directory: of the second moments.
       keys: of the facts, `(layers, n, d)`, and of controls after them; if given, the kurtosis of P
         between the facts is watched.
+      reliability: the pass ends where it finds P known as well.
       save_every: seconds between two saves.
       on_batch: called after each batch.
 
@@ -62,6 +65,7 @@ def measure_second_moments(
             document_length=inputs.document_length,
             save_every=save_every,
             watch=_watch(inputs, keys),
+            reliability=reliability,
             on_batch=on_batch,
         )
     check_measured(moments, inputs)

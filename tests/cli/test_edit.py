@@ -83,6 +83,7 @@ def test_the_record_tells_what_the_files_do(made, embedded):
     assert [edit["target"] for edit in record["edits"]] == [fact.target_new for fact in facts]
     assert record["metrics"]["after"]["efficacy"]["mean"] > 0
     assert record["metrics"]["before"]["efficacy"]["mean"] == 0
+    assert [fact["known"] for fact in record["facts"]] == [True] * N
 
 
 def test_sequential_is_the_loop_of_rank_one_edits_with_its_target_values(made, embedded):
@@ -356,3 +357,4 @@ def test_facts_without_subjects_and_true_targets_are_edited_at_the_prompts_end(
     assert after["efficacy"]["count"] == 0 and after["portability_accuracy"]["count"] == 2
     assert after["portability_accuracy"]["mean"] == after["efficacy_accuracy"]["mean"]
     assert "portability accuracy" in out and "paraphrase" not in out
+    assert "before: the model knows 0 of 0 facts; 2 have no true target\n" in out

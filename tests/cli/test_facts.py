@@ -170,7 +170,7 @@ def test_how_many_facts_a_model_knows(tmp_path, capsys):
     path.write_text(json.dumps([{"requested_rewrite": row} for row in rows]))
     assert run(path, "factlm", "--show", 0, "--recall") == 0
     assert capsys.readouterr().out.splitlines()[-3:] == [
-        "the model knows 2 of 3 facts; 1 fact without a true target",
+        "the model knows 2 of 3 facts; 1 has no true target",
         "  no relation: 0 of 1",
         "  birthplace: 2 of 2",
     ]

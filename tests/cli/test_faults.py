@@ -197,3 +197,10 @@ def test_results_come_before_words(environment, kis, tmp_path, text, monkeypatch
     monkeypatch.setattr("kis_jax.cli.console.print_layers", broken)
     kis(*words("scan", out, text))
     assert (out / "report.html").is_file()
+
+
+def test_a_scan_on_a_mesh_ends_with_its_table(kis, tmp_path, text):
+    """Printed once all hosts have seen the report."""
+    status, printed, error = kis(*words("on a mesh", tmp_path / "out", text))
+    assert status == 0, error
+    assert "kurtosis" in printed and printed.rstrip().endswith("report.html")

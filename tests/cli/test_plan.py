@@ -64,7 +64,9 @@ def test_collisions_and_contradictions_are_told_and_fail_the_command(planned, re
     assert status == 1
     assert "contradiction: The birthplace of" in printed
     assert "recommended: layer" in printed
+    assert printed.startswith("the model knows 9 of 10 facts\n")  # not in the odd wording
     record = json.loads((out / "plan.json").read_text())
+    assert [fact["known"] for fact in record["facts"]] == [place != 7 for place in range(10)]
     assert record["contradictions"] == [[0, 8]]
     assert record["repetitions"] == [[0, 9]]
     assert [pair[:2] for pair in record["suspected"]] == [[0, 7], [7, 8], [7, 9]]

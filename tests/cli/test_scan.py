@@ -346,6 +346,23 @@ def test_without_a_corpus_the_model_writes_its_text(kis, checkpoint, tmp_path):
     assert record["document_count"] == 60 and 512 < record["token_count"] < 60 * 96
 
 
+def test_a_pass_over_text_of_its_own_ends_where_p_is_known(kis, checkpoint, tmp_path):
+    asked = (checkpoint, "--facts", "factlm", "--num-facts", 12, "--layers", "5")
+    out = tmp_path / "out"
+    status, _, error = kis("scan", *asked, "--reliability", 0.9, "--out", out)
+    assert status == 0, error
+    assert "P is known after" in error and "at layer 5, the least; 0.9 was asked for" in error
+    record = json.loads((out / "scan.json").read_text())
+    assert record["settings"]["reliability"] == 0.9
+    # Not at its end, which is at 32 tokens for each of 512 dimensions.
+    assert 4 * 512 < record["token_count"] < 0.7 * 32 * 512
+
+
+def test_reliability_needs_a_model_in_memory(scan_error):
+    assert "reliability: expected facts" in scan_error("--reliability", 0.9, "--stream")
+    assert "reliability: expected a correlation" in scan_error("--reliability", 2, *SMALL)
+
+
 def test_a_hub_name_without_a_network(scan_error):
     message = scan_error("openai-community/gpt2", *EMBEDDED)
     assert "pass the path of its directory" in message

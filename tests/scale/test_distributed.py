@@ -43,3 +43,28 @@ def test_a_folder_that_a_host_does_not_see_is_told_in_our_words(tmp_path, monkey
     monkeypatch.setattr(distributed, "share", lambda value: [None, value])
     with pytest.raises(ValueError, match="host 1: .*expected a folder that all hosts share"):
         check_shared(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [
+        (ValueError("UNKNOWN: Gloo AllGather failed: [pair.cc:538] Read error: reset"), False),
+        (ValueError("--ridge: expected the same on every host, found 0 and 1"), True),
+        (ValueError("layer 3: expected a positive definite matrix"), True),
+    ],
+)
+def test_a_collective_that_lost_a_host_is_told_in_our_words(error, ours, monkeypatch, capsys):
+    """jax raises it as an error of values or of its runtime; what is ours passes as it is."""
+    from kis_jax.scale.hosts import distributed
+
+    def end(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(distributed.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(distributed.os, "_exit", end)
+    with pytest.raises(ValueError if ours else SystemExit):
+        with distributed.ends_with_the_others():
+            raise error
+    told = capsys.readouterr().err
+    assert ("expected to compute together with the other hosts, found one gone" in told) != ours

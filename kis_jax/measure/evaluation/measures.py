@@ -35,9 +35,9 @@ class Evaluation:
     Two families are told apart. *Success* compares two targets: efficacy and paraphrase are the
     share of prompts with p(new) > p(true), neighborhood that with p(true) > p(new); a magnitude is
     the mean of the difference. Both are NaN for a fact without a true target, but for neighbors
-    that bring their own. *Accuracy* asks for the whole target, or an alias, by greedy decoding given
-    its own earlier tokens: of the new one, for neighborhood of the true one, and for what follows
-    from the fact of one of its answers.
+    that bring their own. *Accuracy* asks for the whole target, or an alias, by greedy decoding
+    given its own earlier tokens: of the new one, for neighborhood of the true one, and for what
+    follows from the fact of one of its answers.
 
     Attributes:
       case_ids: of the facts, in their order.

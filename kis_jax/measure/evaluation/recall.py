@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kis_jax.data.batches import token_budget as default_budget
@@ -20,7 +19,7 @@ def recall(
     facts: Sequence[Fact],
     *,
     token_budget: int | None = None,
-) -> np.ndarray:
+) -> list[bool | None]:
     """Whether a model says what is true of each fact.
 
     A fact is known if greedy decoding of its prompt begins with its true target, or with another
@@ -29,30 +28,31 @@ def recall(
     Args:
       model: a decoder.
       tokenizer: of the model.
-      facts: with a `target_true` each.
+      facts: to be asked.
       token_budget: the most tokens run at once, padding included; chosen from memory if None.
 
     Returns:
-      `(n,)` bool.
+      For each fact whether it is known; None if it has no true target.
 
     Raises:
-      ValueError: if a fact has no true target, or the model cannot be asked for it; names it.
+      ValueError: if the model cannot be asked for a fact; names it.
 
     Example:
       >>> from kis_jax import load
       >>> from kis_jax.data.facts import read_facts
       >>> model, tokenizer = load("factlm")
-      >>> recall(model, tokenizer, read_facts("factlm", 4)).tolist()
+      >>> recall(model, tokenizer, read_facts("factlm", 4))
       [True, True, True, True]
     """
-    asked: list[tuple[int, str, str]] = []
-    for row, fact in enumerate(facts):
-        if not fact.target_true:
-            raise ValueError(
-                f"fact {fact.case_id}: expected a true target, found none; add it, or leave the "
-                "fact out"
-            )
-        asked += [(row, fact.text, name) for name in (fact.target_true, *fact.true_aliases)]
+    asked = [
+        (row, fact.text, name)
+        for row, fact in enumerate(facts)
+        for name in (fact.target_true, *fact.true_aliases)
+        if name
+    ]
+    known: list[bool | None] = [False if fact.target_true else None for fact in facts]
+    if not asked:
+        return known
     continuations = tokenize_continuations(
         [prompt for _, prompt, _ in asked],
         [target for *_, target in asked],
@@ -60,7 +60,7 @@ def recall(
         context_length=model.config.context_length,
     )
     budget = default_budget(model.config) if token_budget is None else token_budget
-    known = np.zeros(len(facts), bool)
-    rows = np.array([row for row, *_ in asked], int)
-    np.logical_or.at(known, rows, score(model, continuations, token_budget=budget).recalled)
+    recalled = score(model, continuations, token_budget=budget).recalled
+    for (row, *_), right in zip(asked, recalled, strict=True):
+        known[row] = bool(known[row] or right)
     return known

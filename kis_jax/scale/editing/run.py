@@ -20,6 +20,7 @@ from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.neighbors import without_edited_neighbors
 from kis_jax.measure.editing.methods import Outcome, make_edits
 from kis_jax.measure.evaluation.measures import Evaluation, evaluate
+from kis_jax.measure.evaluation.recall import recall
 from kis_jax.models import Model
 from kis_jax.models.memory import with_memory
 from kis_jax.scale.editing.inputs import EditInputs
@@ -56,6 +57,7 @@ def edit_model(
     """
     request = inputs.request
     asked = without_edited_neighbors(inputs.facts)
+    known = recall(model, inputs.tokenizer, inputs.facts)
     before = evaluate(model, inputs.tokenizer, asked)
     made = make_edits(
         model,
@@ -84,7 +86,7 @@ def edit_model(
         }
         after = evaluate(written, inputs.tokenizer, asked)
         record["metrics"]["after"] = after.summary()
-        record["facts"] = _facts(made.outcomes, before, after)
+        record["facts"] = _facts(made.outcomes, known, before, after)
         write_record(folder, record)
     return record
 
@@ -110,12 +112,15 @@ def ledger_record(ledger: Ledger) -> dict[str, Any]:
 
 
 def _facts(
-    outcomes: Sequence[Outcome], before: Evaluation, after: Evaluation
+    outcomes: Sequence[Outcome],
+    known: Sequence[bool | None],
+    before: Evaluation,
+    after: Evaluation,
 ) -> list[dict[str, Any]]:
-    """For each fact what became of it, and its metrics."""
+    """For each fact what became of it, whether the model knew it, and its metrics."""
     measured = zip(before.records(), after.records(), strict=True)
     told, row = [], 0
-    for outcome, pair in zip(outcomes, measured, strict=True):
+    for outcome, was_known, pair in zip(outcomes, known, measured, strict=True):
         fact, search = outcome.fact, outcome.search
         told.append(
             {
@@ -124,6 +129,7 @@ def _facts(
                 "prompt": fact.prompt,
                 "target_new": fact.target_new,
                 "target_true": fact.target_true,
+                "known": was_known,
                 "row": row if outcome.reason is None else None,
                 "left_out": outcome.reason,
                 "loss": _number(search.loss),

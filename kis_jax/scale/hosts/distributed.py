@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import secrets
 import sys
 import time
@@ -24,6 +25,9 @@ from kis_jax.scale.hosts.meeting import SECONDS, meet, parse_address
 from kis_jax.scale.preemption import Preempted, Terminated
 
 T = TypeVar("T")
+
+# What jax says, as an error of either kind, where the other end of a collective is gone.
+_OF_A_COLLECTIVE = re.compile(r"[A-Z_]{6,}: |Gloo ")
 
 # Of jax's own heartbeat, which ends a process with a message and a trace of jax's: it comes after
 # that of `kis_jax.scale.hosts.heartbeat`, for hosts that die before or after that one listens.
@@ -223,10 +227,11 @@ def ends_with_the_others() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, Preempted):  # on every host
+    except Preempted:  # on every host
         raise
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except (ValueError, jax.errors.JaxRuntimeError) as error:
+        ours = isinstance(error, ValueError) and not _OF_A_COLLECTIVE.match(str(error))
+        if ours or jax.process_count() == 1:  # what is ours is raised on every host
             raise
         reason = str(error).strip().splitlines()[0]
         print(

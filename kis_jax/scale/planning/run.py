@@ -14,6 +14,7 @@ from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.conflicts import conflicts, suspected
 from kis_jax.data.corpora import tokenize_corpus
 from kis_jax.measure.editing.closed_forms import Method
+from kis_jax.measure.evaluation.recall import recall
 from kis_jax.measure.planning.collisions import clusters, colliding_pairs
 from kis_jax.measure.planning.forecasts import LayerForecast, Outlook, forecast_layer
 from kis_jax.measure.planning.probes import Probe, probe_layers
@@ -60,6 +61,7 @@ def make_plan(
     length = inputs.scan.config.context_length
     texts = list(tokenize_corpus(spoken, inputs.scan.tokenizer, context_length=length))
     rehearse = _rehearsals(inputs, model)
+    known = recall(model, inputs.scan.tokenizer, inputs.facts)
     layers = []
     for layer, probe in enumerate(
         probe_layers(model, texts, token_budget=inputs.scan.token_budget)
@@ -67,7 +69,7 @@ def make_plan(
         if layer in inputs.scan.layers:
             forecast = _forecast(inputs, model, moments, probe, layer, on_layer)
             layers.append(_plan_layer(inputs, forecast, layer, rehearse))
-    return _record(inputs, layers, int(moments.count[0]))
+    return _record(inputs, known, layers, int(moments.count[0]))
 
 
 def _forecast(
@@ -213,7 +215,12 @@ def _suspected(inputs: PlanInputs) -> list[tuple[int, int]]:
     return [(c.first, c.second) for c in suspected(inputs.facts) if c.contradiction]
 
 
-def _record(inputs: PlanInputs, layers: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
+def _record(
+    inputs: PlanInputs,
+    known: list[bool | None],
+    layers: list[dict[str, Any]],
+    tokens: int,
+) -> dict[str, Any]:
     told = conflicts(inputs.facts)
     return {
         "format": 1,
@@ -233,8 +240,9 @@ def _record(inputs: PlanInputs, layers: list[dict[str, Any]], tokens: int) -> di
                 "prompt": fact.prompt,
                 "target": fact.target_new,
                 "relation": fact.relation,
+                "known": is_known,
             }
-            for fact in inputs.facts
+            for fact, is_known in zip(inputs.facts, known, strict=True)
         ],
         "contradictions": [[c.first, c.second] for c in told if c.contradiction],
         "repetitions": [[c.first, c.second] for c in told if not c.contradiction],
