@@ -51,7 +51,7 @@ class Space(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def rank(self) -> Array | int:
+    def rank(self) -> Array:
         """Number of directions in which keys can differ, `()`; at most the columns of z."""
 
     @property

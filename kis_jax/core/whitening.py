@@ -15,6 +15,7 @@ from kis_jax.core import factors
 from kis_jax.core.checks import as_rows, holds_or_traced
 from kis_jax.core.extended import Pair, pair, product
 from kis_jax.core.lanczos import largest_eigenvalue
+from kis_jax.core.mesh import whole
 from kis_jax.core.products import matmul
 from kis_jax.core.second_moment import SecondMoment, as_matrix
 from kis_jax.core.spaces import Space
@@ -44,9 +45,9 @@ class Whitener(Space):
         return _condition(self)
 
     @property
-    def rank(self) -> Array | int:
+    def rank(self) -> Array:
         """Number of directions kept, `()`."""
-        return self.width
+        return jnp.asarray(self.width, jnp.int32)
 
 
 @jax.tree_util.register_dataclass
@@ -242,7 +243,7 @@ def whitener(
     parts = None
     if method == "refined":
         given = second_moment.mean if isinstance(second_moment, SecondMoment) else second_moment
-        parts = pair(given)
+        parts = Pair(*map(whole, pair(given)))
         c = parts.high
     if c.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(

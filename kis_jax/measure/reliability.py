@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from kis_jax.core.host import float64_on_host
+from kis_jax.core.precision import HOST
 from kis_jax.core.superposition import superposition
 from kis_jax.core.whitening import whitener
 
@@ -150,7 +150,7 @@ def _between(keys: np.ndarray, second_moment: np.ndarray, ridge: float) -> np.nd
     """P between different facts, flat; NaN while C has no inverse."""
     n = len(keys)
     apart = ~np.eye(n, dtype=bool)
-    with float64_on_host():
+    with HOST.active():
         try:
             whitening = whitener(jnp.asarray(second_moment, jnp.float64), ridge=ridge)
         except ValueError:  # fewer tokens than dimensions, as yet
