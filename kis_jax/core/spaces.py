@@ -101,9 +101,9 @@ class Identity(Space):
         return jnp.dtype(self.real)
 
     @property
-    def rank(self) -> int:
-        """D."""
-        return self.size
+    def rank(self) -> Array:
+        """All of them, d."""
+        return jnp.asarray(self.size, jnp.int32)
 
 
 @jax.tree_util.register_dataclass
