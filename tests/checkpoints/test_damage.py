@@ -112,7 +112,8 @@ def damage_model_type(directory):
 
 def damage_attribute(directory):
     config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps(config | {"rope_theta": 10000}))
+    changed = config | {"scale_attn_by_inverse_layer_idx": True}
+    (directory / "config.json").write_text(json.dumps(changed))
 
 
 def damage_no_config(directory):
@@ -293,7 +294,7 @@ DAMAGES = {
     damage_msgpack: "truncated or corrupt",
     damage_msgpack_names: "the name 'transformer.ln_f.weight' twice",
     damage_model_type: "model_type: expected one of gpt2, .*found 'xlnet'",
-    damage_attribute: "rope_theta=10000",
+    damage_attribute: "scale_attn_by_inverse_layer_idx=True",
     damage_no_config: "config.json: no such file",
     damage_config: "expected JSON, found .* at line 2",
     damage_both_shards: r"index and shards to agree, .* differ in \S* in b\.safe",
