@@ -25,9 +25,10 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist lo
 test: .venv/installed-test
 	$(PYTEST)
 
-# Every test, its programs compiled as they are for a user.
+# The rest: the slow ones, and the core's with its programs compiled as they are for a user.
 test-all: .venv/installed-test
-	KIS_TEST_OPTIMIZED=1 $(PYTEST) -m ""
+	KIS_TEST_OPTIMIZED=1 $(PYTEST) -m "" tests/core
+	KIS_TEST_OPTIMIZED=1 $(PYTEST) -m slow --ignore tests/core
 
 # Branches of kis_jax that no test takes, in out/coverage.
 coverage: .venv/installed-test
