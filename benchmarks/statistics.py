@@ -112,7 +112,7 @@ def bootstrap_rows() -> list[dict]:
     """A bootstrap over facts; the plain one builds each resampled matrix."""
     p = np.random.default_rng(0).standard_t(5, size=(FACTS, FACTS)).astype(np.float32)
     rng, ours = jax.random.key(0), jnp.asarray(p)
-    durations = seconds(lambda: kurtosis_interval(ours, rng, resamples=RESAMPLES))
+    durations = seconds(lambda: kurtosis_interval(rng, ours, resamples=RESAMPLES))
     drawn = [
         np.repeat(np.arange(FACTS), draw_counts(key, FACTS))
         for key in jax.random.split(rng, SAMPLE)

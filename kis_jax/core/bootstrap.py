@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ class KurtosisCurve(NamedTuple):
 
 
 def kurtosis_interval(
-    superposition: Array, rng: Array, *, resamples: int = 1000, confidence: float = 0.95
+    rng: Array, superposition: Array, *, resamples: int = 1000, confidence: float = 0.95
 ) -> Interval:
     r"""Bootstrap confidence interval of the kurtosis of the off-diagonal entries of P, over facts.
 
@@ -60,8 +61,8 @@ def kurtosis_interval(
     are quadratic forms $\sum_{i \ne j} w_i w_j p_{ij}^k$: four matrix products serve all resamples.
 
     Args:
-      superposition: P, `(n, n)`, of three facts or more; its diagonal is ignored.
       rng: a random key.
+      superposition: P, `(n, n)`, of three facts or more; its diagonal is ignored.
       resamples: how many.
       confidence: the probability that the interval holds the kurtosis of the population of facts.
         The limits are percentiles; with few facts and heavy tails, whose kurtosis a sample
@@ -78,13 +79,14 @@ def kurtosis_interval(
     Example:
       >>> import jax
       >>> rng = jax.random.key(0)
-      >>> interval = kurtosis_interval(jax.random.normal(rng, (50, 50)), rng)
+      >>> interval = kurtosis_interval(rng, jax.random.normal(rng, (50, 50)))
       >>> bool(interval.lower < 0 < interval.upper)
       True
 
     Reference: Snijders and Borgatti 1999, Non-parametric standard errors and tests for network
     statistics (Connections 22), the vertex bootstrap.
     """
+    rng, superposition = _rng_first(rng, superposition)
     shape = jnp.shape(superposition)
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 3:
         raise ValueError(
@@ -97,9 +99,9 @@ def kurtosis_interval(
 
 
 def kurtosis_convergence(
+    rng: Array,
     superposition: Array,
     sizes: Sequence[int],
-    rng: Array,
     *,
     resamples: int = 100,
     confidence: float = 0.95,
@@ -112,9 +114,9 @@ def kurtosis_convergence(
     a sample of so many facts can be from another; its band stays open.
 
     Args:
+      rng: a random key.
       superposition: P, `(n, n)`, of three facts or more; its diagonal is ignored.
       sizes: numbers of facts, each from 3 to n.
-      rng: a random key.
       resamples: subsets and resamples of each size.
       confidence: of the bootstrap intervals.
 
@@ -128,12 +130,13 @@ def kurtosis_convergence(
     Example:
       >>> import jax
       >>> rng = jax.random.key(0)
-      >>> curve = kurtosis_convergence(jax.random.normal(rng, (64, 64)), (16, 32, 64), rng)
+      >>> curve = kurtosis_convergence(rng, jax.random.normal(rng, (64, 64)), (16, 32, 64))
       >>> bool(curve.low[0] < curve.mean[0] < curve.high[0]), bool(curve.low[2] == curve.high[2])
       (True, True)
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), appendix C.
     """
+    rng, superposition, sizes = _rng_first(rng, superposition, sizes)
     p = jnp.asarray(superposition)
     if p.ndim != 2 or p.shape[0] != p.shape[1] or p.shape[0] < 3:
         raise ValueError(
@@ -149,6 +152,18 @@ def kurtosis_convergence(
     most = jnp.nanmax(found[0], axis=1)  # about it, the mean of equal numbers is that very number
     mean = most + jnp.nanmean(found[0] - most[:, None], axis=1)
     return KurtosisCurve(mean, low, high, lower, upper)
+
+
+def _rng_first(*given: Any) -> tuple[Any, ...]:
+    """The arguments, the random key first: it stood last, which is still taken, with a warning."""
+    *others, last = given
+    dtype, shape = getattr(last, "dtype", None), getattr(last, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and (dtype, shape) != (jnp.dtype("uint32"), (2,)):
+        return given
+    message = "rng: expected the random key first, found it last, as it once stood; move it"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return last, *others
 
 
 def _check_draws(resamples: int, confidence: float) -> None:

@@ -161,7 +161,7 @@ def _measure(
         _statistics(p, rank),
         controls,
         whitening.condition,
-        kurtosis_convergence(p, sizes, draws, resamples=_DRAWS) if sizes else None,
+        kurtosis_convergence(draws, p, sizes, resamples=_DRAWS) if sizes else None,
     )
 
 

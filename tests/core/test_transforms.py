@@ -74,7 +74,7 @@ def statistics(kernel, keys, values, c):
     return (
         kis.off_diagonal_moments(p).kurtosis,
         kis.summarize(keys, kis.whitener(c), tile=2, top=3),
-        kis.kurtosis_interval(p, jax.random.key(0), resamples=8),
+        kis.kurtosis_interval(jax.random.key(0), p, resamples=8),
         kis.tail_index(p, 3),
         kis.gaussian_density(p, jnp.linspace(-1, 1, 5)),
     )
