@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jax.typing import ArrayLike
+from jaxtyping import Float, Int
 
 from kis_jax.core.checks import as_rows, holds_or_traced
 from kis_jax.core.lanczos import largest_eigenvalue
@@ -44,12 +45,12 @@ class BlockedWhitener(Space):
     axes: Axes = dataclasses.field(metadata={"static": True})
     name: str = dataclasses.field(default="blocked", metadata={"static": True})
 
-    def coordinates(self, keys: ArrayLike) -> Array:
+    def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n d"]:
         """Whitened keys, `(n, d)` to `(n, d)`; their inner products are a C^-1 b."""
         rows = as_rows("keys", keys, self.width).astype(self.factor.dtype)
         return self._solved(_forward, rows * self.scale)
 
-    def directions(self, coordinates: Array) -> Array:
+    def directions(self, coordinates: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The rows W z of whitened coordinates z, `(n, d)`; C^-1 k for a whitened k."""
         return self._solved(_backward, coordinates) * self.scale
 
@@ -64,12 +65,12 @@ class BlockedWhitener(Space):
         return self.factor.dtype
 
     @property
-    def rank(self) -> Array:
+    def rank(self) -> Int[Array, ""]:
         """Number of directions, `()`: d."""
         return jnp.asarray(self.width, jnp.int32)
 
     @property
-    def condition(self) -> Array:
+    def condition(self) -> Float[Array, ""]:
         """Condition number in the 2-norm of C plus ridge, `()`; as `Whitener.condition`."""
         return _condition(self)
 
@@ -88,7 +89,7 @@ class BlockedWhitener(Space):
 
 
 def blocked_whitener(
-    second_moment: ArrayLike | SecondMoment, *, ridge: float | Array = 0.0
+    second_moment: Float[ArrayLike, "d d"] | SecondMoment, *, ridge: float | Float[Array, ""] = 0.0
 ) -> BlockedWhitener:
     r"""Factors $C + \text{ridge} \cdot I$ by the devices that hold its rows, none of which all.
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from kis_jax.core.moments import from_power_sums, moments
 from kis_jax.core.products import matmul
@@ -50,7 +51,11 @@ class KurtosisCurve(NamedTuple):
 
 
 def kurtosis_interval(
-    rng: Array, superposition: Array, *, resamples: int = 1000, confidence: float = 0.95
+    rng: PRNGKeyArray,
+    superposition: Float[Array, "n n"],
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
 ) -> Interval:
     r"""Bootstrap confidence interval of the kurtosis of the off-diagonal entries of P, over facts.
 
@@ -99,8 +104,8 @@ def kurtosis_interval(
 
 
 def kurtosis_convergence(
-    rng: Array,
-    superposition: Array,
+    rng: PRNGKeyArray,
+    superposition: Float[Array, "n n"],
     sizes: Sequence[int],
     *,
     resamples: int = 100,
@@ -231,7 +236,7 @@ def _over_draws(p: Array, draws: Any, draw: Callable[[Any], Array], batch: int) 
     return jax.lax.map(kurtosis, draws, batch_size=batch)
 
 
-def draw_counts(rng: Array, n: int) -> Array:
+def draw_counts(rng: PRNGKeyArray, n: int) -> Int[Array, " n"]:
     """How often each of n facts is among n drawn with replacement, `(n,)` int.
 
     Example:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, PRNGKeyArray, Real
 
 from kis_jax.core.moments import Moments, moments
 from kis_jax.core.products import inner
@@ -31,7 +32,12 @@ class Bulk(NamedTuple):
     tail_fraction: Array
 
 
-def bulk(superposition: Array, rank: ArrayLike, *, where: ArrayLike | None = None) -> Bulk:
+def bulk(
+    superposition: Float[Array, "n n"],
+    rank: Real[ArrayLike, ""],
+    *,
+    where: Bool[ArrayLike, "n n"] | None = None,
+) -> Bulk:
     r"""Width of the bulk of P against that of unrelated directions, and the share beyond it.
 
     Of whitened keys $z_i$ in r dimensions, $p_{ij} = \cos(z_i, z_j)\, |z_j| / |z_i|$. The cosine
@@ -76,7 +82,11 @@ def bulk(superposition: Array, rank: ArrayLike, *, where: ArrayLike | None = Non
     return Bulk(deviation * root, share)
 
 
-def kurtosis_at_rank(superposition: Array, rank: ArrayLike, other: ArrayLike) -> Array:
+def kurtosis_at_rank(
+    superposition: Float[Array, "n n"],
+    rank: Real[ArrayLike, ""],
+    other: Real[ArrayLike, "*ranks"],
+) -> Float[Array, "*ranks"]:
     r"""The kurtosis that P would have in another rank, its related pairs as they are.
 
     What a law of kurtosis in the width of models has to be held against: entries within six robust
@@ -113,7 +123,9 @@ def kurtosis_at_rank(superposition: Array, rank: ArrayLike, other: ArrayLike) ->
     return whole(scales.reshape(-1)).reshape(scales.shape)
 
 
-def isotropic_superposition(rng: Array, norms: Array, rank: int) -> Array:
+def isotropic_superposition(
+    rng: PRNGKeyArray, norms: Float[Array, " n"], rank: int
+) -> Float[Array, "n n"]:
     r"""P of random directions: what is left of superposition when no key has to do with another.
 
     Directions are drawn uniformly from the sphere in whitening space, and each is given the norm

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from kis_jax.core.checks import as_rows, holds_or_traced
 
@@ -28,9 +29,9 @@ class Solved(NamedTuple):
 
 
 def solve_iteratively(
-    product: Callable[[Array], Array],
-    keys: Array,
-    diagonal: Array,
+    product: Callable[[Float[Array, "n d"]], Float[Array, "n d"]],
+    keys: Float[Array, "n d"],
+    diagonal: Float[Array, " d"],
     *,
     tolerance: float = 1e-6,
     max_steps: int = 10_000,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float
 
 from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.moments import moments
@@ -15,7 +16,11 @@ _SAMPLE, _POINTS = 2048, 32  # worked on at once
 _REACH = 39.0
 
 
-def gaussian_density(sample: Array, points: Array, where: ArrayLike | None = None) -> Array:
+def gaussian_density(
+    sample: Float[Array, "*shape"],
+    points: Float[Array, "*points"],
+    where: Bool[ArrayLike, "*#shape"] | None = None,
+) -> Float[Array, "*points"]:
     r"""Gaussian kernel density estimate with Scott's bandwidth.
 
     $f(x) = \frac{1}{n h} \sum_i \varphi\left(\frac{x - x_i}{h}\right)$ with

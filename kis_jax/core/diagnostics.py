@@ -5,13 +5,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from kis_jax.core.products import inner
 from kis_jax.core.second_moment import SecondMoment, as_matrix
 from kis_jax.core.spaces import Space
 
 
-def effective_rank(second_moment: Array | SecondMoment) -> Array:
+def effective_rank(second_moment: Float[Array, "d d"] | SecondMoment) -> Float[Array, ""]:
     r"""Number of directions that keys really use: the participation ratio of C's eigenvalues.
 
     $(\sum \lambda)^2 / \sum \lambda^2 = \mathrm{tr}(C)^2 / |C|_F^2$: d for a multiple of the
@@ -36,7 +37,9 @@ def effective_rank(second_moment: Array | SecondMoment) -> Array:
     return 1 / jnp.sum(scaled * scaled)
 
 
-def inverse_residual(second_moment: Array | SecondMoment, whitener: Space) -> Array:
+def inverse_residual(
+    second_moment: Float[Array, "d d"] | SecondMoment, whitener: Space
+) -> Float[Array, ""]:
     r"""How far the whitener's inverse X is from one of C: $|C X - I|_F / \sqrt d$, estimated.
 
     In units in which C has a unit diagonal, so that those of the neurons do not matter. From

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Int
 
 from kis_jax.core.checks import as_rows, checked_kernel, holds_or_traced
 from kis_jax.core.ledger import Edit
@@ -94,12 +95,12 @@ class Editor:
     @classmethod
     def init(
         cls,
-        kernel: ArrayLike,
+        kernel: Float[ArrayLike, "d m"],
         space: Space,
         capacity: int,
         rule: Rule | str = "sequential",
         *,
-        tolerance: float | Array | None = None,
+        tolerance: float | Float[Array, ""] | None = None,
     ) -> Editor:
         """An editor of a kernel, without edits.
 
@@ -157,7 +158,9 @@ class Editor:
         directions, extended = self.space.directions(along), self.space.extended
         return Edit(directions, residuals, requested, self.rule.name, extended)
 
-    def add(self, keys: Array, values: Array) -> tuple[Editor, Added]:
+    def add(
+        self, keys: Float[Array, "*block d"], values: Float[Array, "*block m"]
+    ) -> tuple[Editor, Added]:
         """Adds one edit, or a block of edits in their order.
 
         Each edit takes a row of the ledger (under `jit`: while there are any), accepted or not:
@@ -191,7 +194,7 @@ class Editor:
         editor, added = _add(self, keys, values)
         return editor, Added(*(field[0] for field in added)) if single else added
 
-    def undo(self, steps: int | Array = 1) -> Editor:
+    def undo(self, steps: int | Int[Array, ""] = 1) -> Editor:
         """The state before the last edits, bit for bit; `steps` beyond the first undo all.
 
         Raises:
@@ -202,7 +205,7 @@ class Editor:
         count = jnp.maximum(self.count - jnp.maximum(jnp.asarray(steps, jnp.int32), 0), 0)
         return _cut(self, count)
 
-    def take(self, order: ArrayLike) -> Editor:
+    def take(self, order: Int[ArrayLike, " t"]) -> Editor:
         """The state as if only these edits had been asked for, in this order.
 
         Answered from the ledger, at the cost of one block of `capacity` edits: neither the keys nor
@@ -225,7 +228,7 @@ class Editor:
         count = jnp.asarray(len(order), jnp.int32) + jnp.zeros_like(self.count)
         return _redone(self, jnp.concatenate([order, rest]), count)
 
-    def drop(self, rows: ArrayLike) -> Editor:
+    def drop(self, rows: Int[ArrayLike, " k"] | Bool[ArrayLike, " capacity"]) -> Editor:
         """The state as if some edits had never been asked for, such as those of superseded facts.
 
         Their keys leave the solve and what they wrote leaves the kernel; later rows move up.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from kis_jax.core.checks import as_rows, checked_kernel, holds_or_traced
 from kis_jax.core.ledger import Edit
@@ -26,7 +27,12 @@ from kis_jax.core.rules import (
 from kis_jax.core.spaces import NullSpace, Space
 
 
-def edit_rank_one(kernel: Array, key: Array, value: Array, whitener: Space) -> Edit:
+def edit_rank_one(
+    kernel: Float[Array, "d m"],
+    key: Float[Array, " d"],
+    value: Float[Array, " m"],
+    whitener: Space,
+) -> Edit:
     r"""One fact: ROME's closed form.
 
     $\Delta = C^{-1} k \otimes (v - k W) / k^\top C^{-1} k$: of all updates that map k to v exactly,
@@ -64,7 +70,12 @@ def edit_rank_one(kernel: Array, key: Array, value: Array, whitener: Space) -> E
     return edit_sequential(kernel, key[None], value[None], whitener)
 
 
-def edit_sequential(kernel: Array, keys: Array, values: Array, whitener: Space) -> Edit:
+def edit_sequential(
+    kernel: Float[Array, "d m"],
+    keys: Float[Array, "n d"],
+    values: Float[Array, "n m"],
+    whitener: Space,
+) -> Edit:
     r"""The paper's lifelong edit: n rank-one edits, each on the kernel that the last one left.
 
     The residuals solve $\mathrm{triu}(P)^\top X = V - K W_0$, a unit-triangular system; with them
@@ -99,12 +110,12 @@ def edit_sequential(kernel: Array, keys: Array, values: Array, whitener: Space) 
 
 
 def edit_constrained(
-    kernel: Array,
-    keys: Array,
-    values: Array,
+    kernel: Float[Array, "d m"],
+    keys: Float[Array, "n d"],
+    values: Float[Array, "n m"],
     whitener: Space,
     *,
-    tolerance: float | Array | None = None,
+    tolerance: float | Float[Array, ""] | None = None,
 ) -> Edit:
     r"""All n facts exactly at once: EMMET's closed form.
 
@@ -145,12 +156,12 @@ def edit_constrained(
 
 
 def edit_batch(
-    kernel: Array,
-    keys: Array,
-    values: Array,
+    kernel: Float[Array, "d m"],
+    keys: Float[Array, "n d"],
+    values: Float[Array, "n m"],
     whitener: Space,
-    weight: float | Array,
-    previous: Array | None = None,
+    weight: float | Float[Array, ""],
+    previous: Float[Array, "p d"] | None = None,
 ) -> Edit:
     r"""All n facts in least squares, against ordinary text: MEMIT's closed form.
 
@@ -189,12 +200,12 @@ def edit_batch(
 
 
 def edit_null_space(
-    kernel: Array,
-    keys: Array,
-    values: Array,
-    projector: Array | NullSpace,
-    ridge: float | Array,
-    previous: Array | None = None,
+    kernel: Float[Array, "d m"],
+    keys: Float[Array, "n d"],
+    values: Float[Array, "n m"],
+    projector: Float[Array, "d d"] | NullSpace,
+    ridge: float | Float[Array, ""],
+    previous: Float[Array, "p d"] | None = None,
 ) -> Edit:
     r"""All n facts in least squares, within directions that ordinary text leaves free: AlphaEdit.
 

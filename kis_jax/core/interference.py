@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from kis_jax.core.checks import as_rows
 from kis_jax.core.ledger import Edit
@@ -14,7 +15,7 @@ from kis_jax.core.products import matmul
 from kis_jax.core.successive import landed, triangular_residuals
 
 
-def interference(edit: Edit, keys: Array) -> Array:
+def interference(edit: Edit, keys: Float[Array, "q d"]) -> Float[Array, "q m"]:
     r"""How far the values of keys that nobody edited are moved.
 
     $\sum_i p(k_i, k) x_i$, the sum over all edits of the share that lands on the key; for every
@@ -43,7 +44,7 @@ def interference(edit: Edit, keys: Array) -> Array:
     return landed(directions, edit.residuals, keys, extended=edit.extended)
 
 
-def interference_on_edited(edit: Edit, keys: Array) -> Array:
+def interference_on_edited(edit: Edit, keys: Float[Array, "n d"]) -> Float[Array, "n m"]:
     r"""How far each edited fact ends from the value asked of it.
 
     For sequential edits $\sum_{i>j} p(k_i, k_j) x_i$, what later edits did to edit j; nothing for
@@ -103,7 +104,9 @@ class Forecast:
 
 @jax.jit
 def forecast(
-    superposition: Array, requested: Array, superposition_on_others: Array | None = None
+    superposition: Float[Array, "n n"],
+    requested: Float[Array, "n m"],
+    superposition_on_others: Float[Array, "n q"] | None = None,
 ) -> Forecast:
     r"""The interference of sequential edits after 1, 2, ... n of them, from P alone.
 

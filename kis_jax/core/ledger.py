@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Int
 
 from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.products import inner
@@ -52,11 +53,11 @@ class Edit:
     extended: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @property
-    def delta(self) -> Array:
+    def delta(self) -> Float[Array, "d m"]:
         """What is added to the kernel, `(d, m)`."""
         return inner(self.directions.T, self.residuals.T, extended=self.extended)
 
-    def apply(self, kernel: Array) -> Array:
+    def apply(self, kernel: Float[Array, "d m"]) -> Float[Array, "d m"]:
         """The edited kernel, `(d, m)`, in the dtype of `kernel`; added up in the wider of the two.
 
         Raises:
@@ -115,7 +116,7 @@ class Edit:
         return dataclasses.replace(self, **dict(zip(names, kept, strict=True)))
 
 
-def reorder(edit: Edit, keys: Array, order: Array) -> Edit:
+def reorder(edit: Edit, keys: Float[Array, "n d"], order: Int[Array, " t"]) -> Edit:
     """The sequential edit of some of the facts, or of all of them in another order.
 
     Answered from the ledger alone, without kernel or model: the shares of P are products of the

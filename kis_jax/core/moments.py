@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Real
 
 from kis_jax.core.mesh import Axes, axes_of, gathered, layout, spread
 
@@ -52,17 +53,17 @@ class Moments:
     m4: Array
 
     @property
-    def variance(self) -> Array:
+    def variance(self) -> Float[Array, "*rest"]:
         """Biased variance, as `numpy.var`."""
         return self.m2 / self.count
 
     @property
-    def skewness(self) -> Array:
+    def skewness(self) -> Float[Array, "*rest"]:
         """Biased skewness, as `scipy.stats.skew`; NaN for a constant sample."""
         return self._unless_constant(lambda m2: self.m3 / m2 * jnp.sqrt(self.count / m2))
 
     @property
-    def kurtosis(self) -> Array:
+    def kurtosis(self) -> Float[Array, "*rest"]:
         """Biased excess kurtosis, as `scipy.stats.kurtosis`: 0 for a normal distribution.
 
         NaN for a constant sample, and where fourth powers leave the range of the dtype, as those
@@ -91,7 +92,7 @@ class Moments:
         """
         return _merged(self, axis)
 
-    def moved(self, by: ArrayLike) -> Moments:
+    def moved(self, by: Real[ArrayLike, "*rest"]) -> Moments:
         """The moments of the same entries plus a number."""
         return dataclasses.replace(self, mean=self.mean + by)
 
@@ -104,7 +105,9 @@ class Moments:
 
 
 def moments(
-    x: Array, axis: int | Sequence[int] | None = None, where: ArrayLike | None = None
+    x: Real[Array, "*shape"],
+    axis: int | Sequence[int] | None = None,
+    where: Bool[ArrayLike, "*#shape"] | None = None,
 ) -> Moments:
     """Moments of the entries of an array.
 
@@ -191,7 +194,7 @@ def _of_entries(entries: Array, counted: Array | None) -> Moments:
     return Moments(count, entries, none, none, none).merged(-1)
 
 
-def from_power_sums(count: Array, sums: Sequence[Array]) -> Moments:
+def from_power_sums(count: Float[Array, "*rest"], sums: Sequence[Float[Array, "*rest"]]) -> Moments:
     """Moments from the sums of the first four powers of entries about a point near their mean."""
     s1, s2, s3, s4 = sums
     mean = s1 / jnp.maximum(count, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.products import matmul
@@ -11,7 +12,9 @@ from kis_jax.core.second_moment import SecondMoment, as_matrix
 from kis_jax.core.spaces import NullSpace
 
 
-def null_space(second_moment: Array | SecondMoment, *, threshold: float = 2e-2) -> NullSpace:
+def null_space(
+    second_moment: Float[Array, "d d"] | SecondMoment, *, threshold: float = 2e-2
+) -> NullSpace:
     r"""The eigenvectors of C with eigenvalues below a share of their mean.
 
     The threshold is relative, to $\mathrm{tr}(C) / d$: measuring C in other units changes nothing.

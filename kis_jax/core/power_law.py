@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import betainc
 from jax.typing import ArrayLike
+from jaxtyping import Real
 
 _BISECTIONS = 60
 
@@ -31,7 +32,9 @@ class PowerLaw(NamedTuple):
     explained: Array
 
 
-def fit_power_law(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) -> PowerLaw:
+def fit_power_law(
+    x: Real[ArrayLike, " n"], y: Real[ArrayLike, " n"], *, confidence: float = 0.95
+) -> PowerLaw:
     r"""Fits $\ln y = a + b \ln x$ by least squares, with a t interval for b.
 
     Args:

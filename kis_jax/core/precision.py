@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from kis_jax.core.editor import Editor
 from kis_jax.core.second_moment import SecondMoment
@@ -67,7 +68,9 @@ class Precision:
                 is_leaf=_is_state,
             )
 
-    def whitener(self, second_moment: ArrayLike | SecondMoment, *, ridge: float = 0.0) -> Whitener:
+    def whitener(
+        self, second_moment: Float[ArrayLike, "d d"] | SecondMoment, *, ridge: float = 0.0
+    ) -> Whitener:
         """Factors a second moment so; see `kis_jax.core.whitening.whitener`."""
         with self.active():
             refined = self.method == "refined"  # which reads all digits of what is given

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Int
 
 from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.ledger import Edit
@@ -47,12 +48,12 @@ class Asked:
         """Number of facts, n."""
         return self.keys.shape[0]
 
-    def take(self, order: ArrayLike) -> Asked:
+    def take(self, order: Int[ArrayLike, " t"]) -> Asked:
         """Some of the facts, `(t,)` int rows, in the order given."""
         return jax.tree.map(lambda rows: rows[order], self)
 
     @property
-    def superposition(self) -> Array:
+    def superposition(self) -> Float[Array, "n n"]:
         """P, `(n, n)`: the share of each edit that lands on each of the facts."""
         shares = self.solved @ self.keys.T
         return shares / shares.diagonal()[:, None]
@@ -62,8 +63,8 @@ def replay(
     asked: Asked,
     rule: str | Rule,
     *,
-    weight: float | Array | None = None,
-    tolerance: float | Array | None = None,
+    weight: float | Float[Array, ""] | None = None,
+    tolerance: float | Float[Array, ""] | None = None,
 ) -> Edit:
     r"""The edit that a rule makes of what is asked, in the order of its rows.
 
@@ -121,8 +122,12 @@ def replay(
 
 
 def foresee(
-    gram: Array, requested: Array, rule: str | Rule, *, weight: float | Array | None = None
-) -> Array:
+    gram: Float[Array, "N N"],
+    requested: Float[Array, "n m"],
+    rule: str | Rule,
+    *,
+    weight: float | Float[Array, ""] | None = None,
+) -> Float[Array, "N m"]:
     r"""How far edits will move the values of keys, edited and untouched ones alike.
 
     The same engine without kernel, model or C: with keys as unit vectors and G in the place of
@@ -163,7 +168,9 @@ def foresee(
     return replay(Asked(unit, gram[:n], requested), rule, weight=weight).delta
 
 
-def independent(asked: Asked, tolerance: float | Array | None = None) -> Array:
+def independent(
+    asked: Asked, tolerance: float | Float[Array, ""] | None = None
+) -> Bool[Array, " n"]:
     """Whether each key has enough of its own, beside the earlier ones of which that holds, `(n,)`.
 
     Those of which it holds can be edited by "constrained"; the others repeat what came before.

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
+from jaxtyping import Float, Real
 
 from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.orthonormal import orthonormal, own_share
@@ -60,8 +61,13 @@ class Rule(abc.ABC):
 
     @abc.abstractmethod
     def left(
-        self, rows: Array, keys: Array, earlier: Earlier | None, *, extended: bool = False
-    ) -> Array:
+        self,
+        rows: Float[Array, "b p"],
+        keys: Float[Array, "b r"],
+        earlier: Earlier | None,
+        *,
+        extended: bool = False,
+    ) -> Float[Array, "b p"]:
         r"""What is left of each of some new keys by the edits before it.
 
         Args:
@@ -76,7 +82,7 @@ class Rule(abc.ABC):
           $u_j$, `(b, p)`; zeros for a key that is not to be edited.
         """
 
-    def gain(self, own: Array) -> Array:
+    def gain(self, own: Float[Array, " b"]) -> Float[Array, " b"]:
         """The part that is written, of $s$ `(b,)`: all of it."""
         return jnp.ones_like(own)
 
@@ -90,8 +96,13 @@ class Sequential(Rule):
     remembers = False
 
     def left(
-        self, rows: Array, keys: Array, earlier: Earlier | None, *, extended: bool = False
-    ) -> Array:
+        self,
+        rows: Float[Array, "b p"],
+        keys: Float[Array, "b r"],
+        earlier: Earlier | None,
+        *,
+        extended: bool = False,
+    ) -> Float[Array, "b p"]:
         """The keys as they are."""
         return rows
 
@@ -113,8 +124,13 @@ class Constrained(Rule):
     name: str = dataclasses.field(default="constrained", metadata={"static": True})
 
     def left(
-        self, rows: Array, keys: Array, earlier: Earlier | None, *, extended: bool = False
-    ) -> Array:
+        self,
+        rows: Float[Array, "b p"],
+        keys: Float[Array, "b r"],
+        earlier: Earlier | None,
+        *,
+        extended: bool = False,
+    ) -> Float[Array, "b p"]:
         """Its part at right angles to all earlier ones; zeros where that is too small a part."""
         lengths = jnp.sqrt(jnp.sum(rows * keys, axis=1, keepdims=True))
         lengths = jnp.where(lengths > 0, lengths, 1)
@@ -147,22 +163,32 @@ class Ridge(Rule):
     name: str = dataclasses.field(default="ridge", metadata={"static": True})
 
     def before(
-        self, rows: Array, keys: Array, earlier: Earlier | None, *, extended: bool = False
-    ) -> Array:
+        self,
+        rows: Float[Array, "b p"],
+        keys: Float[Array, "b r"],
+        earlier: Earlier | None,
+        *,
+        extended: bool = False,
+    ) -> Float[Array, "b p"]:
         """What the edits before the block leave of each of its keys."""
         if earlier is None:
             return rows
         return _less(rows, keys, earlier, earlier.own**2 / (self.weight + earlier.own), extended)
 
     def left(
-        self, rows: Array, keys: Array, earlier: Earlier | None, *, extended: bool = False
-    ) -> Array:
+        self,
+        rows: Float[Array, "b p"],
+        keys: Float[Array, "b r"],
+        earlier: Earlier | None,
+        *,
+        extended: bool = False,
+    ) -> Float[Array, "b p"]:
         """W M z, the block's own earlier keys in M too: by the factor of M's inverse on them."""
         rows = self.before(rows, keys, earlier, extended=extended)
         factor = _factor(inner(rows, keys, extended=extended), self.weight)
         return jnp.diagonal(factor)[:, None] * solve_columns(factor, rows)
 
-    def gain(self, own: Array) -> Array:
+    def gain(self, own: Float[Array, " b"]) -> Float[Array, " b"]:
         """S / (w + s)."""
         return own / (self.weight + own)
 
@@ -191,9 +217,9 @@ class Solved(NamedTuple):
 
 def solve_in_order(
     rule: Rule,
-    rows: Array,
-    keys: Array,
-    lacking: Array,
+    rows: Float[Array, "b p"],
+    keys: Float[Array, "b r"],
+    lacking: Float[Array, "b m"],
     earlier: Earlier | None = None,
     *,
     extended: bool = False,
@@ -220,9 +246,9 @@ def solve_in_order(
 
 def solve_together(
     rule: Ridge,
-    rows: Array,
-    keys: Array,
-    lacking: Array,
+    rows: Float[Array, "b p"],
+    keys: Float[Array, "b r"],
+    lacking: Float[Array, "b m"],
     earlier: Earlier | None = None,
     *,
     extended: bool = False,
@@ -263,9 +289,9 @@ def sequential() -> Sequential:
 
 
 def ridge(
-    weight: float | Array,
+    weight: float | Float[Array, ""],
     *,
-    tolerance: float | Array | None = None,
+    tolerance: float | Float[Array, ""] | None = None,
     dtype: DTypeLike = jnp.float32,
 ) -> Ridge | Constrained:
     r"""The rule that remembers: all earlier keys stay in the solve.
@@ -304,8 +330,8 @@ def named_rule(
     name: str,
     dtype: DTypeLike,
     *,
-    weight: float | Array | None = None,
-    tolerance: float | Array | None = None,
+    weight: float | Float[Array, ""] | None = None,
+    tolerance: float | Float[Array, ""] | None = None,
 ) -> Rule:
     """The rule of a closed form: "sequential", "constrained", "batch", "null_space".
 
@@ -322,7 +348,9 @@ def named_rule(
     return Sequential() if name == "sequential" else Constrained(own_share(dtype, tolerance))
 
 
-def positive(name: str, number: float | Array, dtype: DTypeLike | None) -> Array:
+def positive(
+    name: str, number: float | Real[Array, ""], dtype: DTypeLike | None
+) -> Real[Array, ""]:
     """A number as an array of no dimensions.
 
     Raises:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Bool, Float
 
 from kis_jax.core.bands import band, rows_of_band
 from kis_jax.core.checks import holds_or_traced
@@ -48,7 +49,9 @@ class SecondMoment:
         """An empty second moment of keys of width `d`, to be accumulated in `dtype`."""
         return cls(jnp.zeros((d, d), dtype), jnp.zeros((), jnp.int32))
 
-    def update(self, keys: Array, where: ArrayLike | None = None) -> SecondMoment:
+    def update(
+        self, keys: Float[Array, "*tokens d"], where: Bool[ArrayLike, "*tokens"] | None = None
+    ) -> SecondMoment:
         """Adds the keys of some tokens.
 
         The product runs at the highest matmul precision; keys of a narrower type (bfloat16) are
@@ -111,12 +114,12 @@ class SecondMoment:
         return SecondMoment(self.total + other.total, self.count + other.count)
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, "*layers d d"]:
         """The matrix C, `(d, d)`; NaN where no token was counted."""
         return self.total / self.count[..., None, None].astype(self.total.dtype)
 
 
-def as_matrix(second_moment: ArrayLike | SecondMoment) -> Array:
+def as_matrix(second_moment: Float[ArrayLike, "d d"] | SecondMoment) -> Float[Array, "d d"]:
     """The matrix C of an argument that may be a `SecondMoment`, whole on each device of its mesh.
 
     Raises:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Real
 
 from kis_jax.core.second_moment import SecondMoment, as_matrix
 
@@ -23,7 +24,7 @@ class Shrunk(NamedTuple):
     intensity: Array
 
 
-def shrink(second_moment: SecondMoment, *, count: ArrayLike | None = None) -> Shrunk:
+def shrink(second_moment: SecondMoment, *, count: Real[ArrayLike, ""] | None = None) -> Shrunk:
     r"""Oracle-approximating shrinkage (OAS) of C towards its own diagonal.
 
     C measured over few tokens exaggerates: its large eigenvalues are too large, its small ones too

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float, Int
 
 from kis_jax.core.checks import as_rows
 from kis_jax.core.products import matmul
@@ -32,11 +33,11 @@ class Space(abc.ABC):
     name: str
 
     @abc.abstractmethod
-    def coordinates(self, keys: ArrayLike) -> Array:
+    def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n r"]:
         """Of keys, `(n, d)` to `(n, r)`; r is the same for all keys, at most d."""
 
     @abc.abstractmethod
-    def directions(self, coordinates: Array) -> Array:
+    def directions(self, coordinates: Float[Array, "n r"]) -> Float[Array, "n d"]:
         """The rows A z of coordinates z, `(n, r)` to `(n, d)`."""
 
     @property
@@ -51,7 +52,7 @@ class Space(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def rank(self) -> Array:
+    def rank(self) -> Int[Array, ""]:
         """Number of directions in which keys can differ, `()`; at most the columns of z."""
 
     @property
@@ -59,11 +60,11 @@ class Space(abc.ABC):
         """Whether inner products deserve more digits than their float32 factors have."""
         return False
 
-    def whiten(self, keys: ArrayLike) -> Array:
+    def whiten(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n r"]:
         """The same as `coordinates`, by the name that it has for a `Whitener`."""
         return self.coordinates(keys)
 
-    def solve(self, keys: ArrayLike) -> Array:
+    def solve(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n d"]:
         r"""Rows $A A^\top k$, `(n, d)` to `(n, d)`: the directions of edits, before scaling."""
         return self.directions(self.coordinates(keys))
 
@@ -82,11 +83,11 @@ class Identity(Space):
     real: DTypeLike = dataclasses.field(default=jnp.float32, metadata={"static": True})
     name: str = dataclasses.field(default="identity", metadata={"static": True})
 
-    def coordinates(self, keys: ArrayLike) -> Array:
+    def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n d"]:
         """The keys."""
         return as_rows("keys", keys, self.width).astype(self.dtype)
 
-    def directions(self, coordinates: Array) -> Array:
+    def directions(self, coordinates: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The coordinates."""
         return coordinates
 
@@ -101,7 +102,7 @@ class Identity(Space):
         return jnp.dtype(self.real)
 
     @property
-    def rank(self) -> Array:
+    def rank(self) -> Int[Array, ""]:
         """All of them, d."""
         return jnp.asarray(self.size, jnp.int32)
 
@@ -120,11 +121,11 @@ class NullSpace(Space):
     projector: Array
     name: str = dataclasses.field(default="null space", metadata={"static": True})
 
-    def coordinates(self, keys: ArrayLike) -> Array:
+    def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n d"]:
         """N k, `(n, d)` to `(n, d)`."""
         return matmul(as_rows("keys", keys, self.width).astype(self.dtype), self.projector)
 
-    def directions(self, coordinates: Array) -> Array:
+    def directions(self, coordinates: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The coordinates: N leaves them where they are."""
         return coordinates
 
@@ -144,11 +145,11 @@ class NullSpace(Space):
         return self.projector.shape
 
     @property
-    def rank(self) -> Array:
+    def rank(self) -> Int[Array, "*layers"]:
         """The number of free directions, the trace of N."""
         return jnp.round(jnp.trace(self.projector, axis1=-2, axis2=-1)).astype(jnp.int32)
 
-    def __jax_array__(self) -> Array:
+    def __jax_array__(self) -> Float[Array, "*layers d d"]:
         """N."""
         return self.projector
 
@@ -173,11 +174,11 @@ class Restricted(Space):
     within: NullSpace
     name: str = dataclasses.field(default="restricted", metadata={"static": True})
 
-    def coordinates(self, keys: ArrayLike) -> Array:
+    def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n r"]:
         """Of projected keys."""
         return self.space.coordinates(self.within.coordinates(keys))
 
-    def directions(self, coordinates: Array) -> Array:
+    def directions(self, coordinates: Float[Array, "n r"]) -> Float[Array, "n d"]:
         """Those of the space, projected."""
         return self.within.coordinates(self.space.directions(coordinates))
 
@@ -197,6 +198,6 @@ class Restricted(Space):
         return self.space.extended
 
     @property
-    def rank(self) -> Array:
+    def rank(self) -> Int[Array, "*layers"]:
         """The number of free directions, where the space has all of them."""
         return jnp.minimum(self.within.rank, self.space.rank)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
+from jaxtyping import Bool, Float, Int, Real
 
 from kis_jax.core.checks import holds_or_traced
 from kis_jax.core.mesh import axes_of, layout, spread
@@ -46,7 +47,7 @@ class Summary:
     values: Array
 
     @property
-    def tail_index(self) -> Array:
+    def tail_index(self) -> Float[Array, "*layers"]:
         """Hill's estimate of the tail index of |P| over the pairs kept, `()`.
 
         Of the strengths in `values`, the weakest is the threshold and all above it count: as
@@ -56,7 +57,7 @@ class Summary:
         return hill(jnp.abs(self.values))
 
     @property
-    def effective_pairs(self) -> Array:
+    def effective_pairs(self) -> Float[Array, "*layers"]:
         r"""Effective number of colliding ordered pairs, `()`.
 
         The participation ratio $(\sum p^2)^2 / \sum p^4$ over off-diagonal entries: k if k of them
@@ -69,14 +70,14 @@ class Summary:
 
 
 def summarize(
-    keys: Array,
+    keys: Float[Array, "n d"],
     whitener: Space,
     *,
     tile: int = 1024,
-    bins: int | Array = 200,
+    bins: int | Real[Array, " edges"] = 200,
     top: int = 100,
-    groups: Array | None = None,
-    where: Array | None = None,
+    groups: Int[Array, " n"] | None = None,
+    where: Bool[Array, " n"] | None = None,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Summary:
     """Summary of the superposition of n facts, never holding an `(n, n)` array.

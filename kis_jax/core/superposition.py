@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from kis_jax.core.checks import as_rows
 from kis_jax.core.mesh import diagonal
@@ -12,7 +13,7 @@ from kis_jax.core.products import inner
 from kis_jax.core.spaces import Space
 
 
-def gram(keys: Array, whitener: Space | None = None) -> Array:
+def gram(keys: Float[Array, "n d"], whitener: Space | None = None) -> Float[Array, "n n"]:
     r"""Gram matrix of keys, in activation space or in whitening space.
 
     Args:
@@ -38,12 +39,12 @@ def gram(keys: Array, whitener: Space | None = None) -> Array:
 
 
 def superposition(
-    keys: Array,
+    keys: Float[Array, "n d"],
     whitener: Space,
-    others: Array | None = None,
+    others: Float[Array, "q d"] | None = None,
     *,
     axis_name: str | tuple[str, ...] | None = None,
-) -> Array:
+) -> Float[Array, "n q"]:
     r"""Superposition of each key with every other.
 
     $P_{ij} = k_i^\top C^{-1} k_j / k_i^\top C^{-1} k_i$: the share of an edit of fact $i$ that
@@ -81,7 +82,9 @@ def superposition(
     return products / diagonal(products, axis_name)[:, None]
 
 
-def cosine_similarity(keys: Array, whitener: Space | None = None) -> Array:
+def cosine_similarity(
+    keys: Float[Array, "n d"], whitener: Space | None = None
+) -> Float[Array, "n n"]:
     """Cosine of the angle between keys.
 
     Args:
@@ -105,7 +108,7 @@ def cosine_similarity(keys: Array, whitener: Space | None = None) -> Array:
     return jnp.clip(inner(unit, unit, extended=_extended(whitener)), -1, 1)
 
 
-def angles(keys: Array, whitener: Space | None = None) -> Array:
+def angles(keys: Float[Array, "n d"], whitener: Space | None = None) -> Float[Array, "n n"]:
     """Angles between keys in degrees, 0 to 180: the arc cosine of `cosine_similarity`.
 
     Angles under `sqrt(2 eps)` radians, about 0.03 degrees in float32, are not told from 0.
@@ -119,7 +122,7 @@ def angles(keys: Array, whitener: Space | None = None) -> Array:
     return jnp.rad2deg(jnp.arccos(cosine_similarity(keys, whitener)))
 
 
-def off_diagonal_moments(matrix: Array) -> Moments:
+def off_diagonal_moments(matrix: Float[Array, "n n"]) -> Moments:
     """Moments of the entries of a square matrix that are not on its diagonal.
 
     Args:

@@ -7,9 +7,10 @@ import operator
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Real
 
 
-def tail_index(values: Array, top: int) -> Array:
+def tail_index(values: Real[Array, "*batch n"], top: int) -> Float[Array, "*batch"]:
     r"""Hill's estimate of the tail index of the absolute values of a sample.
 
     $\hat\alpha = k / \sum_{i \le k} \ln (x_{(i)} / x_{(k + 1)})$ with $x_{(1)} \ge x_{(2)} \ge
@@ -45,7 +46,7 @@ def tail_index(values: Array, top: int) -> Array:
     return hill(jax.lax.top_k(jnp.abs(values), top + 1)[0])
 
 
-def hill(strengths: Array) -> Array:
+def hill(strengths: Real[Array, "*batch k"]) -> Float[Array, "*batch"]:
     """Hill's estimate over falling values `(..., k + 1)`, the last that is not zero its threshold.
 
     Example:

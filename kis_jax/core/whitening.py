@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float, Int
 
 from kis_jax.core import factors
 from kis_jax.core.checks import as_rows, holds_or_traced
@@ -32,11 +33,11 @@ class Whitener(Space):
     """
 
     @abc.abstractmethod
-    def second_moment(self, vector: Array) -> Array:
+    def second_moment(self, vector: Float[Array, " d"]) -> Float[Array, " d"]:
         """C v of one vector, `(d,)`, by the factor."""
 
     @property
-    def condition(self) -> Array:
+    def condition(self) -> Float[Array, ""]:
         """Condition number in the 2-norm of C (plus ridge, within the directions kept), `()`.
 
         From 64 steps of Lanczos' iteration with C and with its inverse, by the factor; hence never
@@ -45,7 +46,7 @@ class Whitener(Space):
         return _condition(self)
 
     @property
-    def rank(self) -> Array:
+    def rank(self) -> Int[Array, ""]:
         """Number of directions kept, `()`."""
         return jnp.asarray(self.width, jnp.int32)
 
@@ -64,16 +65,16 @@ class CholeskyWhitener(Whitener):
     factor: Array
     name: str = dataclasses.field(default="cholesky", metadata={"static": True})
 
-    def coordinates(self, keys: ArrayLike) -> Array:
+    def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n d"]:
         """Whitened keys, `(n, d)` to `(n, d)`; their inner products are a C^-1 b."""
         rows = as_rows("keys", keys, self.width).astype(self.dtype)
         return solve_rows(self.factor, rows * self.scale)
 
-    def directions(self, coordinates: Array) -> Array:
+    def directions(self, coordinates: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The rows W z of whitened coordinates z; C^-1 k for a whitened k."""
         return solve_rows(self.factor, coordinates, transpose=True) * self.scale
 
-    def second_moment(self, vector: Array) -> Array:
+    def second_moment(self, vector: Float[Array, " d"]) -> Float[Array, " d"]:
         """C v of one vector, `(d,)`, by the factor."""
         image = matmul(self.factor, vector / self.scale)
         return matmul(image, self.factor) / self.scale  # its transpose would be turned
@@ -105,19 +106,19 @@ class RefinedWhitener(Whitener):
     correction: Array
     name: str = dataclasses.field(default="refined", metadata={"static": True})
 
-    def coordinates(self, keys: ArrayLike) -> Array:
+    def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n d"]:
         """Whitened keys, `(n, d)` to `(n, d)`; their inner products are a C^-1 b."""
         as_rows("keys", keys, self.width)
         high, low = pair(keys)
         scaled = Pair(high * self.scale, low * self.scale)
         return product(scaled, Pair(self.factor, self.correction)).high
 
-    def directions(self, coordinates: Array) -> Array:
+    def directions(self, coordinates: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The rows W z of whitened coordinates z; C^-1 k for a whitened k."""
         vectors = Pair(self.factor.T, self.correction.T)
         return product(pair(coordinates), vectors).high * self.scale
 
-    def second_moment(self, vector: Array) -> Array:
+    def second_moment(self, vector: Float[Array, " d"]) -> Float[Array, " d"]:
         """C v of one vector, `(d,)`, by the factor."""
         upper = self.factor.T
         row = solve_rows(upper, (vector / self.scale)[None], transpose=True)
@@ -152,15 +153,15 @@ class PseudoInverse(Whitener):
     factor: Array
     name: str = dataclasses.field(default="eigh", metadata={"static": True})
 
-    def coordinates(self, keys: ArrayLike) -> Array:
+    def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n d"]:
         """Whitened keys, `(n, d)` to `(n, d)`; zeros in the directions that were dropped."""
         return matmul(as_rows("keys", keys, self.width).astype(self.dtype), self.factor)
 
-    def directions(self, coordinates: Array) -> Array:
+    def directions(self, coordinates: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The rows W z of whitened coordinates z; C^-1 k for a whitened k."""
         return matmul(coordinates, self.factor.T)
 
-    def second_moment(self, vector: Array) -> Array:
+    def second_moment(self, vector: Float[Array, " d"]) -> Float[Array, " d"]:
         """C v of one vector, `(d,)`, by the factor: columns are orthogonal."""
         squares = jnp.sum(self.factor**2, axis=-2)
         kept = jnp.where(squares > 0, squares, 1)
@@ -177,21 +178,21 @@ class PseudoInverse(Whitener):
         return self.factor.dtype
 
     @property
-    def rank(self) -> Array:
+    def rank(self) -> Int[Array, ""]:
         """Number of directions kept, `()`."""
         return jnp.sum(jnp.any(self.factor != 0, axis=-2))
 
     @property
-    def condition(self) -> Array:
+    def condition(self) -> Float[Array, ""]:
         """Condition number of C within the directions kept, `()`: from its eigenvalues."""
         squares = jnp.sum(self.factor**2, axis=-2)  # reciprocals of the eigenvalues kept
         return jnp.max(squares) / jnp.min(jnp.where(squares > 0, squares, jnp.inf))
 
 
 def whitener(
-    second_moment: ArrayLike | SecondMoment,
+    second_moment: Float[ArrayLike, "d d"] | SecondMoment,
     *,
-    ridge: float | Array = 0.0,
+    ridge: float | Float[Array, ""] = 0.0,
     method: Method = "cholesky",
     rcond: float | None = None,
 ) -> Whitener:
