@@ -70,3 +70,14 @@ def test_inverse_under_vmap_and_its_gradient(rng, x64):
     gradient = jax.grad(lambda upper: triangular_inverse(upper).sum())(stack[0])
     outer = -np.outer(found[0].sum(0), found[0].sum(1))  # d sum(X) = -sum(X dU X)
     np.testing.assert_allclose(gradient, np.triu(outer), atol=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("d", [1, 128, 300])
+@pytest.mark.parametrize("transpose", [False, True])
+def test_a_single_row_is_solved_in_strips(d, transpose, rng):
+    upper = np.triu(rng.normal(size=(d, d))) / np.sqrt(d) + 2 * np.eye(d)
+    row = rng.normal(size=(1, d))
+    found = solve_rows(jnp.asarray(upper), jnp.asarray(row), transpose=transpose)
+    expected = np.linalg.solve(upper if transpose else upper.T, row[0])
+    np.testing.assert_allclose(found[0], expected, rtol=1e-9, atol=1e-12)
