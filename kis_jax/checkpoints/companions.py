@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+# Of SentencePiece: from these a fast tokenizer has yet to be made.
+SENTENCEPIECE = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
 # One of these makes a tokenizer; the others go with it.
-TOKENIZERS = frozenset(
-    """
-    sentencepiece.bpe.model spiece.model tokenizer.json tokenizer.model vocab.json vocab.txt
-    """.split()
-)
+TOKENIZERS = frozenset([*SENTENCEPIECE, "tokenizer.json", "vocab.json", "vocab.txt"])
 COMPANIONS = TOKENIZERS | frozenset(
     """
     LICENSE LICENSE.md LICENSE.txt NOTICE NOTICE.txt added_tokens.json chat_template.jinja

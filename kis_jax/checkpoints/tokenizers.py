@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from transformers import (
@@ -11,7 +12,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from kis_jax.checkpoints.companions import TOKENIZERS
+from kis_jax.checkpoints.companions import SENTENCEPIECE, TOKENIZERS
 from kis_jax.checkpoints.files import find, read_json
 
 _READ = (".json", ".txt", ".model", ".jinja")  # what files of tokenizers end in
@@ -31,8 +32,12 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast | None:
         for path in sorted(folder.glob("*")):
             if path.suffix in _READ and (path.is_symlink() or not path.is_dir()):
                 find(directory, path.name, folder=folder)
-    if all(find(directory, name) is None for name in TOKENIZERS):
+    present = {name for name in TOKENIZERS if find(directory, name) is not None}
+    if not present:
         return None
+    raw = present.issubset(SENTENCEPIECE)
+    if raw and importlib.util.find_spec("sentencepiece") is None:
+        raise ValueError(_only(directory, present))
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False, config=_config(directory)
@@ -43,12 +48,23 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast | None:
             f"{directory}: expected files of a tokenizer, found that transformers cannot read "
             f"them ({type(error).__name__}: {' '.join(reason)}); download them again"
         ) from error
+    if raw and present.isdisjoint(tokenizer.vocab_files_names.values()):
+        raise ValueError(_only(directory, present))  # transformers made one without a vocabulary
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(
             f"{directory}: expected a fast tokenizer, found {type(tokenizer).__name__}; save one "
             "with AutoTokenizer.from_pretrained(..., use_fast=True).save_pretrained(...)"
         )
     return tokenizer
+
+
+def _only(directory: Path, present: set[str]) -> str:
+    """What to say of a tokenizer that is there as SentencePiece trained it, and no more."""
+    return (
+        f"{directory}: expected tokenizer.json, found {' and '.join(sorted(present))} alone, which "
+        "is no fast tokenizer yet; make one where sentencepiece and protobuf are installed: "
+        "transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+    )
 
 
 def _config(directory: Path) -> PreTrainedConfig | None:

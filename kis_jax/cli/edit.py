@@ -44,6 +44,7 @@ def edit(
     num_documents: options.DefaultDocuments = None,
     document_length: options.DocumentLength = None,
     ridge: options.Ridge = 0.0,
+    inverse: options.Inverse = "auto",
     original_keys: Annotated[
         bool,
         typer.Option(
@@ -88,6 +89,7 @@ def edit(
             num_documents=num_documents,
             document_length=document_length,
             ridge=ridge,
+            inverse=inverse,
             original_keys=original_keys,
             position=position,
             strict=strict,

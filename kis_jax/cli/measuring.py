@@ -46,6 +46,7 @@ def in_memory(
             tuple(inputs.layers),
             target=request.reliability,
             ridge=request.ridge,
+            inverse=request.inverse,
         )
     with console.corpus_progress(documents) as on_batch:
         moments = measure_second_moments(

@@ -59,6 +59,13 @@ SecondMoments = Annotated[
     ),
 ]
 Ridge = Annotated[float, typer.Option(help="Added to the diagonal of the second moment.")]
+Inverse = Annotated[
+    Literal["auto", "cholesky", "pseudo"],
+    typer.Option(
+        help="How the second moment is inverted. auto: Cholesky's factor, without the neurons that "
+        "never fired; cholesky: it must be definite; pseudo: the pseudo-inverse, for any."
+    ),
+]
 Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass.")]
 ModelAxis = Annotated[
     int | None,

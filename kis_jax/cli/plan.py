@@ -51,6 +51,7 @@ def plan(
     num_documents: options.DefaultDocuments = None,
     document_length: options.DocumentLength = None,
     ridge: options.Ridge = 0.0,
+    inverse: options.Inverse = "auto",
     second_moments: options.SecondMoments = None,
     position: options.EditPosition = None,
     strict: options.Strict = False,
@@ -92,6 +93,7 @@ def plan(
             num_documents=num_documents,
             document_length=document_length,
             ridge=ridge,
+            inverse=inverse,
             position=position,
             strict=strict,
         )

@@ -28,6 +28,7 @@ def scan(
     ridge: Annotated[
         float, typer.Option(help="Added to the diagonal of every second moment.")
     ] = 0.0,
+    inverse: options.Inverse = "auto",
     shrinkage: Annotated[
         bool,
         typer.Option(
@@ -106,6 +107,7 @@ def scan(
             position=position,
             strict=strict,
             ridge=ridge,
+            inverse=inverse,
             dtype=dtype,
             document_length=document_length,
             until=until,

@@ -61,7 +61,9 @@ from .superposition import off_diagonal_moments as off_diagonal_moments
 from .superposition import superposition as superposition
 from .tail import tail_index as tail_index
 from .whitening import CholeskyWhitener as CholeskyWhitener
+from .whitening import LiveWhitener as LiveWhitener
 from .whitening import PseudoInverse as PseudoInverse
 from .whitening import RefinedWhitener as RefinedWhitener
 from .whitening import Whitener as Whitener
+from .whitening import live_whitener as live_whitener
 from .whitening import whitener as whitener

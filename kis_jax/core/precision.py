@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from kis_jax.core.editor import Editor
-from kis_jax.core.second_moment import SecondMoment
+from kis_jax.core.second_moment import SecondMoment, as_matrix
 from kis_jax.core.spaces import Space
-from kis_jax.core.whitening import Method, Whitener, whitener
+from kis_jax.core.whitening import Method, Whitener, live_whitener, whitener
+
+Inverse = Literal["auto", "cholesky", "pseudo"]
+"""How a C is inverted: for "auto" see `Precision.whitener`."""
+
+# Rounding of float32 products leaves eigenvalues of some 1e-7 of the largest where C has none.
+_PRODUCTS = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +75,35 @@ class Precision:
             )
 
     def whitener(
-        self, second_moment: Float[ArrayLike, "d d"] | SecondMoment, *, ridge: float = 0.0
+        self,
+        second_moment: Float[ArrayLike, "d d"] | SecondMoment,
+        *,
+        ridge: float = 0.0,
+        inverse: Inverse = "auto",
     ) -> Whitener:
-        """Factors a second moment so; see `kis_jax.core.whitening.whitener`."""
+        """Factors a second moment so; see `kis_jax.core.whitening.whitener`.
+
+        Args:
+          second_moment: C.
+          ridge: added to its diagonal.
+          inverse: "auto", neurons that never fired are dropped where there is no ridge, as
+            `live_whitener` does, unless the method is "refined", and all else must be definite;
+            "cholesky", all must be; "pseudo", the pseudo-inverse by eigenvalues, for any C: those
+            up to a millionth of the largest are dropped, as C is summed up from float32 products.
+
+        Raises:
+          ValueError: as `kis_jax.core.whitening.whitener`, or if `inverse` is unknown.
+        """
+        if inverse not in get_args(Inverse):
+            raise ValueError(f"inverse: expected one of {get_args(Inverse)}, found {inverse!r}")
         with self.active():
+            if inverse == "pseudo":
+                c = jax.tree.map(self._given, second_moment)
+                return whitener(c, ridge=ridge, method="eigh", rcond=_PRODUCTS)
             refined = self.method == "refined"  # which reads all digits of what is given
             c = second_moment if refined else jax.tree.map(self._given, second_moment)
+            if inverse == "auto" and ridge == 0 and not refined:
+                return live_whitener(as_matrix(c))
             return whitener(c, ridge=ridge, method=self.method)
 
     def _given(self, leaf: Any) -> Any:

@@ -92,6 +92,30 @@ class CholeskyWhitener(Whitener):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
+class LiveWhitener(CholeskyWhitener):
+    r"""The pseudo-inverse by Cholesky's factor, of a C that is singular in dead neurons alone.
+
+    Attributes:
+      scale: `(d,)`, as of `CholeskyWhitener`; 0 for a neuron that never fired.
+      factor: `(d, d)`, likewise; that of the identity for such neurons.
+    """
+
+    name: str = dataclasses.field(default="live", metadata={"static": True})
+
+    def second_moment(self, vector: Float[Array, " d"]) -> Float[Array, " d"]:
+        """C v of one vector, `(d,)`, by the factor."""
+        sizes = jnp.where(self.scale > 0, 1 / jnp.where(self.scale > 0, self.scale, 1), 0)
+        image = matmul(self.factor, vector * sizes)
+        return matmul(image, self.factor) * sizes
+
+    @property
+    def rank(self) -> Int[Array, ""]:
+        """Number of neurons that fired, `()`."""
+        return jnp.sum(self.scale > 0, dtype=jnp.int32)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class RefinedWhitener(Whitener):
     r"""In float32, by whitening vectors with twice its digits.
 
@@ -154,8 +178,15 @@ class PseudoInverse(Whitener):
     name: str = dataclasses.field(default="eigh", metadata={"static": True})
 
     def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n d"]:
-        """Whitened keys, `(n, d)` to `(n, d)`; zeros in the directions that were dropped."""
-        return matmul(as_rows("keys", keys, self.width).astype(self.dtype), self.factor)
+        """Whitened keys, `(n, d)` to `(n, d)`; zeros in the directions that were dropped.
+
+        All zeros for a key whose share elsewhere is rounding: up to d times the machine epsilon.
+        """
+        rows = as_rows("keys", keys, self.width).astype(self.dtype)
+        white, squares = matmul(rows, self.factor), jnp.sum(self.factor**2, axis=-2)
+        kept = jnp.sum(white**2 / jnp.where(squares > 0, squares, 1), axis=-1)
+        least = self.width * jnp.finfo(self.dtype).eps * jnp.sum(rows**2, axis=-1)
+        return jnp.where((kept > least)[..., None], white, 0)
 
     def directions(self, coordinates: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The rows W z of whitened coordinates z; C^-1 k for a whitened k."""
@@ -278,9 +309,38 @@ def whitener(
             f"second_moment: expected a positive definite matrix, found one that is singular to "
             f"the precision of {method!r} in {c.dtype.name}; measure it over more tokens than its "
             f'{c.shape[0]} dimensions, use float64 or method="refined" (for a C that is only '
-            'ill-conditioned), a positive ridge, or method="eigh" for the pseudo-inverse'
+            'ill-conditioned), a positive ridge, or method="eigh" for the pseudo-inverse (of the '
+            "commands: --ridge, --inverse pseudo)"
         )
     return made
+
+
+def live_whitener(second_moment: Float[Array, "d d"]) -> Whitener:
+    r"""`whitener` by Cholesky's factor, which drops neurons that never fired, and those alone.
+
+    Their rows and columns of C are zero, exactly: the others are whitened as if they were not
+    there, and keys count by the others. That is the pseudo-inverse, at the cost and the accuracy
+    of Cholesky's factor. Any other singular C is an error, as a C of dead neurons alone is.
+
+    Args:
+      second_moment: C, `(d, d)`, symmetric; of numbers, not traced.
+
+    Raises:
+      ValueError: as `whitener`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> w = live_whitener(jnp.array([[4.0, 0.0], [0.0, 0.0]]))
+      >>> w.solve(jnp.array([[2.0, 3.0]])), int(w.rank)
+      (Array([[0.5, 0. ]], dtype=float32), 1)
+    """
+    c = as_matrix(second_moment)
+    (dead,) = jnp.nonzero(jnp.diagonal(c) == 0)
+    if not 0 < len(dead) < len(c) or bool(jnp.any(c[dead]) | jnp.any(c[:, dead])):
+        return whitener(c)
+    made = whitener(c.at[dead, dead].set(1))
+    assert isinstance(made, CholeskyWhitener)
+    return LiveWhitener(made.scale.at[dead].set(0), made.factor)
 
 
 @jax.jit

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kis_jax.core.precision import HOST
+from kis_jax.core.precision import HOST, Inverse
 from kis_jax.core.superposition import off_diagonal_moments, superposition
 
 # With fewer parts their spread says little: of 8, some 25 %.
@@ -195,17 +195,20 @@ def due(parts: int) -> bool:
     return parts == math.ceil(_FEWEST_PARTS * 2 ** (step / 2) - 1e-9)
 
 
-def kurtosis_of(keys: np.ndarray, *, ridge: float = 0.0) -> Callable[[int, np.ndarray], float]:
+def kurtosis_of(
+    keys: np.ndarray, *, ridge: float = 0.0, inverse: Inverse = "auto"
+) -> Callable[[int, np.ndarray], float]:
     """What gives the kurtosis of P between facts, from a layer's C; NaN while it has no inverse.
 
     Args:
       keys: of the facts, `(layers, n, d)`.
       ridge: added to the diagonal of C.
+      inverse: how C is inverted; see `Precision.whitener`.
     """
 
     def kurtosis(layer: int, second_moment: np.ndarray) -> float:
         try:
-            whitening = HOST.whitener(second_moment, ridge=ridge)
+            whitening = HOST.whitener(second_moment, ridge=ridge, inverse=inverse)
         except ValueError:  # fewer tokens than dimensions, as yet
             return math.nan
         return float(HOST.run(_kurtosis, keys[layer], whitening))

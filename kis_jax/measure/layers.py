@@ -15,13 +15,13 @@ from jax import Array
 from kis_jax.core.bootstrap import KurtosisCurve, kurtosis_convergence
 from kis_jax.core.bulk import bulk, isotropic_superposition
 from kis_jax.core.moments import moments
-from kis_jax.core.precision import HOST
+from kis_jax.core.precision import HOST, Inverse
 from kis_jax.core.products import lengths
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.core.shrinkage import shrink
 from kis_jax.core.summary import Summary, summarize
 from kis_jax.core.superposition import cosine_similarity, gram, superposition
-from kis_jax.core.whitening import Whitener, whitener
+from kis_jax.core.whitening import Whitener
 
 _DRAWS = 100  # random subsets and resamples of each size, for the convergence of kurtosis
 _PAIRS = 30  # colliding pairs kept
@@ -57,6 +57,7 @@ def scan_layer(
     second_moment: np.ndarray,
     *,
     ridge: float,
+    inverse: Inverse = "auto",
     duplicate_of: Sequence[int | None],
     others: np.ndarray | None = None,
     count: int | None = None,
@@ -68,20 +69,17 @@ def scan_layer(
       keys: `(n, d)`.
       second_moment: C, `(d, d)`.
       ridge: added to the diagonal of C.
+      inverse: how C is inverted; see `Precision.whitener`.
       duplicate_of: for each fact, the index of an earlier one with the same subject, or None.
       others: keys at other tokens, `(m, d)`, for a control; none if None or fewer than two.
       count: the tokens over which C was measured, to shrink it by; None not to shrink it.
       seed: of the random directions and of the draws of facts.
 
     Raises:
-      ValueError: if C is not positive definite, or a key is zero, for which P has no meaning.
+      ValueError: if C cannot be inverted so, or a key is zero, or has weight only in directions
+        that were dropped: P has no meaning for it.
     """
-    if (dead := np.flatnonzero(~keys.any(axis=1))).size:
-        raise ValueError(
-            f"expected keys with some entry that is not zero, found none in that of fact {dead[0]} "
-            f"(counted from 0) and {dead.size - 1} more; leave these facts out, or take the keys "
-            "at another position"
-        )
+    _check_keys(keys, "keys with some entry that is not zero")
     unique = np.array([first is None for first in duplicate_of])
     others = keys[:0] if others is None else others[others.any(axis=1)]
     sizes = convergence_sizes(len(keys))
@@ -90,8 +88,12 @@ def scan_layer(
         if count is not None:
             c, shrunk = shrink(SecondMoment(c * count, jnp.asarray(count)))
             intensity = float(shrunk)
-        whitening = whitener(c, ridge=ridge)
+        whitening = HOST.whitener(c, ridge=ridge, inverse=inverse)
         del c, second_moment  # `8 d^2` bytes, if the caller holds them no longer
+        if dropped := whitening.width - int(whitening.rank):
+            white, other = (np.asarray(whitening.whiten(rows)) for rows in (keys, others))
+            _check_keys(white, f"keys with weight outside the {dropped} directions dropped of C")
+            others = others[other.any(axis=1)]
         measured = _measure(
             jnp.asarray(keys, jnp.float64),
             jnp.asarray(others, jnp.float64),
@@ -106,6 +108,7 @@ def scan_layer(
         "num_facts": len(keys),
         **_numbers(found.overall),
         "condition": _number(found.condition),
+        **({"dropped_directions": dropped} if dropped else {}),
         "kurtosis_without_duplicates": _number(found.controls["distinct_subjects"]["kurtosis"]),
         "shrinkage": intensity,
         "controls": {name: _control(numbers) for name, numbers in found.controls.items()},
@@ -121,6 +124,14 @@ def scan_layer(
         "convergence": _steps(sizes, found.curve),
     }
     return LayerScan(found.arrays, statistics)
+
+
+def _check_keys(keys: np.ndarray, expected: str) -> None:
+    if (dead := np.flatnonzero(~keys.any(axis=1))).size:
+        raise ValueError(
+            f"expected {expected}, found none in that of fact {dead[0]} (counted from 0) and "
+            f"{dead.size - 1} more; leave these facts out, or take the keys at another position"
+        )
 
 
 @functools.partial(jax.jit, static_argnames="sizes")

@@ -9,9 +9,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from kis_jax.core.precision import HOST
+from kis_jax.core.precision import HOST, Inverse
 from kis_jax.core.superposition import superposition
-from kis_jax.core.whitening import whitener
 
 _FIRST = 4  # tokens for each dimension of keys at the first look
 _KEPT = 3  # looks: at each the text is longer by the root of two, and held against two looks before
@@ -56,6 +55,7 @@ class Reliability:
         *,
         target: float,
         ridge: float = 0.0,
+        inverse: Inverse = "auto",
     ) -> None:
         """Has not looked yet.
 
@@ -64,6 +64,7 @@ class Reliability:
           layers: at which P is looked at.
           target: see there.
           ridge: added to the diagonal of C.
+          inverse: how C is inverted; see `Precision.whitener`.
 
         Raises:
           ValueError: if the target is not between 0 and 1.
@@ -72,7 +73,9 @@ class Reliability:
             raise ValueError(
                 f"reliability: expected a correlation between 0 and 1, such as 0.98, found {target}"
             )
-        self._keys, self._layers, self._ridge = keys, layers, ridge
+        self._keys, self._layers = keys, layers
+        self._ridge = ridge
+        self._inverse: Inverse = inverse
         self._seen: list[tuple[int, dict[int, np.ndarray]]] = []
         self._next = _FIRST * keys.shape[-1]
         self.target, self.estimates = target, {}
@@ -94,7 +97,7 @@ class Reliability:
         while self._next <= tokens:
             self._next = math.ceil(self._next * math.sqrt(2))
         found = {
-            layer: _between(self._keys[layer], mean_of(layer), self._ridge)
+            layer: _between(self._keys[layer], mean_of(layer), self._ridge, self._inverse)
             for layer in self._layers
         }
         before = None
@@ -146,13 +149,15 @@ def correlation_with_truth(part: np.ndarray, whole: np.ndarray, ratio: float) ->
     return 1 / math.sqrt(1 + max(1 - square, 0.0) / (ratio * square - 1))
 
 
-def _between(keys: np.ndarray, second_moment: np.ndarray, ridge: float) -> np.ndarray:
+def _between(
+    keys: np.ndarray, second_moment: np.ndarray, ridge: float, inverse: Inverse
+) -> np.ndarray:
     """P between different facts, flat; NaN while C has no inverse."""
     n = len(keys)
     apart = ~np.eye(n, dtype=bool)
     with HOST.active():
         try:
-            whitening = whitener(jnp.asarray(second_moment, jnp.float64), ridge=ridge)
+            whitening = HOST.whitener(second_moment, ridge=ridge, inverse=inverse)
         except ValueError:  # fewer tokens than dimensions, as yet
             return np.full(n * (n - 1), np.nan)
         p = np.asarray(superposition(jnp.asarray(keys, jnp.float64), whitening))

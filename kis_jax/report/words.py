@@ -17,6 +17,7 @@ _OPTIONS = (
     "layers",
     "position",
     "ridge",
+    "inverse",
     "shrinkage",
     "dtype",
 )
@@ -108,12 +109,15 @@ def command(scan: Scan) -> str:
 
 
 def command_line(name: str, model: str, settings: Mapping[str, Any], options: Sequence[str]) -> str:
-    """A command of `kis` with those of its options that have a value in the settings."""
+    """A command of `kis` with those of its options that have a value in the settings.
+
+    What was left to the command, "auto", has none.
+    """
     words = ["kis", *name.split(), model]
     for option in options:
         value = settings.get(option)
         if value is True:
             words.append("--" + option.replace("_", "-"))
-        elif value is not None and value is not False:
+        elif value is not None and value is not False and value != "auto":
             words += ["--" + option.replace("_", "-"), setting(value, ",")]
     return shlex.join(words)

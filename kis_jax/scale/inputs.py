@@ -12,6 +12,7 @@ from kis_jax.checkpoints import fingerprint
 from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.opening import parameter_shapes, read_config
 from kis_jax.checkpoints.tokenizers import load_tokenizer
+from kis_jax.core.precision import Inverse
 from kis_jax.data.batches import token_budget
 from kis_jax.data.corpora import Corpus
 from kis_jax.data.facts import Fact, facts_fingerprint, read_facts
@@ -35,6 +36,7 @@ class ScanRequest:
       layers: "all", "0,3" or "0:4".
       position: the token whose key stands for a fact.
       ridge: added to the diagonal of every second moment.
+      inverse: how C is inverted; see `Precision.whitener`.
       dtype: of the forward pass.
       until: the pass over the corpus may end where C is known to this relative error, and kurtosis
         stays; None for never.
@@ -52,6 +54,7 @@ class ScanRequest:
     layers: str = "all"
     position: Position = "subject_last"
     ridge: float = 0.0
+    inverse: Inverse = "auto"
     dtype: str = "float32"
     document_length: int | None = None
     until: float | None = None
@@ -138,6 +141,9 @@ class ScanInputs:
                 f"until_{name}": self.settings[name] if facts else None
                 for name in ("layers", "position", "ridge")
             },
+            **(
+                {} if request.inverse == "auto" or not facts else {"until_inverse": request.inverse}
+            ),
         }
 
     @property
@@ -156,6 +162,7 @@ class ScanInputs:
                     "layers",
                     "position",
                     "ridge",
+                    "inverse",
                     "shrinkage",
                 )
             },

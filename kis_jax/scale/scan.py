@@ -5,18 +5,20 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from kis_jax.checkpoints.files import writing_alone
 from kis_jax.checkpoints.pieces import empty
 from kis_jax.checkpoints.streamed import StreamedModel
+from kis_jax.core.precision import Inverse
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch
 from kis_jax.data.corpora import tokenize_corpus
 from kis_jax.data.facts import first_of_subject
 from kis_jax.measure.convergence import Look, Watch, kurtosis_of
+from kis_jax.measure.editing.closed_forms import tell_dropped
 from kis_jax.measure.layers import LayerScan, scan_layer
 from kis_jax.measure.reliability import Reliability
 from kis_jax.models import Model
@@ -138,27 +140,40 @@ def measure_streamed(
 def _watch(inputs: ScanInputs, keys: np.ndarray | None) -> Watch:
     if keys is None or not inputs.prompts:
         return Watch(inputs.request.until)
-    kurtosis = kurtosis_of(keys[:, : len(inputs.prompts)], ridge=inputs.request.ridge)
+    kurtosis = kurtosis_of(
+        keys[:, : len(inputs.prompts)], ridge=inputs.request.ridge, inverse=inputs.request.inverse
+    )
     return Watch(inputs.request.until, kurtosis, tuple(inputs.layers))
 
 
 def check_measured(moments: SecondMoment, inputs: ScanInputs) -> None:
     """Raises ValueError if C of a scan has more rows than tokens, and nothing mends it."""
     if not inputs.request.shrinkage:
-        check_enough_tokens(moments, name=inputs.corpus.name, ridge=inputs.request.ridge)
+        check_enough_tokens(
+            moments,
+            name=inputs.corpus.name,
+            ridge=inputs.request.ridge,
+            inverse=inputs.request.inverse,
+        )
 
 
-def check_enough_tokens(moments: SecondMoment, *, name: str, ridge: float) -> None:
-    """Raises ValueError if C was measured over fewer tokens than it has rows, and gets no ridge."""
+def check_enough_tokens(
+    moments: SecondMoment, *, name: str, ridge: float, inverse: Inverse
+) -> None:
+    """Raises ValueError if C was measured over fewer tokens than it has rows, and nothing helps.
+
+    That is a ridge, or the pseudo-inverse.
+    """
     tokens, d = int(moments.count[0]), moments.total.shape[-1]
-    if tokens < d and ridge == 0:
+    if tokens < d and ridge == 0 and inverse != "pseudo":
         diagonal = float(np.trace(np.asarray(moments.total[0]))) / (max(tokens, 1) * d)
         raise ValueError(
             f"corpus: expected at least {d} tokens, as many as keys have dimensions (some "
             f"{20 * d} for a good estimate), found {tokens} in {name}, so the "
             "second moment has no inverse; add text, or pass --ridge, which adds a number to its "
             f"diagonal and so takes unseen directions for rare ones, for example "
-            f"{1e-3 * diagonal:.1g}, a thousandth of the mean of the diagonal in layer 0"
+            f"{1e-3 * diagonal:.1g}, a thousandth of the mean of the diagonal in layer 0; or "
+            "--inverse pseudo, which leaves unseen directions out"
         )
 
 
@@ -177,10 +192,11 @@ def scan_layers(inputs: ScanInputs, keys: np.ndarray, moments: SecondMoment) -> 
     for layer in inputs.layers:
         return_freed_memory()
         try:
-            yield scan_layer(
+            found = scan_layer(
                 keys[layer, :num_facts],
                 _mean(moments, layer),  # held by nobody else, as several of its size are to come
                 ridge=inputs.request.ridge,
+                inverse=inputs.request.inverse,
                 duplicate_of=duplicate_of,
                 others=keys[layer, num_facts:],
                 count=int(moments.count[layer]) if inputs.request.shrinkage else None,
@@ -188,6 +204,9 @@ def scan_layers(inputs: ScanInputs, keys: np.ndarray, moments: SecondMoment) -> 
             )
         except ValueError as error:
             raise ValueError(f"layer {layer}: {error}") from error
+        tell_dropped(layer, cast(int, found.statistics.get("dropped_directions", 0)))
+        yield found
+        del found  # before the next, which takes as much
 
 
 def _mean(moments: SecondMoment, layer: int) -> np.ndarray:

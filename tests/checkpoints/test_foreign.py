@@ -1,7 +1,10 @@
 """What may stand in a config.json: notes are ignored by name, settings not computed are refused."""
 
+import importlib.machinery
 import json
 import shutil
+import sys
+import types
 
 import pytest
 
@@ -94,3 +97,30 @@ def test_a_dtype_left_open_is_read(tmp_path, name):
     expected = load_tokenizer(hub.locate("factlm"))(text)["input_ids"]
     assert load_tokenizer(directory)(text)["input_ids"] == expected
     assert inspect_model(str(directory)).ignored_attributes == ("wandb_run",)
+
+
+SENTENCEPIECE = b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name", "installed"),
+    [
+        ("llama", "tokenizer.model", False),
+        ("bert", "spm.model", False),
+        # Of a BERT transformers makes a tokenizer of five tokens, and none of the file.
+        ("bert", "spm.model", True),
+    ],
+)
+def test_sentencepiece_alone_is_no_tokenizer(written, monkeypatch, model_type, name, installed):
+    module = None
+    if installed:
+        module = types.ModuleType("sentencepiece")
+        module.__spec__ = importlib.machinery.ModuleSpec("sentencepiece", None)
+    monkeypatch.setitem(sys.modules, "sentencepiece", module)
+    directory = written(model_type, {})
+    (directory / name).write_bytes(SENTENCEPIECE)
+    with pytest.raises(
+        ValueError, match=f"expected tokenizer.json, found {name} alone, .*save_pretrained"
+    ) as refusal:
+        load_tokenizer(directory)
+    assert "\n" not in str(refusal.value)

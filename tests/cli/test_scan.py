@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
 import pytest
 import scipy.stats
+from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer
 
 from kis_jax import factlm
@@ -372,3 +374,59 @@ def test_the_command_itself_prints_one_line(kis_process, tmp_path):
     done = kis_process("scan", "--facts", "nowhere.json", "--out", tmp_path / "out")
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("kis: error: facts: expected") and done.stderr.count("\n") == 1
+
+
+def test_a_neuron_that_never_fires_is_left_out_with_a_note(
+    checkpoint, kis, scan_error, embedded_tokenizer
+):
+    """In a scan, a plan and an edit; where Cholesky's factor is asked for, it is an error."""
+    tensors = load_file(checkpoint / "model.safetensors")
+    for part in ("weight", "bias"):
+        tensors[f"transformer.h.2.mlp.c_fc.{part}"][..., 40] = 0
+    save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    out, measured = checkpoint.parent / "dead", ("--num-documents", 60, *EMBEDDED)
+    note = (
+        "kis: note: layer 2: the second moment is singular in one direction, as where a neuron "
+        "never fires; dropped by the pseudo-inverse"
+    )
+    status, _, error = kis(
+        "scan", checkpoint, "--num-facts", 8, "--layers", "1,2", *measured, "--out", out
+    )
+    assert status == 0 and error.splitlines().count(note) == 1, error
+    record = json.loads((out / "scan.json").read_text())
+    assert [layer.get("dropped_directions") for layer in record["layers"]] == [None, 1]
+    assert record["settings"]["inverse"] == "auto"
+    assert "--inverse" not in (out / "report.html").read_text()
+    status, _, error = kis(
+        "plan", checkpoint, "--num-facts", 2, "--num-others", 4, "--num-rehearsed", 0, "--methods",
+        "batch", "--layers", "2", *measured, "--inverse", "pseudo", "--out", out / "plan",
+        "--second-moments", out,
+    )  # fmt: skip
+    assert status == 0 and error.splitlines().count(note) == 1, error
+    plan = json.loads((out / "plan" / "plan.json").read_text())
+    assert plan["layers"][0]["dropped_directions"] == 1
+    assert "--inverse pseudo" in (out / "plan" / "report.html").read_text()
+    edit = ("edit", checkpoint, "--facts", "factlm", "--num-facts", 1, "--second-moments", out)
+    status, _, error = kis(*edit, "--layer", 2, "--inverse", "cholesky", "--out", out / "edit")
+    assert status == 2 and not (out / "edit").exists()
+    assert "layer 2: second_moment: expected a positive definite" in error.splitlines()[-1]
+    assert "--inverse pseudo" in error.splitlines()[-1]
+    few = ("--layers", "2", "--num-documents", 3, *EMBEDDED)
+    assert "or --inverse pseudo, which leaves" in scan_error(checkpoint, *few)
+    status, _, error = kis(
+        "scan", checkpoint, "--num-facts", 8, *few, "--inverse", "pseudo", "--out", out / "few"
+    )
+    assert status == 0, error
+    (layer,) = json.loads((out / "few" / "scan.json").read_text())["layers"]
+    texts = map(embedded_tokenizer.encode, factlm.corpus_path().read_text().splitlines()[:3])
+    distinct = {tuple(text[: end + 1]) for text in texts for end in range(len(text))}
+    assert layer["dropped_directions"] == 512 - len(distinct)  # none of rounding's is kept
+
+
+def test_a_tokenizer_of_sentencepiece_alone_says_how_to_make_one(
+    checkpoint, scan_error, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    (checkpoint / "tokenizer.json").rename(checkpoint / "spm.model")
+    said = scan_error(checkpoint, *EMBEDDED)
+    assert "expected tokenizer.json, found spm.model alone" in said and "save_pretrained" in said

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import kis_jax as kis
+from kis_jax.core.precision import HOST
 from tests import references
 
 
@@ -150,3 +151,68 @@ def test_refined_under_vmap_and_grad(rng):
         keys[0]
     )
     np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def with_dead_neurons(rng):
+    """C of eight neurons, two of which never fired, and keys: one alive, one of the dead alone."""
+    c, keys = np.zeros((8, 8)), rng.normal(size=(4, 8))
+    live = [0, 1, 3, 4, 6, 7]
+    c[np.ix_(live, live)] = references.spd(rng, 6, 3.0)
+    keys[2, live] = 0
+    return c, keys, live
+
+
+@pytest.mark.parametrize("inverse", ["auto", "pseudo"])
+def test_dead_neurons_are_dropped_as_the_pseudo_inverse_does(rng, inverse):
+    c, keys, live = with_dead_neurons(rng)
+    whitener = HOST.whitener(c, inverse=inverse)
+    expected = keys @ np.linalg.pinv(c, rcond=1e-12, hermitian=True)
+    np.testing.assert_allclose(HOST.run(whitener.solve, keys), expected, rtol=1e-8, atol=1e-9)
+    white = HOST.run(whitener.whiten, keys)
+    np.testing.assert_allclose(white @ white.T, keys @ expected.T, rtol=1e-8, atol=1e-9)
+    assert not white[2].any() and white[[0, 1, 3]].any(axis=1).all()
+    condition = np.linalg.cond(c[np.ix_(live, live)])
+    with HOST.active():
+        assert whitener.rank == 6 and whitener.width == 8
+        np.testing.assert_allclose(whitener.condition, condition, rtol=1e-6)
+        moment = kis.SecondMoment(10 * jnp.asarray(c), jnp.asarray(10))
+    again = HOST.run(HOST.whitener(moment, inverse=inverse).solve, keys)
+    np.testing.assert_allclose(again, expected, rtol=1e-8, atol=1e-9)
+
+
+def test_a_key_in_turned_dropped_directions_alone_is_zero_to_the_last_digit(rng):
+    """Rounding leaves it a share of 1e-32, by which an edit would be divided."""
+    turn = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    c = turn[:, :6] @ np.diag(np.geomspace(1, 1e-4, 6)) @ turn[:, :6].T
+    keys = np.stack([turn[:, 7], turn[:, 7] + 1e-3 * turn[:, 5]])
+    whitener = HOST.whitener(c, inverse="pseudo")
+    white = HOST.run(whitener.whiten, keys)
+    assert not white[0].any()
+    np.testing.assert_allclose(np.linalg.norm(white[1]), 0.1, rtol=1e-6)
+
+
+def test_other_singular_second_moments_are_refused_with_both_ways_out(rng):
+    c, _, _ = with_dead_neurons(rng)
+    half = c.copy()
+    half[0] = half[:, 0] = half[1] = half[:, 1] = 0
+    half[0, 0] = half[0, 1] = half[1, 0] = half[1, 1] = 1  # two neurons that always fire alike
+    awry = c.copy()
+    awry[2, 0] = awry[0, 2] = 1e-9  # no second moment: the neuron never fired, and yet with another
+    for wrong, inverse in ((c, "cholesky"), (half, "auto"), (np.zeros_like(c), "auto")):
+        with pytest.raises(ValueError, match="positive definite.*--ridge, --inverse pseudo"):
+            HOST.whitener(wrong, inverse=inverse)
+    with pytest.raises(ValueError, match="expected a symmetric matrix|positive definite"):
+        HOST.whitener(awry)
+    with pytest.raises(ValueError, match="inverse: expected one of .*found 'qr'"):
+        HOST.whitener(c, inverse="qr")
+    ridged = HOST.whitener(c, ridge=0.5)
+    with HOST.active():
+        assert ridged.rank == 8  # a ridge gives dead neurons a length of their own
+
+
+def test_where_every_neuron_fires_auto_is_cholesky_bit_for_bit(rng):
+    c = references.spd(rng, 8, 3.0)
+    auto, cholesky = (HOST.whitener(c, inverse=inverse) for inverse in ("auto", "cholesky"))
+    assert type(auto) is type(cholesky) is kis.core.CholeskyWhitener
+    np.testing.assert_array_equal(auto.factor, cholesky.factor)
+    np.testing.assert_array_equal(auto.scale, cholesky.scale)

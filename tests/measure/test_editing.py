@@ -9,6 +9,7 @@ import pytest
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.facts import Fact
+from kis_jax.data.notes import DataNote
 from kis_jax.measure.editing.methods import make_edits
 from kis_jax.models.memory import memory_kernel, with_memory
 from tests import golden, references
@@ -260,7 +261,8 @@ def test_what_makes_no_sense(model, moments, targets, options, message):
 
 
 def test_a_second_moment_that_is_singular_names_its_layer(model, moments, targets):
-    moments.total[LAYER, 0] = moments.total[LAYER, :, 0] = 0
+    moments.total[LAYER, 0] = moments.total[LAYER, 1]  # two neurons that always fire alike
+    moments.total[LAYER, :, 0] = moments.total[LAYER, :, 1]
     with pytest.raises(ValueError, match="layer 1: second_moment: expected a positive definite"):
         edit(model, moments, targets)
 
@@ -278,3 +280,33 @@ def test_ledgers_that_do_not_belong_together(model, moments, targets):
     ):
         with pytest.raises(ValueError, match=message):
             ledger.take(order)
+
+
+@pytest.mark.parametrize("inverse", ["auto", "pseudo"])
+@pytest.mark.parametrize("method", ["sequential", "constrained", "batch"])
+def test_neurons_that_never_fire_are_not_written(model, moments, targets, method, inverse):
+    """As if they were not there; a fact with weight in them alone is left out by name."""
+    dead = [3, 11]
+    live = [i for i in range(model.config.mlp_width) if i not in dead]
+    targets.keys[4, live] = 0
+    moments.total[LAYER][dead] = moments.total[LAYER][:, dead] = 0
+    with pytest.warns(DataNote, match="layer 1: .* singular in 2 directions, .*dropped by"):
+        made = edit(model, moments, targets, method=method, inverse=inverse)
+    left_out = [outcome.reason for outcome in made.outcomes]
+    assert "directions that were dropped" in left_out[4]
+    assert left_out[:4] + left_out[5:] == [None] * 5
+    assert made.ledger.settings["inverse"] == inverse
+    assert made.ledger.settings["dropped_directions"] == {"1": 2}
+    before, after = kernels(model, made)
+    np.testing.assert_array_equal(after[dead], before[dead])
+    ridged = SecondMoment(moments.total.copy(), moments.count)
+    ridged.total[LAYER][dead, dead] = 1e15  # so common that no edit touches them
+    rows = np.delete(np.arange(N), 4)
+    others = Targets(
+        targets.keys[rows], targets.prompt_keys[rows], targets.values[rows], (None,) * 5
+    )
+    without = edit(model, ridged, others, [FACTS[row] for row in rows], method=method)
+    np.testing.assert_allclose(after, kernels(model, without)[1], atol=1e-5)
+    assert "dropped_directions" not in without.ledger.settings
+    with pytest.raises(ValueError, match="layer 1: .*--inverse pseudo"):
+        edit(model, moments, targets, method=method, inverse="cholesky")

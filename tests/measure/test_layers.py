@@ -131,3 +131,29 @@ def test_a_singular_second_moment_is_an_error(case):
     keys, c, duplicate_of = case
     with pytest.raises(ValueError, match="positive definite"):
         scan_layer(keys, np.ones_like(c), ridge=0.0, duplicate_of=duplicate_of)
+
+
+@pytest.mark.parametrize("inverse", ["auto", "pseudo"])
+def test_neurons_that_never_fire_are_dropped_and_counted(case, rng, inverse):
+    keys, c, duplicate_of = case
+    live = [i for i in range(12) if i not in (2, 9)]
+    dead = np.zeros_like(c)
+    dead[np.ix_(live, live)] = c[np.ix_(live, live)]
+    others = rng.normal(size=(9, 12)).astype(np.float32)
+    others[4, live] = 0  # no key to speak of, where only the others count
+    scanned = scan_layer(
+        keys, dead, ridge=0.0, inverse=inverse, duplicate_of=duplicate_of, others=others
+    )
+    part = c[np.ix_(live, live)]
+    expected = references.superposition(keys[:, live], part)
+    np.testing.assert_allclose(scanned.arrays["superposition"], expected, atol=1e-9)
+    assert scanned.statistics["dropped_directions"] == 2
+    assert scanned.statistics["controls"]["other_tokens"]["num_keys"] == 8
+    np.testing.assert_allclose(scanned.statistics["condition"], np.linalg.cond(part), rtol=1e-6)
+    whole = scan_layer(keys, c, ridge=0.0, inverse=inverse, duplicate_of=duplicate_of)
+    assert "dropped_directions" not in whole.statistics
+    keys[7, live] = 0
+    with pytest.raises(ValueError, match="outside the 2 directions dropped.*fact 7 .* and 0 more"):
+        scan_layer(keys, dead, ridge=0.0, inverse=inverse, duplicate_of=duplicate_of)
+    with pytest.raises(ValueError, match="--inverse pseudo"):
+        scan_layer(keys, dead, ridge=0.0, inverse="cholesky", duplicate_of=duplicate_of)

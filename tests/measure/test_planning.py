@@ -13,6 +13,7 @@ from kis_jax.measure.editing.settings import TargetSettings, edit_settings
 from kis_jax.measure.planning.forecasts import Outlook, forecast_layer
 from kis_jax.measure.planning.probes import Probe, probe_layers
 from kis_jax.measure.targets.values import TargetValues
+from tests import references
 from tests.references import TOLERANCE
 
 N, D, M, TOKENS = 6, 12, 5, 9
@@ -193,3 +194,27 @@ def test_probes_are_keys_and_streams_of_the_whole_model(embedded):
         )
     with pytest.raises(ValueError, match="texts: expected at least one"):
         next(probe_layers(model, [], token_budget=32))
+
+
+@pytest.mark.parametrize("inverse", ["auto", "pseudo"])
+def test_a_forecast_where_neurons_never_fire_is_that_without_them(rng, settings, inverse):
+    targets, kernel, c, probe = made_up(rng)
+    live = np.arange(D) != 5
+    c[5] = c[:, 5] = 0
+    found = forecast_layer(targets, kernel, c, probe, settings, inverse=inverse)
+    part = dataclasses.replace(targets, keys=targets.keys[:, live])
+    assert found.dropped == 1
+    np.testing.assert_allclose(
+        found.superposition,
+        references.superposition(part.keys, c[np.ix_(live, live)]),
+        atol=1e-9,
+    )
+    targets.keys[3, live] = 0  # a fact that cannot be edited: it moves nothing, and spoils nothing
+    found = forecast_layer(targets, kernel, c, probe, settings, inverse=inverse)
+    for method in ("sequential", "constrained", "batch"):
+        edit, made = found.edit(method, found.order())
+        assert edit is not None and sorted(made) == [0, 1, 2, 4, 5], method
+        assert np.isfinite(found.outlook(method, found.order()).score), method
+    assert np.isnan(found.superposition[3]).all()
+    with pytest.raises(ValueError, match="--inverse pseudo"):
+        forecast_layer(targets, kernel, c, probe, settings, inverse="cholesky")

@@ -15,6 +15,7 @@ import pytest
 import kis_jax as kis
 from kis_jax.core.precision import HOST
 from kis_jax.data.facts import read_facts
+from kis_jax.data.notes import DataNote
 from kis_jax.data.prompts import tokenize_facts
 from kis_jax.measure.editing.settings import edit_settings
 from kis_jax.measure.keys import fact_keys
@@ -386,6 +387,29 @@ def test_a_key_that_repeats_is_left_out_of_constrained_edits_alone(bench, monkey
         "repeats those of earlier facts" in course(record, "constrained")["left_out"][0]["reason"]
     )
     assert course(record, "sequential")["left_out"] == []
+
+
+@pytest.mark.parametrize("inverse", ["auto", "pseudo"])
+def test_a_key_of_neurons_that_never_fire_is_left_out(bench, monkeypatch, tmp_path, inverse):
+    def astray(model, tokenizer, facts, **settings):
+        found = made_up_targets(model, tokenizer, facts, **settings)
+        found.keys[2, 1:] = 0
+        return found
+
+    monkeypatch.setattr(lifelong_targets, "target_values", astray)
+    total = bench.moments.total.copy()
+    total[LAYER, 0] = total[LAYER, :, 0] = 0
+    monkeypatch.setattr(bench, "moments", kis.SecondMoment(total, bench.moments.count))
+    with pytest.warns(DataNote, match=f"layer {LAYER}: .* singular in one direction"):
+        record = bench.run(tmp_path, steps=(4,), methods=("sequential", "batch"), inverse=inverse)
+    assert record["dropped_directions"] == 1 and record["settings"]["inverse"] == inverse
+    for entry in record["methods"]:
+        (left,) = entry["left_out"]
+        assert left["fact"] == 2 and "in directions that were dropped" in left["reason"]
+        assert entry["checkpoints"][-1]["interference"]["text"]["error"] < 1e-4
+    other = "pseudo" if inverse == "auto" else "auto"
+    with pytest.raises(ValueError, match="those of another: inverse differ"):
+        bench.run(tmp_path, steps=(4,), methods=("sequential",), inverse=other)
 
 
 def test_a_model_beyond_float32_is_recorded_as_collapsed(bench, monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,18 +10,20 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kis_jax.core.null_space import null_space
-from kis_jax.core.precision import HOST
+from kis_jax.core.precision import HOST, Inverse
 from kis_jax.core.replay import Asked, independent
 from kis_jax.core.spaces import Space
+from kis_jax.data.notes import DataNote
 from kis_jax.measure.editing.settings import EditSettings
 
 Method = Literal["rome", "sequential", "constrained", "batch", "null-space", "finetune"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 OUTSIDE = "its key has no part in the directions that text leaves free"
-_AGAINST = (
-    "its key has no share in the direction along which it would be written: it is zero, or, of the "
-    "original ROME, its prompt alone has a key that points away from their average over prefixes"
+AGAINST = (
+    "its key has no share in the direction along which it would be written: it is zero, or nowhere "
+    "else than in directions that were dropped of the second moment, or, of the original ROME, its "
+    "prompt alone has a key that points away from their average over prefixes"
 )
 REPEATED = (
     "its key is, to rounding, a combination of those of earlier facts, such as one with the same "
@@ -33,6 +36,7 @@ def space_of(
     method: Method,
     *,
     ridge: float = 0.0,
+    inverse: Inverse = "auto",
     threshold: float = 2e-2,
 ) -> Space:
     """Factors a layer's second moment once, for the keys of any number of edits.
@@ -41,14 +45,35 @@ def space_of(
       second_moment: C, `(d, d)`.
       method: "null-space" writes where text leaves directions free, all others by C^-1.
       ridge: added to the diagonal of C.
+      inverse: how C is inverted; see `Precision.whitener`.
       threshold: of "null-space": eigenvalues up to this share of their mean count as null.
 
     Raises:
-      ValueError: if C is not positive definite, or ("null-space") leaves no direction free.
+      ValueError: if C cannot be inverted so, or ("null-space") leaves no direction free.
     """
     if method == "null-space":
         return HOST.run(null_space, second_moment, threshold=threshold)
-    return HOST.whitener(second_moment, ridge=ridge)
+    return HOST.whitener(second_moment, ridge=ridge, inverse=inverse)
+
+
+def dropped_of(space: Space, method: Method) -> int:
+    """How many directions were dropped of the second moment that a `space_of` was made from."""
+    if method == "null-space":
+        return 0
+    return space.width - int(HOST.run(lambda whitening: whitening.rank, space))
+
+
+def tell_dropped(layer: int, dropped: int) -> None:
+    """Tells, as a `DataNote`, that directions were dropped of a layer's second moment, if any."""
+    if dropped:
+        directions = "one direction" if dropped == 1 else f"{dropped} directions"
+        warnings.warn(
+            DataNote(
+                f"layer {layer}: the second moment is singular in {directions}, as where a neuron "
+                "never fires; dropped by the pseudo-inverse"
+            ),
+            stacklevel=2,
+        )
 
 
 def weight_of(method: Method, settings: EditSettings) -> float | None:
@@ -84,7 +109,7 @@ def _asked(kernel: Array, keys: Array, values: Array, space: Space, along: Array
 def editable(asked: Asked, method: Method) -> list[str | None]:
     """For each fact why it cannot be edited along with those before it; None if it can."""
     own = np.sum(asked.keys * asked.solved, axis=1)
-    empty = OUTSIDE if method == "null-space" else _AGAINST
+    empty = OUTSIDE if method == "null-space" else AGAINST
     reasons = [None if share > 0 else empty for share in own]
     if method == "constrained":
         for row in np.flatnonzero(~HOST.run(independent, asked)):

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kis_jax.checkpoints.ledger import LayerLedger
+from kis_jax.core.precision import Inverse
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.core.spaces import Space
 from kis_jax.data.facts import Fact
-from kis_jax.measure.editing.closed_forms import Method, space_of, weight_of
+from kis_jax.measure.editing.closed_forms import (
+    Method,
+    dropped_of,
+    space_of,
+    tell_dropped,
+    weight_of,
+)
 from kis_jax.measure.editing.settings import EditSettings, TargetSettings
 from kis_jax.measure.targets.values import TargetValues, target_values
 from kis_jax.models import Decoder, Model
@@ -33,6 +41,7 @@ class Job:
       prefixes: put before the prompts.
       original_keys: whether residuals and denominators of "rome" take keys without a prefix.
       ridge: added to the diagonal of the second moment.
+      inverse: how C is inverted; see `Precision.whitener`.
       token_budget: the most tokens run at once; None for what fits.
     """
 
@@ -46,12 +55,18 @@ class Job:
     prefixes: tuple[str, ...]
     original_keys: bool
     ridge: float
+    inverse: Inverse
     token_budget: int | None
 
     @property
     def weight(self) -> float | None:
         """See `weight_of`."""
         return weight_of(self.method, self.settings)
+
+    @functools.cached_property
+    def dropped(self) -> dict[int, int]:
+        """Directions that were dropped of the second moments factored so far, by layer."""
+        return {}
 
     def space(self, layer: int) -> Space:
         """Of a layer, its second moment factored.
@@ -62,9 +77,15 @@ class Job:
         moments, threshold = self.second_moments, self.settings.null_threshold
         c = np.asarray(moments.total[layer], np.float64) / int(moments.count[layer])
         try:
-            return space_of(c, self.method, ridge=self.ridge, threshold=threshold)
+            space = space_of(
+                c, self.method, ridge=self.ridge, inverse=self.inverse, threshold=threshold
+            )
         except ValueError as error:
             raise ValueError(f"layer {layer}: {error}") from error
+        if layer not in self.dropped and (dropped := dropped_of(space, self.method)):
+            self.dropped[layer] = dropped
+            tell_dropped(layer, dropped)
+        return space
 
     def target_values(self, model: Model, facts: Sequence[Fact]) -> TargetValues:
         """Target values of facts at the last of the layers, found on a model."""

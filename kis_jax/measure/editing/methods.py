@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from kis_jax.checkpoints.ledger import EditedFact, Ledger
+from kis_jax.core.precision import Inverse
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.conflicts import conflicts
 from kis_jax.data.facts import Fact
@@ -68,6 +69,7 @@ def make_edits(
     prefixes: Sequence[str] | None = None,
     original_keys: bool = False,
     ridge: float = 0.0,
+    inverse: Inverse = "auto",
     token_budget: int | None = None,
     on_fact: Callable[[int], None] = lambda done: None,
 ) -> Edited:
@@ -104,6 +106,7 @@ def make_edits(
         over prefixes, but residuals and denominators from the prompt alone. The default takes
         the average in all three places (r-ROME), which does not collapse the model.
       ridge: added to the diagonal of the second moment.
+      inverse: how C is inverted; see `Precision.whitener`.
       token_budget: the most tokens run at once. None: chosen from memory.
       on_fact: called with the number of facts that are through.
 
@@ -171,6 +174,7 @@ def make_edits(
         prefixes=tuple(prefixes),
         original_keys=original_keys,
         ridge=ridge,
+        inverse=inverse,
         token_budget=token_budget,
     )
     searched = target_settings(settings, method) if targets is None else targets.settings
@@ -226,7 +230,13 @@ def _settings(job: Job, searched: TargetSettings) -> dict[str, Any]:
     """What the numbers depend on beside model, facts and prefixes, as plain JSON values."""
     if job.method == "finetune":
         return dataclasses.asdict(FinetuneSettings())
-    told: dict[str, Any] = {"target": dataclasses.asdict(searched), "ridge": job.ridge}
+    told: dict[str, Any] = {
+        "target": dataclasses.asdict(searched),
+        "ridge": job.ridge,
+        "inverse": job.inverse,
+    }
+    if job.dropped:
+        told["dropped_directions"] = {str(layer): n for layer, n in job.dropped.items()}
     if job.method == "rome":
         told["original_keys"] = job.original_keys
     if job.method == "null-space":

@@ -10,10 +10,10 @@ import numpy as np
 from kis_jax.checkpoints.ledger import RULES
 from kis_jax.core.interference import interference
 from kis_jax.core.ledger import Edit
-from kis_jax.core.precision import HOST
+from kis_jax.core.precision import HOST, Inverse
 from kis_jax.core.products import lengths
 from kis_jax.core.replay import Asked, independent, replay
-from kis_jax.measure.editing.closed_forms import Method, ask, space_of, weight_of
+from kis_jax.measure.editing.closed_forms import Method, ask, dropped_of, space_of, weight_of
 from kis_jax.measure.editing.settings import EditSettings
 from kis_jax.measure.planning.collisions import gentle_order
 from kis_jax.measure.planning.probes import Probe
@@ -70,6 +70,7 @@ class LayerForecast:
       weights: the penalty of each method that has one.
       paraphrases: of the facts; None if there are none.
       paraphrased: which fact each text of `paraphrases` asks for, `(texts,)` int.
+      dropped: directions that were dropped of the second moment.
     """
 
     asked: dict[Method, Asked]
@@ -78,23 +79,27 @@ class LayerForecast:
     weights: dict[Method, float]
     paraphrases: Probe | None = None
     paraphrased: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
+    dropped: int = 0
 
     @property
     def superposition(self) -> np.ndarray:
-        """P of the facts, `(n, n)`."""
-        return np.asarray(self.asked["sequential"].superposition)
+        """P of the facts, `(n, n)`; NaN in the row of one whose key has no share."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.asked["sequential"].superposition)
 
     def order(self) -> np.ndarray:
         """The order of sequential edits that spoils the least of them; see `gentle_order`."""
         asked = self.asked["sequential"]
         own = np.sum(asked.keys * asked.solved, axis=1)
+        own = np.where(own > 0, own, np.nan)  # last of all, those without a share
         return gentle_order(own, lengths(np.asarray(asked.requested)))
 
     def outlook(self, method: Method, order: Sequence[int] | np.ndarray) -> Outlook:
         """What is foreseen if the facts of `order` are edited, in that order.
 
-        Facts whose target value was not found, and for "constrained" those whose keys depend on
-        earlier ones, are left out of the edit, and count as without effect.
+        Facts whose target value was not found or whose key has no share, and for "constrained"
+        those whose keys depend on earlier ones, are left out of the edit, and count as without
+        effect.
         """
         order = np.asarray(order)
         edit, made = self.edit(method, order)
@@ -152,7 +157,8 @@ class LayerForecast:
         """
         order = np.asarray(order)
         asked = self.asked[method]
-        made = order[np.isfinite(asked.requested[order]).all(axis=1)]
+        own = np.sum(asked.keys * asked.solved, axis=1)
+        made = order[np.isfinite(asked.requested[order]).all(axis=1) & ~(own[order] <= 0)]
         if method == "constrained" and len(made):
             made = made[HOST.run(independent, asked.take(made))]
         if not len(made):
@@ -170,6 +176,7 @@ def forecast_layer(
     *,
     methods: Sequence[Method] = PLANNED,
     ridge: float = 0.0,
+    inverse: Inverse = "auto",
     paraphrases: Probe | None = None,
     paraphrased: Sequence[int] = (),
 ) -> LayerForecast:
@@ -184,6 +191,7 @@ def forecast_layer(
       methods: to be forecast; "sequential" always is, and "null-space" is not where ordinary text
         leaves no direction free.
       ridge: added to the diagonal of C.
+      inverse: how C is inverted; see `Precision.whitener`.
       paraphrases: of the prompts of the facts, at this layer; None if there are none.
       paraphrased: which fact each of them asks for.
 
@@ -196,7 +204,7 @@ def forecast_layer(
             f"methods: expected some of {', '.join(PLANNED)}, found {unknown[0]!r}, which has no "
             "closed form to forecast from"
         )
-    space = space_of(second_moment, "sequential", ridge=ridge)
+    space = space_of(second_moment, "sequential", ridge=ridge, inverse=inverse)
     common = ask(kernel, targets.keys, targets.values, space)
     asked = dict.fromkeys(("sequential", *methods), common)
     if asked.pop("null-space", None) is not None:
@@ -215,6 +223,7 @@ def forecast_layer(
         weights,
         paraphrases,
         np.asarray(paraphrased, int),
+        dropped_of(space, "sequential"),
     )
 
 

@@ -27,6 +27,7 @@ _OPTIONS = (
     "most_evaluated",
     "probe",
     "ridge",
+    "inverse",
     "position",
 )
 _COLUMNS = ("efficacy", "retention", "paraphrase", "neighborhood", "score")

@@ -22,6 +22,7 @@ _OPTIONS = (
     "num_documents",
     "document_length",
     "ridge",
+    "inverse",
     "position",
 )
 _PAIRS_SHOWN = 20

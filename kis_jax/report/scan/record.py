@@ -13,7 +13,7 @@ from kis_jax.checkpoints.files import write_atomically
 from kis_jax.report.output_folder import refuse_foreign, write_json
 
 # Settings that a scan of an earlier version did not have, and what it did.
-_LATER = {"shrinkage": False}
+_LATER = {"inverse": "auto", "shrinkage": False}
 # What a scan writes, and what one that was killed may leave behind.
 _OURS = re.compile(
     r"scan\.json|report\.html|figures|second_moments|layer_\d{3,}\.npz|\..*\.partial(\.\w+)?"

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
@@ -13,6 +14,7 @@ from kis_jax.checkpoints import fingerprint
 from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.opening import read_config
 from kis_jax.checkpoints.tokenizers import load_tokenizer
+from kis_jax.core.precision import Inverse
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, token_budget
 from kis_jax.data.corpora import Corpus
@@ -48,6 +50,7 @@ class EditRequest:
       num_documents: take at most so many documents; if None, see `open_text`.
       document_length: tokens at which they are cut; None for the context, 4,096 at most.
       ridge: added to the diagonal of the second moment.
+      inverse: how C is inverted; see `Precision.whitener`.
       original_keys: of "rome"; see `make_edits`.
       position: whose key stands for a fact; None for that of the settings.
       strict: whether a record of facts that cannot be read is an error; else it is left out.
@@ -63,6 +66,7 @@ class EditRequest:
     num_documents: int | None = None
     document_length: int | None = None
     ridge: float = 0.0
+    inverse: Inverse = "auto"
     original_keys: bool = False
     position: EditPosition | None = None
     strict: bool = False
@@ -175,6 +179,7 @@ def edit_moments(
         or if the corpus has fewer tokens than C needs.
     """
     request = inputs.request
+    inverted: Any = {"ridge": request.ridge, "inverse": request.inverse}
     with open_store(store_of(request.second_moments), inputs.moments_identity) as store:
         if inputs.corpus is not None:
             moments = resumable_second_moments(
@@ -186,7 +191,7 @@ def edit_moments(
                 document_length=checked_length(request.document_length, inputs.config),
                 on_batch=on_batch,
             )
-            check_enough_tokens(moments, name=inputs.corpus.name, ridge=request.ridge)
+            check_enough_tokens(moments, name=inputs.corpus.name, **inverted)
             return moments, inputs.moments_identity
         saved = store.restore()
         if saved is None or not saved.complete:
@@ -194,7 +199,7 @@ def edit_moments(
                 f"{request.second_moments}: expected second moments over a whole corpus, found "
                 "none, or those of a run that was cut short; let that run finish, or pass --corpus"
             )
-        check_enough_tokens(saved.moments, name=str(request.second_moments), ridge=request.ridge)
+        check_enough_tokens(saved.moments, name=str(request.second_moments), **inverted)
         return saved.moments, store.saved_identity() or {}
 
 

@@ -69,6 +69,7 @@ def edit_model(
         settings=inputs.settings,
         original_keys=request.original_keys,
         ridge=request.ridge,
+        inverse=request.inverse,
         on_fact=on_fact,
     )
     settings = {**made.ledger.settings, "second_moments": dict(identity)}

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from kis_jax.core.precision import Inverse
 from kis_jax.data.corpora import open_corpus, tokenize_corpus
 from kis_jax.data.facts import Fact
 from kis_jax.data.neighbors import without_edited_neighbors
@@ -54,6 +55,7 @@ class LifelongRequest:
         None for all of them.
       fluency: whether to generate text at each checkpoint and measure its entropy.
       ridge: added to the diagonal of the second moment.
+      inverse: how C is inverted; see `Precision.whitener`.
       probe: puzzles to be answered at each checkpoint, such as "mcqa:factlm-test"; None for none.
       position: whose key stands for a fact; None for that of the settings.
       strict: whether a record of facts that cannot be read is an error; else it is left out.
@@ -74,6 +76,7 @@ class LifelongRequest:
     most_evaluated: int | None = None
     fluency: bool = False
     ridge: float = 0.0
+    inverse: Inverse = "auto"
     probe: str | None = None
     position: EditPosition | None = None
     strict: bool = False
@@ -150,6 +153,7 @@ class LifelongInputs:
             "edit_settings": dataclasses.asdict(self.settings),
             "probe": None if self.probe is None else self.probe.fingerprint,
             **{name: asked[name] for name in names},
+            **({} if self.request.inverse == "auto" else {"inverse": self.request.inverse}),
         }
 
 
@@ -172,6 +176,7 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
             document_length=request.document_length,
             layers="all" if request.layer is None else str(request.layer),
             ridge=request.ridge,
+            inverse=request.inverse,
             position=request.position or "subject_last",
             strict=request.strict,
         )

@@ -13,7 +13,15 @@ from kis_jax.core.replay import foresee
 from kis_jax.core.rules import named_rule
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.core.superposition import gram
-from kis_jax.measure.editing.closed_forms import OUTSIDE, Method, space_of, weight_of
+from kis_jax.measure.editing.closed_forms import (
+    AGAINST,
+    OUTSIDE,
+    Method,
+    dropped_of,
+    space_of,
+    tell_dropped,
+    weight_of,
+)
 from kis_jax.measure.editing.finetune import finetune
 from kis_jax.measure.editing.job import target_settings
 from kis_jax.measure.editing.settings import TargetSettings
@@ -41,6 +49,7 @@ class EditedLayer:
       prefixes: of each method, before the prompts when its keys and values are taken.
       bystanders: keys that nobody edits, `(q, d)` float64, by kind: of facts after the edited
         ones, and of tokens of held-out text.
+      dropped: directions that were dropped of the second moment.
       failures: for each fact why no target value was found on the unedited model, or None.
     """
 
@@ -102,7 +111,7 @@ class EditedLayer:
             editor,
             self._find[method],
             singly=recomputed and self._weight(method) is None,
-            refusal=REPEATED if method == "constrained" else OUTSIDE,
+            refusal={"constrained": REPEATED, "null-space": OUTSIDE}.get(method, AGAINST),
         )
 
     def foreseen(self, method: Method, course: ClosedFormCourse) -> list[np.ndarray]:
@@ -121,14 +130,16 @@ class EditedLayer:
     def _factor(self, moments: SecondMoment) -> None:
         layer, settings = self._inputs.layer, self._inputs.settings
         c = np.asarray(moments.total[layer], np.float64) / int(moments.count[layer])
-        ridge, threshold = self._inputs.request.ridge, settings.null_threshold
+        request, threshold = self._inputs.request, settings.null_threshold
         try:
-            common = space_of(c, "sequential", ridge=ridge)
-            self._spaces = dict.fromkeys(self._inputs.request.methods, common)
+            common = space_of(c, "sequential", ridge=request.ridge, inverse=request.inverse)
+            self._spaces = dict.fromkeys(request.methods, common)
             if "null-space" in self._spaces:
                 self._spaces["null-space"] = space_of(c, "null-space", threshold=threshold)
         except ValueError as error:
             raise ValueError(f"layer {layer}: {error}") from error
+        self.dropped = dropped_of(common, "sequential")
+        tell_dropped(layer, self.dropped)
 
     def _weight(self, method: Method) -> float | None:
         return weight_of(method, self._inputs.settings)

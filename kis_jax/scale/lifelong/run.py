@@ -129,6 +129,7 @@ def _record(
         "model": inputs.request.model,
         "family": inputs.scan.config.family,
         "layer": inputs.layer,
+        **({"dropped_directions": layer.dropped} if layer.dropped else {}),
         "fingerprints": inputs.scan.fingerprints,
         "settings": inputs.plain_settings,
         "edit_settings": dataclasses.asdict(inputs.settings),

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from kis_jax.core.precision import Inverse
 from kis_jax.data.facts import Fact, facts_fingerprint
 from kis_jax.data.neighbors import without_edited_neighbors
 from kis_jax.data.rewrites import EditPosition
@@ -36,6 +37,7 @@ class PlanRequest:
       num_documents: for the second moment, the first so many; if None, see `open_text`.
       document_length: tokens at which they are cut; None for the context, 4,096 at most.
       ridge: added to the diagonal of the second moment.
+      inverse: how C is inverted; see `Precision.whitener`.
       position: whose key stands for a fact; None for that of the settings.
       strict: whether a record of facts that cannot be read is an error; else it is left out.
     """
@@ -53,6 +55,7 @@ class PlanRequest:
     num_documents: int | None = None
     document_length: int | None = None
     ridge: float = 0.0
+    inverse: Inverse = "auto"
     position: EditPosition | None = None
     strict: bool = False
 
@@ -125,6 +128,7 @@ def open_plan(request: PlanRequest) -> PlanInputs:
             document_length=request.document_length,
             layers=request.layers,
             ridge=request.ridge,
+            inverse=request.inverse,
             position=request.position or "subject_last",
             strict=request.strict,
         )

@@ -13,7 +13,7 @@ from kis_jax.core.ledger import Edit
 from kis_jax.core.second_moment import SecondMoment
 from kis_jax.data.conflicts import conflicts, suspected
 from kis_jax.data.corpora import tokenize_corpus
-from kis_jax.measure.editing.closed_forms import Method
+from kis_jax.measure.editing.closed_forms import Method, tell_dropped
 from kis_jax.measure.evaluation.recall import recall
 from kis_jax.measure.planning.collisions import clusters, colliding_pairs
 from kis_jax.measure.planning.forecasts import LayerForecast, Outlook, forecast_layer
@@ -68,6 +68,7 @@ def make_plan(
     ):
         if layer in inputs.scan.layers:
             forecast = _forecast(inputs, model, moments, probe, layer, on_layer)
+            tell_dropped(layer, forecast.dropped)
             layers.append(_plan_layer(inputs, forecast, layer, rehearse))
     return _record(inputs, known, layers, int(moments.count[0]))
 
@@ -99,6 +100,7 @@ def _forecast(
             inputs.settings,
             methods=inputs.request.methods,
             ridge=inputs.request.ridge,
+            inverse=inputs.request.inverse,
             paraphrases=probe.part(len(inputs.others), num_texts) if inputs.paraphrases else None,
             paraphrased=[place for place, _ in inputs.paraphrases],
         )
@@ -137,6 +139,7 @@ def _plan_layer(
     off = np.abs(p[~np.eye(len(p), dtype=bool)])
     return {
         "layer": layer,
+        **({"dropped_directions": forecast.dropped} if forecast.dropped else {}),
         "superposition": {"mean": float(off.mean()), "max": float(off.max())},
         "num_collisions": len(pairs),
         "num_near_duplicates": int(near.sum()),
