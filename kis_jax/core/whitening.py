@@ -323,7 +323,7 @@ def live_whitener(second_moment: Float[Array, "d d"]) -> Whitener:
     of Cholesky's factor. Any other singular C is an error, as a C of dead neurons alone is.
 
     Args:
-      second_moment: C, `(d, d)`, symmetric; of numbers, not traced.
+      second_moment: C, `(d, d)`, symmetric.
 
     Raises:
       ValueError: as `whitener`.
@@ -335,12 +335,12 @@ def live_whitener(second_moment: Float[Array, "d d"]) -> Whitener:
       (Array([[0.5, 0. ]], dtype=float32), 1)
     """
     c = as_matrix(second_moment)
-    (dead,) = jnp.nonzero(jnp.diagonal(c) == 0)
-    if not 0 < len(dead) < len(c) or bool(jnp.any(c[dead]) | jnp.any(c[:, dead])):
+    dead = ~(jnp.any(c != 0, axis=0) | jnp.any(c != 0, axis=1))
+    if not holds_or_traced(jnp.any(dead) & ~jnp.all(dead)):
         return whitener(c)
-    made = whitener(c.at[dead, dead].set(1))
+    made = whitener(c + jnp.diag(dead.astype(c.dtype)))
     assert isinstance(made, CholeskyWhitener)
-    return LiveWhitener(made.scale.at[dead].set(0), made.factor)
+    return LiveWhitener(jnp.where(dead, 0, made.scale), made.factor)
 
 
 @jax.jit

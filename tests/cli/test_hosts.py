@@ -30,7 +30,16 @@ def found_in(command, *words):
 
 def asked_with(command, parameter):
     """What a host says that was given this one option, in whatever form the option takes."""
-    for value in ([], ["7"], ["another"], ["last"], ["bfloat16"], ["batch"], ["recomputed"]):
+    for value in (
+        [],
+        ["7"],
+        ["another"],
+        ["last"],
+        ["bfloat16"],
+        ["batch"],
+        ["recomputed"],
+        ["pseudo"],
+    ):
         names = parameter.secondary_opts if parameter.default is True else parameter.opts
         words = value if parameter.param_type_name == "argument" else [max(names, key=len), *value]
         with contextlib.suppress(typer.exceptions.TyperException):

@@ -77,6 +77,7 @@ SPACES = {
 RULES = {"Sequential": kc.Sequential(), "Constrained": kc.Constrained(ONE), "Ridge": kc.Ridge(ONE)}
 
 # Arguments of each, in the order of the signature.
+LIVE = kc.LiveWhitener(CHOLESKY.scale, CHOLESKY.factor)
 CASES = {
     "gram": (KEYS, SPACE),
     "superposition": (KEYS, SPACE, OTHERS),
@@ -138,6 +139,9 @@ CASES = {
     "fit_power_law": (KEY**2, KEY**2),
     "solve_iteratively": (lambda rows: rows, KEYS, KEY**2),
     "Precision.whitener": (kc.DEVICE, C),
+    "live_whitener": (C,),
+    "LiveWhitener.second_moment": (LIVE, KEY),
+    "LiveWhitener.rank": (LIVE,),
 }
 for of, rule in RULES.items():
     CASES[f"{of}.left"] = (rule, *BLOCK, EARLIER)
