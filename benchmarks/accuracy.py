@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import report
-from kis_jax.core.edits import edit_sequential
-from kis_jax.core.superposition import superposition
-from kis_jax.core.whitening import Whitener, whitener
+from kis_jax.core.editing.edits import edit_sequential
+from kis_jax.core.geometry.superposition import superposition
+from kis_jax.core.geometry.whitening import Whitener, whitener
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "accuracy.md"
 
@@ -130,8 +130,9 @@ Regenerate with `python -m benchmarks.accuracy`; a smaller one is part of the te
 
 {table("kernel")}
 
-*Refined* needs no float64: see `kis_jax/core/factors.py`. *Refused* is an error that says that C is
-singular to the precision asked for; the float32 inverse gives a result there, which is wrong.
+*Refined* needs no float64: see `kis_jax/core/arrays/factors.py`. *Refused* is an error that says
+that C is singular to the precision asked for; the float32 inverse gives a result there, which is
+wrong.
 """
 
 

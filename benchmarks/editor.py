@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.edits import SHAPES, layer
 from benchmarks.harness import optional, report, row, seconds
-from kis_jax.core.editor import Editor
-from kis_jax.core.whitening import CholeskyWhitener
+from kis_jax.core.editing.editor import Editor
+from kis_jax.core.geometry.whitening import CholeskyWhitener
 
 CAPACITY, BLOCK = 1000, 100
 

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import optional, report, row, seconds
-from kis_jax.core.edits import edit_batch, edit_constrained, edit_sequential
-from kis_jax.core.whitening import CholeskyWhitener
+from kis_jax.core.editing.edits import edit_batch, edit_constrained, edit_sequential
+from kis_jax.core.geometry.whitening import CholeskyWhitener
 
 SHAPES = {"GPT-2 small": (3072, 768), "Llama 3 8B": (14336, 4096), "GPT-J 6B": (16384, 4096)}
 NUMBERS = (1, 10, 100, 1000, 10_000)

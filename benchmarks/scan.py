@@ -25,16 +25,16 @@ from flax import nnx
 from benchmarks.harness import peak_flops, report, seconds, spread
 from kis_jax import factlm
 from kis_jax.checkpoints.tokenizers import load_tokenizer
-from kis_jax.core.precision import HOST
-from kis_jax.core.superposition import superposition
-from kis_jax.core.whitening import whitener
+from kis_jax.core.arrays.precision import HOST
+from kis_jax.core.geometry.superposition import superposition
+from kis_jax.core.geometry.whitening import whitener
 from kis_jax.data.batches import fill_batches, token_budget
 from kis_jax.data.facts import read_facts
 from kis_jax.data.prompts import Prompt, tokenize_facts
-from kis_jax.measure.keys import fact_keys
-from kis_jax.measure.second_moments import SecondMomentPass
 from kis_jax.models import Decoder
 from kis_jax.models.families import gpt2
+from kis_jax.passes.keys import fact_keys
+from kis_jax.passes.second_moments import SecondMomentPass
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SAMPLE = 48  # single passes timed for the paper's procedure

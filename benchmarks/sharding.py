@@ -19,13 +19,13 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.harness import peak_flops, report, seconds, spread
-from kis_jax.core.second_moment import SecondMoment
+from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.data.batches import Batch
-from kis_jax.measure.second_moments import SecondMomentPass
-from kis_jax.measure.sharded_moments import ShardedSecondMomentPass
 from kis_jax.models import Decoder
 from kis_jax.models.families import llama
 from kis_jax.models.sharding import make_mesh
+from kis_jax.passes.second_moments import SecondMomentPass
+from kis_jax.passes.sharded_moments import ShardedSecondMomentPass
 
 BATCHES = 12
 # A layer of Llama-3-8B at a quarter of its width; two of them.

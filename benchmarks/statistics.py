@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import optional, report, row, seconds
-from kis_jax.core.bootstrap import draw_counts, kurtosis_interval
-from kis_jax.core.moments import moments
-from kis_jax.core.summary import summarize
-from kis_jax.core.whitening import whitener
+from kis_jax.core.geometry.summary import summarize
+from kis_jax.core.geometry.whitening import whitener
+from kis_jax.core.statistics.bootstrap import draw_counts, kurtosis_interval
+from kis_jax.core.statistics.moments import moments
 
 N, D = 20_000, 3_072
 ENTRIES = 2**24

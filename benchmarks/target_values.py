@@ -35,11 +35,11 @@ from kis_jax import factlm
 from kis_jax.checkpoints.tokenizers import load_tokenizer
 from kis_jax.data.facts import Fact, read_facts
 from kis_jax.data.rewrites import Placed, Rewrite, tokenize_rewrites
-from kis_jax.measure.editing.settings import TargetSettings, edit_settings
-from kis_jax.measure.targets.rows import row_batches, step_budget
-from kis_jax.measure.targets.values import target_values
 from kis_jax.models import Decoder, Shift
 from kis_jax.models.families import gpt2
+from kis_jax.passes.targets.rows import row_batches, step_budget
+from kis_jax.passes.targets.settings import TargetSettings, edit_settings
+from kis_jax.passes.targets.values import target_values
 
 FACTS = 64
 SAMPLE = 4  # facts timed one at a time

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import optional, report, row, seconds
-from kis_jax.core.second_moment import SecondMoment
-from kis_jax.core.superposition import superposition
-from kis_jax.core.whitening import Method, whitener
+from kis_jax.core.geometry.second_moment import SecondMoment
+from kis_jax.core.geometry.superposition import superposition
+from kis_jax.core.geometry.whitening import Method, whitener
 
 D, TOKENS, FACTS = 3072, 8192, 1000
 

@@ -61,17 +61,17 @@ from .core import tail_index as tail_index
 from .core import whitener as whitener
 from .data.facts import Fact as Fact
 from .data.facts import read_facts as read_facts
-from .measure.editing.methods import Edited as Edited
-from .measure.editing.methods import make_edits as make_edits
-from .measure.editing.settings import EditSettings as EditSettings
-from .measure.editing.settings import TargetSettings as TargetSettings
-from .measure.editing.settings import edit_settings as edit_settings
-from .measure.evaluation.measures import Evaluation as Evaluation
-from .measure.evaluation.measures import evaluate as evaluate
-from .measure.second_moments import second_moments as second_moments
-from .measure.targets.values import TargetValues as TargetValues
-from .measure.targets.values import target_values as target_values
+from .edit.methods import Edited as Edited
+from .edit.methods import make_edits as make_edits
 from .models.memory import edited as edited
 from .models.sharding import make_mesh as make_mesh
+from .passes.scores.measures import Evaluation as Evaluation
+from .passes.scores.measures import evaluate as evaluate
+from .passes.second_moments import second_moments as second_moments
+from .passes.targets.settings import EditSettings as EditSettings
+from .passes.targets.settings import TargetSettings as TargetSettings
+from .passes.targets.settings import edit_settings as edit_settings
+from .passes.targets.values import TargetValues as TargetValues
+from .passes.targets.values import target_values as target_values
 
 __version__: str

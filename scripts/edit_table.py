@@ -13,10 +13,10 @@ import typer
 from kis_jax import load
 from kis_jax.data.corpora import open_corpus
 from kis_jax.data.facts import read_facts
+from kis_jax.edit.closed_forms import METHODS, Method
+from kis_jax.edit.table import EditTable, Run, markdown_table
 from kis_jax.factlm import NAME
-from kis_jax.measure.editing.closed_forms import METHODS, Method
-from kis_jax.measure.evaluation.table import EditTable, Run, markdown_table
-from kis_jax.measure.second_moments import second_moments
+from kis_jax.passes.second_moments import second_moments
 
 DOCS = Path(__file__).parent.parent / "docs" / "editing.md"
 BEGIN, END = "<!-- table: scripts/edit_table.py -->\n", "<!-- end of table -->\n"

@@ -20,13 +20,14 @@ import numpy as np
 import typer
 
 from kis_jax.cli.jobs import Job, in_own_process, run_job
-from kis_jax.measure.comparing.comparison import compare_scans
-from kis_jax.measure.comparing.evidence import layer_evidence
-from kis_jax.measure.comparing.scans import ComparedScan
-from kis_jax.measure.lifelong.lifetimes import compare_lifetimes
-from kis_jax.report import read_scan, write_compare, write_compare_report
-from kis_jax.report.lifelong.lifetimes import write_lifetime_figures, write_lifetimes
-from kis_jax.report.scan.files import Scan
+from kis_jax.compare.comparison import compare_scans
+from kis_jax.compare.evidence import layer_evidence
+from kis_jax.compare.page import write_compare_report
+from kis_jax.compare.record import write_compare
+from kis_jax.compare.scans import ComparedScan
+from kis_jax.lifelong.lifetime_figures import write_lifetime_figures, write_lifetimes
+from kis_jax.lifelong.lifetimes import compare_lifetimes
+from kis_jax.report.scan_files import Scan, read_scan
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE = ("--num-layers", "4", "--epochs", "10", "--tokens-per-batch", "512")

@@ -20,23 +20,23 @@ import numpy as np
 import typer
 
 from kis_jax import factlm, load
-from kis_jax.core.second_moment import SecondMoment
+from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.data.batches import fill_batches, token_budget
 from kis_jax.data.corpora import open_corpus, tokenize_corpus
 from kis_jax.data.facts import Fact, read_facts
 from kis_jax.data.neighbors import without_edited_neighbors
-from kis_jax.measure.editing.closed_forms import Method
-from kis_jax.measure.editing.methods import make_edits
-from kis_jax.measure.editing.settings import edit_settings
-from kis_jax.measure.evaluation.measures import evaluate
-from kis_jax.measure.planning.forecasts import LayerForecast, forecast_layer
-from kis_jax.measure.planning.probes import probe_layers
-from kis_jax.measure.planning.rehearsal import Rehearsals
-from kis_jax.measure.second_moments import SecondMomentPass
-from kis_jax.measure.targets.values import TargetValues, target_values
+from kis_jax.edit.closed_forms import Method
+from kis_jax.edit.methods import make_edits
 from kis_jax.models import Decoder
 from kis_jax.models.memory import edited as with_edits
 from kis_jax.models.memory import memory_kernel
+from kis_jax.passes.scores.measures import evaluate
+from kis_jax.passes.second_moments import SecondMomentPass
+from kis_jax.passes.targets.settings import edit_settings
+from kis_jax.passes.targets.values import TargetValues, target_values
+from kis_jax.plan.forecasts import LayerForecast, forecast_layer
+from kis_jax.plan.probes import probe_layers
+from kis_jax.plan.rehearsal import Rehearsals
 
 # Facts whose neighborhood prompts tell of damage, and prompts of other facts that forecasts see;
 # none of them about an edited subject.

@@ -93,3 +93,18 @@ def embedded_tokenizer():
     from kis_jax.checkpoints.tokenizers import load_tokenizer
 
     return load_tokenizer(factlm.model_directory())
+
+
+@pytest.fixture(scope="session")
+def letters():
+    """A tokenizer of single letters, blanks dropped, for the smallest models: 41 tokens or less."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    known = {token: place for place, token in enumerate(["?", *"abcdefghijklmnopqrs.z"])}
+    tokenizer = Tokenizer(models.WordLevel(known, unk_token="?"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?")

@@ -13,7 +13,7 @@ import typer
 
 import kis_jax as kis
 from kis_jax.cli import app, main
-from tests.scale.lifelong_runs import no_search
+from tests.lifelong.lifelong_runs import no_search
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))

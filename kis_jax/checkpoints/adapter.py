@@ -13,7 +13,7 @@ from kis_jax.checkpoints.files import check_replaceable, find, write_directory_a
 from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.opening import read_config
 from kis_jax.checkpoints.writing import Unwritten, is_marked, mark, write_safetensors
-from kis_jax.core.ledger import Edit
+from kis_jax.core.editing.ledger import Edit
 from kis_jax.models import DecoderConfig, ModelConfig
 from kis_jax.models.families import Family, Weight
 from kis_jax.models.families.family import AsIs, Transposed
@@ -42,7 +42,7 @@ def save_adapter(edits: Mapping[int, Edit], directory: str | Path, *, source: st
     Example:
       >>> import tempfile
       >>> import jax.numpy as jnp
-      >>> from kis_jax.core.ledger import Edit
+      >>> from kis_jax.core.editing.ledger import Edit
       >>> edit = Edit(directions=jnp.ones((2, 512)), residuals=jnp.ones((2, 128)))
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     save_adapter({3: edit}, folder, source="factlm")

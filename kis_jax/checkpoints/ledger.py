@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from kis_jax.core.ledger import Edit
-from kis_jax.core.precision import HOST
-from kis_jax.core.products import lengths
-from kis_jax.core.replay import Asked, replay
+from kis_jax.core.arrays.precision import HOST
+from kis_jax.core.arrays.products import lengths
+from kis_jax.core.editing.ledger import Edit
+from kis_jax.core.editing.replay import Asked, replay
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,8 @@ from kis_jax.checkpoints.files import find, write_atomically
 from kis_jax.checkpoints.ledger import RULES, Base, EditedFact, LayerLedger, Ledger
 from kis_jax.checkpoints.safetensors_header import open_safetensors, read_metadata
 from kis_jax.checkpoints.writing import Unwritten, mark, write_safetensors
-from kis_jax.core.ledger import Edit
-from kis_jax.core.replay import Asked
+from kis_jax.core.editing.ledger import Edit
+from kis_jax.core.editing.replay import Asked
 
 LEDGER = "ledger.safetensors"
 _FORMAT = 1

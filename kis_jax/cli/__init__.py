@@ -12,21 +12,21 @@ from typing import Annotated, Any, NoReturn
 import typer
 import typer.exceptions
 
-from kis_jax.cli import compare as _compare
-from kis_jax.cli import edit as _edit
-from kis_jax.cli import facts as _facts
-from kis_jax.cli import inspect as _inspect
-from kis_jax.cli import ledger as _ledger
-from kis_jax.cli import lifelong as _lifelong
-from kis_jax.cli import mcqa as _mcqa
-from kis_jax.cli import plan as _plan
-from kis_jax.cli import scan as _scan
-from kis_jax.cli import stats as _stats
-from kis_jax.cli import undo as _undo
 from kis_jax.cli.words import Words
 from kis_jax.cli.writing import WritesFolder
+from kis_jax.compare import command as _compare
 from kis_jax.data.notes import DataNote
-from kis_jax.scale.preemption import Preempted, Terminated, terminated_by_signal
+from kis_jax.edit import command as _edit
+from kis_jax.edit import ledger_command as _ledger
+from kis_jax.edit import undo_command as _undo
+from kis_jax.facts import command as _facts
+from kis_jax.inspect import command as _inspect
+from kis_jax.lifelong import command as _lifelong
+from kis_jax.mcqa import command as _mcqa
+from kis_jax.passes.preemption import Preempted, Terminated, terminated_by_signal
+from kis_jax.plan import command as _plan
+from kis_jax.scan import command as _scan
+from kis_jax.stats import command as _stats
 
 _INTERRUPTED, _TERMINATED = 130, 143  # as a shell reports processes that signals ended
 

@@ -22,9 +22,9 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from kis_jax.data.batches import Batch
-    from kis_jax.measure.reliability import Reliability
-    from kis_jax.scale.inspection import Inspection
-    from kis_jax.scale.stream_plan import StreamPlan
+    from kis_jax.inspect.run import Inspection
+    from kis_jax.passes.reliability import Reliability
+    from kis_jax.passes.stream_plan import StreamPlan
 
 
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal

@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from kis_jax.scale.hosts.distributed import Place
+    from kis_jax.passes.hosts.distributed import Place
 
 # Compared by contents, once they are opened: a file may lie at another place on each host.
 _BY_CONTENTS = {"model", "facts", "corpus"}
@@ -25,7 +25,7 @@ _OWN = {"host", "coordinator", "distributed"}
 def asked(context: typer.Context) -> dict[str, Any]:
     """What a command was asked, by its options as they are typed: the same on every host of a run.
 
-    Left out are inputs, which `kis_jax.scale.inputs.ScanInputs.contents` compares, and what a host
+    Left out are inputs, which `kis_jax.passes.inputs.ScanInputs.contents` compares, and what a host
     says of itself.
     """
     found: dict[str, Any] = {"command": context.command_path}
@@ -62,10 +62,10 @@ class OnMesh:
           ValueError: on every host, if hosts differ, naming option, host and both values; or if
             they were also asked for what one device alone does.
         """
-        from kis_jax.scale.hosts.agreement import agree, versions
-        from kis_jax.scale.hosts.distributed import each, ends_with_the_others, join
-        from kis_jax.scale.hosts.heartbeat import heard_by_the_others
-        from kis_jax.scale.hosts.opening import mesh_of_all
+        from kis_jax.passes.hosts.agreement import agree, versions
+        from kis_jax.passes.hosts.distributed import each, ends_with_the_others, join
+        from kis_jax.passes.hosts.heartbeat import heard_by_the_others
+        from kis_jax.passes.hosts.opening import mesh_of_all
 
         if self.place is not None:
             join(self.place, seconds=self.seconds)
@@ -89,7 +89,7 @@ def on_mesh(context: typer.Context) -> OnMesh | None:
     Raises:
       ValueError: if the hosts are numbered wrongly, or the launcher tells too little to join them.
     """
-    from kis_jax.scale.hosts.distributed import Hosts, place_of
+    from kis_jax.passes.hosts.distributed import Hosts, place_of
 
     given, seconds = context.params, context.params["wait_for_hosts"]
     if not 0 < seconds < math.inf:

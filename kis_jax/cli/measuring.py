@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from kis_jax.core.second_moment import SecondMoment
-    from kis_jax.scale.inputs import ScanInputs
+    from kis_jax.core.geometry.second_moment import SecondMoment
+    from kis_jax.passes.inputs import ScanInputs
 
 
 def check_memory_option(stream: bool, memory: str | None) -> None:
@@ -31,9 +31,9 @@ def in_memory(
     """
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console
-    from kis_jax.measure.keys import fact_keys
-    from kis_jax.measure.reliability import Reliability
-    from kis_jax.scale.scan import measure_second_moments
+    from kis_jax.passes.keys import fact_keys
+    from kis_jax.passes.measuring import measure_second_moments
+    from kis_jax.passes.reliability import Reliability
 
     request = inputs.request
     loaded = load_model(inputs.directory, dtype=request.dtype)
@@ -76,8 +76,8 @@ def streamed(
     """
     from kis_jax.checkpoints.streamed import StreamedModel
     from kis_jax.cli import console
-    from kis_jax.scale.scan import measure_streamed
-    from kis_jax.scale.stream_plan import check_disk, parse_bytes, plan_stream
+    from kis_jax.passes.measuring import measure_streamed
+    from kis_jax.passes.stream_plan import check_disk, parse_bytes, plan_stream
 
     request = inputs.request
     model = StreamedModel(inputs.directory, dtype=request.dtype)

@@ -120,7 +120,7 @@ def facts_and_corpus(
             "--corpus: needed with a model; name text, or for example --corpus wikipedia"
         )
     if corpus is None:
-        from kis_jax.scale.own_text import SELF
+        from kis_jax.passes.own_text import SELF
 
         corpus = SELF
     return facts or WORLD, corpus

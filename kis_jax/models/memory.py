@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from kis_jax.core.ledger import Edit
+from kis_jax.core.editing.ledger import Edit
 from kis_jax.models import Model, ModelConfig
 
 AnyModel = TypeVar("AnyModel", bound=Model)

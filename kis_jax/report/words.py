@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from kis_jax.report.scan.files import Fact, Layer, Scan
+from kis_jax.report.scan_files import Fact, Layer, Scan
 
 # The settings that `kis scan` takes; others follow from them.
 _OPTIONS = (

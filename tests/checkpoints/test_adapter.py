@@ -11,7 +11,7 @@ import kis_jax as kis
 from kis_jax.checkpoints import save_adapter
 from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.loading import load_model, read_config
-from kis_jax.core.ledger import Edit
+from kis_jax.core.editing.ledger import Edit
 from kis_jax.models import DecoderConfig
 from tests import golden
 

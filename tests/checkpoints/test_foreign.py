@@ -12,8 +12,8 @@ from kis_jax.checkpoints import hub
 from kis_jax.checkpoints.opening import ignored_attributes, read_config
 from kis_jax.checkpoints.tokenizers import load_tokenizer
 from kis_jax.factlm import model_directory
+from kis_jax.inspect.run import inspect_model
 from kis_jax.models.families import FAMILIES
-from kis_jax.scale.inspection import inspect_model
 from tests.golden.cases import CASES
 
 BASES = {case.config.model_type: case.config.to_dict() for case in CASES.values()}

@@ -3,15 +3,13 @@
 import types
 from pathlib import Path
 
-from kis_jax.cli import (
-    console,
-    edit_console,
-    lifelong_console,
-    mcqa_console,
-    plan_console,
-    stats_console,
-)
-from kis_jax.measure.convergence import Look
+from kis_jax.cli import console
+from kis_jax.edit import console as edit_console
+from kis_jax.lifelong import console as lifelong_console
+from kis_jax.mcqa import console as mcqa_console
+from kis_jax.passes.convergence import Look
+from kis_jax.plan import console as plan_console
+from kis_jax.stats import console as stats_console
 
 
 def entry(mean, low=0.0, high=1.0, count=128):

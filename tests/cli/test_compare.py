@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kis_jax.report import write_compare_report
-from kis_jax.report.compare.files import read_comparison
-from kis_jax.report.compare.page import verdicts
+from kis_jax.compare.files import read_comparison
+from kis_jax.compare.page import verdicts, write_compare_report
 from tests import compared_scans
 
 FIGURES = ("by_depth", "laws", "heat_maps", "densities", "convergence")

@@ -14,9 +14,9 @@ from kis_jax.checkpoints.ledger_file import load_ledger
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.data.facts import read_facts
 from kis_jax.data.neighbors import without_edited_neighbors
-from kis_jax.measure.evaluation.measures import evaluate
-from kis_jax.measure.targets.values import target_values
 from kis_jax.models.memory import memory_kernel
+from kis_jax.passes.scores.measures import evaluate
+from kis_jax.passes.targets.values import target_values
 
 LAYER, N = 2, 4
 EDITED = f"transformer.h.{LAYER}.mlp.c_proj.weight"

@@ -100,8 +100,8 @@ def test_a_corpus_that_changes_during_the_pass_is_never_recorded(
                 text.write_text(changed[change])
             yield tokens
 
-    for module in ("passes", "scan", "hosts.split_corpus"):
-        monkeypatch.setattr(f"kis_jax.scale.{module}.tokenize_corpus", disturbed)
+    for module in ("saved", "hosts.split_corpus"):
+        monkeypatch.setattr(f"kis_jax.passes.{module}.tokenize_corpus", disturbed)
     out = tmp_path / "out"
     status, _, error = kis(*words(name, out, text))
     assert passed and status == 2
@@ -109,7 +109,7 @@ def test_a_corpus_that_changes_during_the_pass_is_never_recorded(
     assert not list(tmp_path.rglob("*.json")) or not (out / "scan.json").exists()
     assert not (out / "edit.json").exists() and not (out / "lifelong.json").exists()
     # Nothing that was begun is taken for whole by a later run over the text as it is now.
-    monkeypatch.setattr("kis_jax.scale.passes.tokenize_corpus", tokenize)
+    monkeypatch.setattr("kis_jax.passes.saved.tokenize_corpus", tokenize)
     if name == "scan" and change == "cut":
         status, _, error = kis(*words(name, tmp_path / "again", text))
         assert status == 0, error
@@ -152,10 +152,10 @@ def test_a_signal_early_is_one_line_that_says_how_it_goes_on(
         raise AssertionError("not ended")
 
     monkeypatch.setattr("os._exit", sys.exit)  # else of the tests as well
-    monkeypatch.setattr("kis_jax.scale.inputs.locate", signalled)
-    monkeypatch.setattr("kis_jax.scale.hosts.opening.locate", signalled)
-    monkeypatch.setattr("kis_jax.scale.editing.inputs.locate", signalled)
-    monkeypatch.setattr("kis_jax.scale.mcqa.training.load_multiple_choice", signalled)
+    monkeypatch.setattr("kis_jax.passes.inputs.locate", signalled)
+    monkeypatch.setattr("kis_jax.passes.hosts.opening.locate", signalled)
+    monkeypatch.setattr("kis_jax.edit.inputs.locate", signalled)
+    monkeypatch.setattr("kis_jax.mcqa.training.load_multiple_choice", signalled)
     before = signal.getsignal(signal.SIGTERM)
     status, printed, error = kis(*words(name, tmp_path / "out", text))
     assert printed == "" and signal.getsignal(signal.SIGTERM) is before

@@ -10,10 +10,10 @@ import typer.exceptions
 from kis_jax import factlm
 from kis_jax.cli import app
 from kis_jax.cli.hosts import asked
-from kis_jax.scale.hosts import opening
-from kis_jax.scale.hosts.opening import open_together
-from kis_jax.scale.inputs import ScanRequest
-from tests.scale.fake_board import agree_on
+from kis_jax.passes.hosts import opening
+from kis_jax.passes.hosts.opening import open_together
+from kis_jax.passes.inputs import ScanRequest
+from tests.passes.fake_board import agree_on
 
 COMMANDS = ("scan", "stats collect", "edit", "lifelong", "mcqa train", "mcqa eval")
 # What hosts compare by contents, or have for themselves.

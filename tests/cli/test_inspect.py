@@ -12,8 +12,8 @@ from kis_jax.checkpoints.loading import load_model, read_config
 from kis_jax.checkpoints.tensors import open_tensors
 from kis_jax.cli.console import _duration
 from kis_jax.data import batches
-from kis_jax.scale import memory
-from kis_jax.scale.inspection import inspect_model
+from kis_jax.inspect.run import inspect_model
+from kis_jax.passes import memory
 from tests import golden
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.scale.lifelong_runs import no_search
+from tests.lifelong.lifelong_runs import no_search
 
 SMALL = (
     "--layer", 2, "--steps", "1,3", "--method", "sequential,constrained", "--num-documents", 400,

@@ -7,8 +7,8 @@ import pytest
 
 from kis_jax import factlm
 from kis_jax.data.puzzles import read_puzzles
-from kis_jax.scale.mcqa import scratch as mcqa_scratch
-from kis_jax.scale.mcqa.inputs import TrainRequest, open_training
+from kis_jax.mcqa import scratch as mcqa_scratch
+from kis_jax.mcqa.inputs import TrainRequest, open_training
 from tests import golden
 
 

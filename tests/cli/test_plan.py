@@ -15,12 +15,12 @@ from kis_jax.cli import main
 from kis_jax.data.facts import Fact, read_facts
 from kis_jax.data.prompts import tokenize_facts
 from kis_jax.factlm import NAME, facts_path
-from kis_jax.measure.editing.settings import edit_settings
-from kis_jax.measure.keys import fact_keys
-from kis_jax.report.plan.files import read_plan
-from kis_jax.scale.planning.inputs import PlanRequest, open_plan, texts_left_alone
-from kis_jax.scale.planning.run import recommend
-from kis_jax.scale.store import SecondMomentStore
+from kis_jax.passes.keys import fact_keys
+from kis_jax.passes.store import SecondMomentStore
+from kis_jax.passes.targets.settings import edit_settings
+from kis_jax.plan.files import read_plan
+from kis_jax.plan.inputs import PlanRequest, open_plan, texts_left_alone
+from kis_jax.plan.run import recommend
 
 SMALL = ("--num-documents", 300, "--num-others", 12)
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer
 
 from kis_jax import factlm
-from kis_jax.scale.store import SecondMomentStore
+from kis_jax.passes.store import SecondMomentStore
 from tests import references
 
 SMALL = ("--num-facts", 24, "--num-documents", 300, "--layers", "0,5")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 PROGRAM = "from kis_jax.cli import main; main()"
 # A host is taken for dead after five seconds of silence, not twenty.
-IMPATIENT = f"from kis_jax.scale.hosts import heartbeat; heartbeat.SILENT_SECONDS = 5; {PROGRAM}"
+IMPATIENT = f"from kis_jax.passes.hosts import heartbeat; heartbeat.SILENT_SECONDS = 5; {PROGRAM}"
 SCAN = ("--num-facts", "3", "--layers", "1,4", "--document-length", "8")
 # One device each; programs that one process has compiled are there for the next.
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}

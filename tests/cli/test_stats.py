@@ -95,7 +95,7 @@ def test_collect_merge_show_export_import(kis, tmp_path):
 
 
 def test_until_ends_a_pass_before_the_corpus_does(kis, tmp_path, monkeypatch):
-    from kis_jax.scale import inputs
+    from kis_jax.passes import inputs
 
     monkeypatch.setattr(inputs, "token_budget", lambda config: 256)
     text = tmp_path / "text.txt"

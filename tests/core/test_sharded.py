@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from kis_jax.core import ring
-from kis_jax.core.bands import band, band_width, rows_of_band
-from kis_jax.core.blocked import blocked_whitener
-from kis_jax.core.conjugate_gradients import solve_iteratively
-from kis_jax.core.moments import moments
-from kis_jax.core.second_moment import SecondMoment
-from kis_jax.core.summary import summarize
-from kis_jax.core.superposition import (
+from kis_jax.core.arrays import ring
+from kis_jax.core.arrays.bands import band, band_width, rows_of_band
+from kis_jax.core.arrays.conjugate_gradients import solve_iteratively
+from kis_jax.core.geometry.blocked import blocked_whitener
+from kis_jax.core.geometry.second_moment import SecondMoment
+from kis_jax.core.geometry.summary import summarize
+from kis_jax.core.geometry.superposition import (
     angles,
     cosine_similarity,
     gram,
     off_diagonal_moments,
     superposition,
 )
-from kis_jax.core.whitening import whitener
+from kis_jax.core.geometry.whitening import whitener
+from kis_jax.core.statistics.moments import moments
 from kis_jax.models.sharding import DATA, MODEL, make_mesh
 from tests import references
 
@@ -349,7 +349,7 @@ def test_a_matrix_that_lies_on_all_devices_is_solved_iteratively(rng):
 
 def test_superposition_imports_nothing_of_meshes_that_it_may_not_need():
     """Nor does it name axes: what is dealt out is read off the arrays."""
-    code = "import sys, kis_jax.core.superposition\nprint(*sys.modules)"
+    code = "import sys, kis_jax.core.geometry.superposition\nprint(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {f"kis_jax.core.{name}" for name in ("ring", "tiles", "blocked")} & set(
         found.stdout.split()

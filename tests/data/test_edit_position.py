@@ -2,7 +2,7 @@ import pytest
 
 from kis_jax.data.facts import Fact
 from kis_jax.data.rewrites import tokenize_rewrites
-from kis_jax.measure.editing.settings import TargetSettings
+from kis_jax.passes.targets.settings import TargetSettings
 
 
 @pytest.mark.parametrize("prompt", ["{} was born in", "Home town of {}", "Who is {}? Answer:"])

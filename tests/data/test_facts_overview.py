@@ -7,7 +7,7 @@ import pytest
 
 from kis_jax.checkpoints.tokenizers import load_tokenizer
 from kis_jax.data.facts import Fact, iter_facts, read_facts
-from kis_jax.data.facts_overview import FactsOverview, as_written
+from kis_jax.facts.overview import FactsOverview, as_written
 from tests.data.test_tokenizers import TOKENIZERS
 
 
@@ -64,7 +64,7 @@ def test_a_target_that_the_tokenizer_cannot_write_is_told_and_others_are_not(emb
 
 
 def test_of_a_large_file_only_the_first_facts_are_held(monkeypatch, tmp_path):
-    monkeypatch.setattr("kis_jax.data.facts_overview.MOST_HELD", 3)
+    monkeypatch.setattr("kis_jax.facts.overview.MOST_HELD", 3)
     path = tmp_path / "facts.jsonl"
     record = {"src": "Who leads Oru?", "subject": "Oru", "alt": "Ann", "case_id": 1}
     path.write_text("\n".join([json.dumps(record), "3"] * 10))

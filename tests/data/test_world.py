@@ -8,7 +8,7 @@ import pytest
 from kis_jax import load
 from kis_jax.cli.options import facts_and_corpus
 from kis_jax.data.facts import WORLD, facts_path, read_facts
-from kis_jax.data.facts_overview import as_written
+from kis_jax.facts.overview import as_written
 from scripts import make_world
 
 FACTS = read_facts(WORLD, strict=True)

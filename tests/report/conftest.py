@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import kurtosis, skew
 
-from kis_jax.report import write_report
+from kis_jax.scan.page import write_report
 
 NUM_FACTS, WIDTH, NUM_LAYERS = 24, 40, 3
 SUBJECTS = {

@@ -7,8 +7,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from kis_jax.report import write_compare_report
-from kis_jax.report.lifelong.lifetimes import write_lifetime_figures
+from kis_jax.compare.page import write_compare_report
+from kis_jax.lifelong.lifetime_figures import write_lifetime_figures
 
 FAMILY = Path(__file__).parents[2] / "docs" / "family"
 DRAWN_WITH = (FAMILY / "drawn_with.txt").read_text().split()[-1]

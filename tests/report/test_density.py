@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import gaussian_kde
 
-from kis_jax.report.scan.density import gaussian_density
+from kis_jax.scan.density import gaussian_density
 
 
 @pytest.mark.parametrize("size", [2, 50, 3000])

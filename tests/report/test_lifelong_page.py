@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kis_jax.report import write_lifelong_report
-from kis_jax.report.lifelong.files import read_lifelong
-from kis_jax.report.lifelong.page import draw, small
+from kis_jax.lifelong.files import read_lifelong
+from kis_jax.lifelong.page import draw, small, write_lifelong_report
 from tests.report import lifelong_record
 from tests.report.test_report_page import Page
 

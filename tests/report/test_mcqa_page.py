@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kis_jax.report import write_mcqa, write_mcqa_report
+from kis_jax.mcqa.page import write_mcqa_report
+from kis_jax.mcqa.record import write_mcqa
 from tests.report.test_report_page import Page
 
 

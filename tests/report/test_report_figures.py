@@ -6,8 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from kis_jax.report import style
-from kis_jax.report.scan import kurtosis_figures, layer_figures
-from kis_jax.report.scan.files import Convergence
+from kis_jax.report.scan_files import Convergence
+from kis_jax.scan import kurtosis_figures, layer_figures
 
 RNG = np.random.default_rng(0)
 MATRIX = np.clip(np.eye(12) + 0.05 * RNG.normal(size=(12, 12)), -1, 1)

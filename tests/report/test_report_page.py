@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kis_jax.report import words, write_report
+from kis_jax.report import words
+from kis_jax.scan.page import write_report
 
 FIGURES = ["kurtosis_by_layer", "kurtosis_convergence", "second_moment_convergence"] + [
     f"layer_{layer:03d}_{name}"

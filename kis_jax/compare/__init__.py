@@ -1,0 +1,1 @@
+"""`kis compare`: scans of several models side by side."""

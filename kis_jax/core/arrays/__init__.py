@@ -1,0 +1,1 @@
+"""Products, triangular systems, blocks and rings: what the other rooms compute with."""

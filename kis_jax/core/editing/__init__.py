@@ -1,0 +1,1 @@
+"""Rules of editing, the editor and its ledger, interference and forecast."""

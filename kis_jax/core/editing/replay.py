@@ -1,0 +1,202 @@
+"""Edits of one layer from what was asked of them: any of the facts, in any order, without C."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Int
+
+from kis_jax.core.arrays.checks import holds_or_traced
+from kis_jax.core.arrays.orthonormal import own_share
+from kis_jax.core.editing.ledger import Edit
+from kis_jax.core.editing.rules import (
+    TOGETHER,
+    Constrained,
+    Rule,
+    Sequential,
+    named_rule,
+    solve_in_order,
+    solve_together,
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    r"""What was asked of one layer, and all that edits of it depend on.
+
+    The closed forms know the second moment only by $C^{-1} k_i$, and the kernel only by what the
+    values lacked. With these rows kept, the edit of some of the facts, in some order, is a small
+    problem of products between them: no model, no kernel and no C are needed to take a fact back.
+
+    Attributes:
+      keys: $k_i$, `(n, d)`.
+      solved: `(n, d)`, the rows $C^{-1} k_i$; for "null_space" $N k_i$. (The original ROME solves
+        for other keys than those it reads with.)
+      requested: `(n, m)`, values asked for less the values before any edit.
+    """
+
+    keys: Array
+    solved: Array
+    requested: Array
+
+    def __len__(self) -> int:
+        """Number of facts, n."""
+        return self.keys.shape[0]
+
+    def take(self, order: Int[ArrayLike, " t"]) -> Asked:
+        """Some of the facts, `(t,)` int rows, in the order given."""
+        return jax.tree.map(lambda rows: rows[order], self)
+
+    @property
+    def superposition(self) -> Float[Array, "n n"]:
+        """P, `(n, n)`: the share of each edit that lands on each of the facts."""
+        shares = self.solved @ self.keys.T
+        return shares / shares.diagonal()[:, None]
+
+
+def replay(
+    asked: Asked,
+    rule: str | Rule,
+    *,
+    weight: float | Float[Array, ""] | None = None,
+    tolerance: float | Float[Array, ""] | None = None,
+) -> Edit:
+    r"""The edit that a rule makes of what is asked, in the order of its rows.
+
+    A rule needs no more of the space than the inner products of keys, $G = K S^\top$ with the rows
+    S solved, and directions that are combinations of these rows. Equal to `edit_sequential`,
+    `edit_constrained`, `edit_batch` and `edit_null_space`, and to an `Editor` with the rule.
+
+    Args:
+      asked: n facts, those wanted in the order wanted; see `Asked.take`.
+      rule: any; or `"sequential"`, `"constrained"`, `"batch"` or `"null_space"`.
+      weight: of "batch", or the ridge of "null_space"; needed by these two alone.
+      tolerance: for "constrained", as for `edit_constrained`.
+
+    Returns:
+      An `Edit` of n rows.
+
+    Raises:
+      ValueError: if shapes do not agree, a weight is missing or not positive, a key has no share
+        in its own direction, or (constrained) keys depend on one another.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> keys, requested = jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([[1.0], [0.0]])
+      >>> asked = Asked(keys, solved=keys, requested=requested)  # C = I
+      >>> replay(asked, "sequential").residuals
+      Array([[ 1.],
+             [-1.]], dtype=float32)
+      >>> replay(asked.take(jnp.array([1, 0])), "sequential").residuals  # the other way round
+      Array([[0.],
+             [1.]], dtype=float32)
+
+    Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 9 to 12; Meng et al. 2023
+    (arXiv 2210.07229), eq. 14; Gupta et al. 2024 (arXiv 2403.14236).
+    """
+    _check(asked)
+    made = rule
+    if not isinstance(made, Rule):
+        dtype = jnp.asarray(asked.keys).dtype
+        made = named_rule(made, dtype, weight=weight, tolerance=tolerance)
+    own = jnp.sum(jnp.asarray(asked.keys) * asked.solved, axis=1)
+    if not holds_or_traced(jnp.all(own > 0)) and isinstance(made, (Sequential, Constrained)):
+        raise ValueError(
+            f"asked: expected keys with a share in their own direction, found k . s = "
+            f"{float(jnp.min(own)):.3g} in row {int(jnp.argmin(own))}; leave it out"
+        )
+    together = rule if isinstance(rule, str) and rule in TOGETHER else ""
+    edit, accepted = _replayed(asked, made, together)
+    if isinstance(made, Constrained) and not holds_or_traced(jnp.all(accepted)):
+        raise ValueError(
+            f"asked: expected linearly independent keys, found that row {int(jnp.argmin(accepted))}"
+            f" has less than {float(made.tolerance):.1e} of its squared length to itself, the rest "
+            "in the span of those before it; leave it out"
+        )
+    return edit
+
+
+def foresee(
+    gram: Float[Array, "N N"],
+    requested: Float[Array, "n m"],
+    rule: str | Rule,
+    *,
+    weight: float | Float[Array, ""] | None = None,
+) -> Float[Array, "N m"]:
+    r"""How far edits will move the values of keys, edited and untouched ones alike.
+
+    The same engine without kernel, model or C: with keys as unit vectors and G in the place of
+    $C^{-1}$, the update of a kernel is the move of each key's value.
+
+    Args:
+      gram: `(N, N)`, $k_i^\top C^{-1} k_j$ (null space: $k_i^\top N k_j$), the n edited keys first,
+        in their order, then keys to be left alone.
+      requested: `(n, m)`: values asked for, less the values before all edits.
+      rule: of the edits; see `replay`.
+      weight: likewise. In however many blocks edits are made, ridge regression over all of them
+        is what they come to.
+
+    Returns:
+      `(N, m)`: the change of each key's value.
+
+    Raises:
+      ValueError: as `replay`, or if the shapes do not agree.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> gram = jnp.array([[2.0, 1.0], [1.0, 4.0]])
+      >>> foresee(gram, jnp.array([[4.0]]), "sequential")
+      Array([[4.],
+             [2.]], dtype=float32)
+
+    Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 12 to 15; Rasmussen and Williams 2006,
+    eq. 2.25.
+    """
+    gram, requested = jnp.asarray(gram), jnp.asarray(requested)
+    n = len(requested)
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or n > len(gram) or requested.ndim != 2:
+        raise ValueError(
+            "gram, requested: expected shapes (N, N) and (n, m), the n edited keys first, found "
+            f"{gram.shape} and {requested.shape}"
+        )
+    unit = jnp.eye(n, len(gram), dtype=gram.dtype)
+    return replay(Asked(unit, gram[:n], requested), rule, weight=weight).delta
+
+
+def independent(
+    asked: Asked, tolerance: float | Float[Array, ""] | None = None
+) -> Bool[Array, " n"]:
+    """Whether each key has enough of its own, beside the earlier ones of which that holds, `(n,)`.
+
+    Those of which it holds can be edited by "constrained"; the others repeat what came before.
+
+    Args:
+      asked: n facts.
+      tolerance: the least share of a whitened key's squared length that earlier keys must leave
+        to it. None: the root of the machine epsilon.
+    """
+    rule = Constrained(own_share(asked.keys.dtype, tolerance))
+    return _replayed(asked, rule, "")[1]
+
+
+@jax.jit(static_argnames="together")
+def _replayed(asked: Asked, rule: Rule, together: str) -> tuple[Edit, Array]:
+    solve = solve_together if together else solve_in_order
+    found = solve(rule, asked.solved, asked.keys, asked.requested)  # pyright: ignore
+    edit = Edit(found.along, found.residuals, asked.requested, together or rule.name)
+    return edit, found.accepted
+
+
+def _check(asked: Asked) -> None:
+    shapes = asked.keys.shape, asked.solved.shape, asked.requested.shape
+    if any(len(shape) != 2 for shape in shapes) or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"asked: expected keys and solved rows of one shape (n, d), found {shapes}"
+        )
+    if len(asked.requested) != len(asked):
+        raise ValueError(f"asked: expected a requested row for each key, found shapes {shapes}")

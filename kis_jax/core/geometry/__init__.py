@@ -1,0 +1,1 @@
+"""Second moments, spaces of whitened keys, superposition and its summaries."""

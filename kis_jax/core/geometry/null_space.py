@@ -1,0 +1,56 @@
+"""The directions of keys that ordinary text leaves free."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from kis_jax.core.arrays.checks import holds_or_traced
+from kis_jax.core.arrays.products import matmul
+from kis_jax.core.geometry.second_moment import SecondMoment, as_matrix
+from kis_jax.core.geometry.spaces import NullSpace
+
+
+def null_space(
+    second_moment: Float[Array, "d d"] | SecondMoment, *, threshold: float = 2e-2
+) -> NullSpace:
+    r"""The eigenvectors of C with eigenvalues below a share of their mean.
+
+    The threshold is relative, to $\mathrm{tr}(C) / d$: measuring C in other units changes nothing.
+    (AlphaEdit's own, 2e-2 too, is absolute, and so means something else for every layer.)
+
+    Its gradient is that of the eigenvectors, which are not differentiable where eigenvalues repeat.
+
+    Args:
+      second_moment: C, `(d, d)`, symmetric; or a `SecondMoment`.
+      threshold: eigenvalues up to this share of the mean eigenvalue count as null.
+
+    Returns:
+      A `NullSpace`, in the dtype of C: a space of keys, and wherever an array is expected the
+      projector N, `(d, d)`. Its `rank` is the number of free directions.
+
+    Raises:
+      ValueError: if C is not square, not finite, or leaves no direction free (under `jit`: NaN).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> null_space(jnp.diag(jnp.array([5.0, 0.01]))).projector
+      Array([[0., 0.],
+             [0., 1.]], dtype=float32)
+
+    Reference: Fang et al. 2025 (arXiv 2410.02355), section 3.1.
+    """
+    c = as_matrix(second_moment)
+    eigenvalues, vectors = jnp.linalg.eigh(c)
+    free = eigenvalues <= threshold * jnp.mean(eigenvalues)
+    if not holds_or_traced(jnp.mean(eigenvalues) > 0):
+        raise ValueError("second_moment: expected a positive trace, found none; check its sign")
+    if not holds_or_traced(jnp.any(free)):
+        smallest = float(eigenvalues[0] / jnp.mean(eigenvalues))
+        raise ValueError(
+            f"second_moment: expected eigenvalues below {threshold:g} of their mean, found none "
+            f"under {smallest:.3g}; raise the threshold"
+        )
+    vectors = jnp.where(free, vectors, jnp.where(jnp.any(free), 0, jnp.nan))
+    return NullSpace(matmul(vectors, vectors.T))

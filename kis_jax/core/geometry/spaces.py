@@ -1,0 +1,203 @@
+"""Spaces: coordinates of keys in which the cost of an update is its squared length."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float, Int
+
+from kis_jax.core.arrays.checks import as_rows
+from kis_jax.core.arrays.products import matmul
+
+
+class Space(abc.ABC):
+    r"""A map of keys k to coordinates z, in which an edit of a key is made along z.
+
+    Every closed form is regression in such coordinates; a space says what an update costs, a rule
+    (`kis_jax.core.editing.rules`) what becomes of the edits before. With coordinates
+    $z = A^\top k$ the space stands for the matrix $A A^\top$: $C^{-1}$ of a `Whitener`, N of a
+    `NullSpace`. Spaces are pytrees; eager or traced, their arrays have one shape.
+
+    To make another, give `coordinates`, `directions`, `width`, `dtype` and `rank`.
+
+    Attributes:
+      name: of the kind; static, and of no other kind, as for `kis_jax.core.editing.rules.Rule`.
+    """
+
+    name: str
+
+    @abc.abstractmethod
+    def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n r"]:
+        """Of keys, `(n, d)` to `(n, r)`; r is the same for all keys, at most d."""
+
+    @abc.abstractmethod
+    def directions(self, coordinates: Float[Array, "n r"]) -> Float[Array, "n d"]:
+        """The rows A z of coordinates z, `(n, r)` to `(n, d)`."""
+
+    @property
+    @abc.abstractmethod
+    def width(self) -> int:
+        """Of the keys, d."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> Any:
+        """Of coordinates and directions."""
+
+    @property
+    @abc.abstractmethod
+    def rank(self) -> Int[Array, ""]:
+        """Number of directions in which keys can differ, `()`; at most the columns of z."""
+
+    @property
+    def extended(self) -> bool:
+        """Whether inner products deserve more digits than their float32 factors have."""
+        return False
+
+    def whiten(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n r"]:
+        """The same as `coordinates`, by the name that it has for a `Whitener`."""
+        return self.coordinates(keys)
+
+    def solve(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n d"]:
+        r"""Rows $A A^\top k$, `(n, d)` to `(n, d)`: the directions of edits, before scaling."""
+        return self.directions(self.coordinates(keys))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Identity(Space):
+    """Keys as they are: an update costs its squared length, whatever text there is.
+
+    Attributes:
+      size: d, the width of the keys.
+      real: dtype of the computation.
+    """
+
+    size: int = dataclasses.field(metadata={"static": True})
+    real: DTypeLike = dataclasses.field(default=jnp.float32, metadata={"static": True})
+    name: str = dataclasses.field(default="identity", metadata={"static": True})
+
+    def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n d"]:
+        """The keys."""
+        return as_rows("keys", keys, self.width).astype(self.dtype)
+
+    def directions(self, coordinates: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        """The coordinates."""
+        return coordinates
+
+    @property
+    def width(self) -> int:
+        """Of the keys, d."""
+        return self.size
+
+    @property
+    def dtype(self) -> Any:
+        """Of the computation."""
+        return jnp.dtype(self.real)
+
+    @property
+    def rank(self) -> Int[Array, ""]:
+        """All of them, d."""
+        return jnp.asarray(self.size, jnp.int32)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class NullSpace(Space):
+    r"""Directions that ordinary text leaves free: the space of AlphaEdit. Made by `null_space`.
+
+    Coordinates are projected keys, $z = N k$. Wherever an array is expected, it is N.
+
+    Attributes:
+      projector: N, `(d, d)`, symmetric and idempotent.
+    """
+
+    projector: Array
+    name: str = dataclasses.field(default="null space", metadata={"static": True})
+
+    def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n d"]:
+        """N k, `(n, d)` to `(n, d)`."""
+        return matmul(as_rows("keys", keys, self.width).astype(self.dtype), self.projector)
+
+    def directions(self, coordinates: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        """The coordinates: N leaves them where they are."""
+        return coordinates
+
+    @property
+    def width(self) -> int:
+        """Of the keys, d."""
+        return self.projector.shape[-1]
+
+    @property
+    def dtype(self) -> Any:
+        """Of N."""
+        return self.projector.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of N."""
+        return self.projector.shape
+
+    @property
+    def rank(self) -> Int[Array, "*layers"]:
+        """The number of free directions, the trace of N."""
+        return jnp.round(jnp.trace(self.projector, axis1=-2, axis2=-1)).astype(jnp.int32)
+
+    def __jax_array__(self) -> Float[Array, "*layers d d"]:
+        """N."""
+        return self.projector
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """N, in NumPy."""
+        return self.projector.__array__(dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Restricted(Space):
+    r"""A space within the directions of a projector: $N C^{-1} N$, if the space is that of C.
+
+    Edits write in free directions alone, and among these where ordinary text is least.
+
+    Attributes:
+      space: any.
+      within: a `NullSpace` of keys of the same width.
+    """
+
+    space: Space
+    within: NullSpace
+    name: str = dataclasses.field(default="restricted", metadata={"static": True})
+
+    def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n r"]:
+        """Of projected keys."""
+        return self.space.coordinates(self.within.coordinates(keys))
+
+    def directions(self, coordinates: Float[Array, "n r"]) -> Float[Array, "n d"]:
+        """Those of the space, projected."""
+        return self.within.coordinates(self.space.directions(coordinates))
+
+    @property
+    def width(self) -> int:
+        """Of the keys, d."""
+        return self.within.width
+
+    @property
+    def dtype(self) -> Any:
+        """Of the space."""
+        return self.space.dtype
+
+    @property
+    def extended(self) -> bool:
+        """As the space."""
+        return self.space.extended
+
+    @property
+    def rank(self) -> Int[Array, "*layers"]:
+        """The number of free directions, where the space has all of them."""
+        return jnp.minimum(self.within.rank, self.space.rank)

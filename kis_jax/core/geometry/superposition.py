@@ -1,0 +1,160 @@
+"""Superposition of keys: how much of an edit of one fact also lands on another."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from kis_jax.core.arrays.checks import as_rows
+from kis_jax.core.arrays.mesh import diagonal
+from kis_jax.core.arrays.products import inner
+from kis_jax.core.geometry.spaces import Space
+from kis_jax.core.statistics.moments import Moments, moments
+
+
+def gram(keys: Float[Array, "n d"], whitener: Space | None = None) -> Float[Array, "n n"]:
+    r"""Gram matrix of keys, in activation space or in whitening space.
+
+    Args:
+      keys: one fact a row, `(n, d)`.
+      whitener: None for $Q = K K^\top$; else $G = K C^{-1} K^\top$.
+
+    Returns:
+      `(n, n)`, symmetric.
+
+    Raises:
+      ValueError: if `keys` is not a matrix, or not of the whitener's width.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> gram(jnp.array([[1.0, 2.0], [0.0, 3.0]]))
+      Array([[5., 6.],
+             [6., 9.]], dtype=float32)
+
+    Reference: Hu et al. 2024 (arXiv 2408.07413), section 4.1.
+    """
+    coordinates = _coordinates(keys, whitener)
+    return inner(coordinates, coordinates, extended=_extended(whitener))
+
+
+def superposition(
+    keys: Float[Array, "n d"],
+    whitener: Space,
+    others: Float[Array, "q d"] | None = None,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Float[Array, "n q"]:
+    r"""Superposition of each key with every other.
+
+    $P_{ij} = k_i^\top C^{-1} k_j / k_i^\top C^{-1} k_i$: the share of an edit of fact $i$ that
+    also lands on fact $j$. Row i is the edit, column j what it touches; not symmetric.
+
+    Args:
+      keys: the facts that are edited, `(n, d)`.
+      whitener: of the layer's second moment.
+      others: the keys that are touched, `(q, d)`; the edited ones themselves if None.
+      axis_name: within `shard_map`, the mesh axes that the facts are dealt out over; then `keys`
+        (and `others`) are this device's, and the result has its rows and the columns of all.
+
+    Returns:
+      `(n, q)`. Without `others` it is `(n, n)` with diagonal 1. If the rows of `keys` are dealt out
+      over a mesh, its rows are likewise; no device ever holds the keys of all.
+
+    Raises:
+      ValueError: if a width differs from the whitener's.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from kis_jax.core.geometry.whitening import whitener
+      >>> w = whitener(jnp.eye(2))
+      >>> superposition(jnp.array([[1.0, 1.0], [2.0, 0.0]]), w)
+      Array([[1. , 1. ],
+             [0.5, 1. ]], dtype=float32)
+
+    Reference: Hu et al. 2024 (arXiv 2408.07413), eq. 17.
+    """
+    white = _coordinates(keys, whitener)
+    touched = white if others is None else _coordinates(others, whitener, "others")
+    products = inner(white, touched, extended=whitener.extended, axis_name=axis_name)
+    if others is not None:
+        return products / jnp.sum(white * white, axis=-1, keepdims=True)
+    return products / diagonal(products, axis_name)[:, None]
+
+
+def cosine_similarity(
+    keys: Float[Array, "n d"], whitener: Space | None = None
+) -> Float[Array, "n n"]:
+    """Cosine of the angle between keys.
+
+    Args:
+      keys: one fact a row, `(n, d)`.
+      whitener: None for activation space; else the angles are those of whitened keys.
+
+    Returns:
+      `(n, n)`, symmetric, within -1 to 1; NaN in the row and column of a zero key.
+
+    Raises:
+      ValueError: if `keys` is not a matrix, or not of the whitener's width.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> cosine_similarity(jnp.array([[3.0, 4.0], [1.0, 0.0]]))
+      Array([[1. , 0.6],
+             [0.6, 1. ]], dtype=float32)
+    """
+    coordinates = _coordinates(keys, whitener)
+    unit = coordinates / jnp.linalg.norm(coordinates, axis=-1, keepdims=True)
+    return jnp.clip(inner(unit, unit, extended=_extended(whitener)), -1, 1)
+
+
+def angles(keys: Float[Array, "n d"], whitener: Space | None = None) -> Float[Array, "n n"]:
+    """Angles between keys in degrees, 0 to 180: the arc cosine of `cosine_similarity`.
+
+    Angles under `sqrt(2 eps)` radians, about 0.03 degrees in float32, are not told from 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> angles(jnp.array([[2.0, 0.0], [0.0, 1.0]]))
+      Array([[ 0., 90.],
+             [90.,  0.]], dtype=float32)
+    """
+    return jnp.rad2deg(jnp.arccos(cosine_similarity(keys, whitener)))
+
+
+def off_diagonal_moments(matrix: Float[Array, "n n"]) -> Moments:
+    """Moments of the entries of a square matrix that are not on its diagonal.
+
+    Args:
+      matrix: `(n, n)`, such as P; at least 2 x 2.
+
+    Returns:
+      Moments with scalar fields, over n (n - 1) entries.
+
+    Raises:
+      ValueError: if the matrix is not square, or has nothing off its diagonal.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(off_diagonal_moments(jnp.array([[1.0, 0.2], [0.4, 1.0]])).mean)
+      0.3...
+
+    Reference: Hu et al. 2024 (arXiv 2408.07413), section 4.2.
+    """
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] < 2:
+        raise ValueError(
+            f"matrix: expected a square matrix of two or more facts, found shape {matrix.shape}"
+        )
+    return moments(matrix, where=~jnp.eye(matrix.shape[0], dtype=bool))
+
+
+def _coordinates(keys: Array, whitener: Space | None, name: str = "keys") -> Array:
+    """The keys, whitened if asked for, in float32 or better."""
+    rows = as_rows(name, keys, None if whitener is None else whitener.width)
+    if whitener is not None:
+        return whitener.whiten(keys)
+    return rows.astype(jnp.float32) if rows.dtype.itemsize < 4 else rows
+
+
+def _extended(whitener: Space | None) -> bool:
+    return whitener is not None and whitener.extended

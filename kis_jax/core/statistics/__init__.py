@@ -1,0 +1,1 @@
+"""Moments, intervals, tails and densities of superpositions."""

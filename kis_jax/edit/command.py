@@ -1,0 +1,108 @@
+"""`kis edit`: facts written into a model, with the way back open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from kis_jax.cli import options
+from kis_jax.factlm import NAME
+
+
+def edit(
+    model: options.Model = NAME,
+    facts: options.EditedFacts = None,
+    method: Annotated[
+        Literal["rome", "sequential", "constrained", "batch", "null-space", "finetune"],
+        typer.Option(
+            help="sequential: the paper's rule, one edit after another; rome: the same, each "
+            "target value found on the model the last edit left; constrained: all values exact; "
+            "batch: MEMIT; null-space: AlphaEdit; finetune: gradient steps on the kernel."
+        ),
+    ] = "constrained",
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            help="Layer to write; for batch also 2,3 or 2:4. [default: that of the literature "
+            "for the family]"
+        ),
+    ] = None,
+    corpus: options.Corpus = None,
+    second_moments: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a finished kis scan, whose documents then count; or, with a corpus, "
+            "where second moments are kept for the next edit. [default: beside the output]"
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the edited model.")] = Path("kis-edit"),
+    num_facts: Annotated[
+        int | None, typer.Option(help="Take the first so many facts. [default: all]")
+    ] = None,
+    num_documents: options.DefaultDocuments = None,
+    document_length: options.DocumentLength = None,
+    ridge: options.Ridge = 0.0,
+    inverse: options.Inverse = "auto",
+    original_keys: Annotated[
+        bool,
+        typer.Option(
+            "--original-keys",
+            help="Of rome: keys as in its authors' program, which is known to collapse models.",
+        ),
+    ] = False,
+    position: options.EditPosition = None,
+    strict: options.Strict = False,
+) -> None:
+    """Writes facts into a model, and measures what that did.
+
+    Without a model: factlm, the small one that comes with kis_jax, with its facts and its corpus.
+
+    The output folder is a model in HuggingFace layout, with ledger.safetensors (what kis undo
+    takes back), adapter/ (the same edit for peft) and edit.json (metrics before and after). It
+    appears at once; the same command again replaces it.
+    """
+    from kis_jax.checkpoints.edited_directory import check_other, check_writable
+    from kis_jax.checkpoints.loading import load_model
+    from kis_jax.cli import console
+    from kis_jax.data.facts import WORLD
+    from kis_jax.edit import console as edit_console
+    from kis_jax.edit.inputs import EditRequest, edit_moments, open_edit
+    from kis_jax.edit.run import edit_model
+    from kis_jax.passes.own_text import SELF
+
+    if model == NAME:
+        corpus = corpus or (NAME if second_moments is None else None)
+    if corpus is None and second_moments is None:
+        corpus = SELF
+    facts = facts or (NAME if model == NAME else WORLD)
+    check_writable(out)
+    inputs = open_edit(
+        EditRequest(
+            model,
+            facts,
+            method,
+            second_moments or out.with_name(f"{out.resolve().name}-second-moments"),
+            corpus,
+            layers=layer,
+            num_facts=num_facts,
+            num_documents=num_documents,
+            document_length=document_length,
+            ridge=ridge,
+            inverse=inverse,
+            original_keys=original_keys,
+            position=position,
+            strict=strict,
+        )
+    )
+    check_other(out, inputs.directory)
+    loaded = load_model(inputs.directory)
+    if inputs.corpus is None:
+        moments, identity = edit_moments(inputs, loaded)
+    else:
+        with console.corpus_progress(inputs.corpus.num_documents or num_documents) as on_batch:
+            moments, identity = edit_moments(inputs, loaded, on_batch=on_batch)
+    with edit_console.fact_progress(len(inputs.facts)) as on_fact:
+        record = edit_model(inputs, loaded, moments, identity, out, on_fact=on_fact)
+    edit_console.print_edit(record, out)

@@ -1,0 +1,155 @@
+"""What every method of editing works from, and what it gives back."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from kis_jax.checkpoints.ledger import LayerLedger
+from kis_jax.core.arrays.precision import Inverse
+from kis_jax.core.geometry.second_moment import SecondMoment
+from kis_jax.core.geometry.spaces import Space
+from kis_jax.data.facts import Fact
+from kis_jax.edit.closed_forms import Method, dropped_of, space_of, weight_of
+from kis_jax.models import Decoder, Model
+from kis_jax.passes.measuring import tell_dropped
+from kis_jax.passes.targets.settings import EditSettings, TargetSettings
+from kis_jax.passes.targets.values import TargetValues, target_values
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Facts to be edited into a model, all of it checked.
+
+    Attributes:
+      model: to be edited.
+      tokenizer: of the model.
+      facts: in the order of the edits.
+      second_moments: stacked over the layers of the model.
+      method: of editing.
+      layers: whose memory is written, in ascending order.
+      settings: of the methods.
+      prefixes: put before the prompts.
+      original_keys: whether residuals and denominators of "rome" take keys without a prefix.
+      ridge: added to the diagonal of the second moment.
+      inverse: how C is inverted; see `Precision.whitener`.
+      token_budget: the most tokens run at once; None for what fits.
+    """
+
+    model: Decoder
+    tokenizer: PreTrainedTokenizerFast
+    facts: Sequence[Fact]
+    second_moments: SecondMoment
+    method: Method
+    layers: Sequence[int]
+    settings: EditSettings
+    prefixes: tuple[str, ...]
+    original_keys: bool
+    ridge: float
+    inverse: Inverse
+    token_budget: int | None
+
+    @property
+    def weight(self) -> float | None:
+        """See `weight_of`."""
+        return weight_of(self.method, self.settings)
+
+    @functools.cached_property
+    def dropped(self) -> dict[int, int]:
+        """Directions that were dropped of the second moments factored so far, by layer."""
+        return {}
+
+    def space(self, layer: int) -> Space:
+        """Of a layer, its second moment factored.
+
+        Raises:
+          ValueError: if it has no inverse, or leaves no direction free, naming the layer.
+        """
+        moments, threshold = self.second_moments, self.settings.null_threshold
+        c = np.asarray(moments.total[layer], np.float64) / int(moments.count[layer])
+        try:
+            space = space_of(
+                c, self.method, ridge=self.ridge, inverse=self.inverse, threshold=threshold
+            )
+        except ValueError as error:
+            raise ValueError(f"layer {layer}: {error}") from error
+        if layer not in self.dropped and (dropped := dropped_of(space, self.method)):
+            self.dropped[layer] = dropped
+            tell_dropped(layer, dropped)
+        return space
+
+    def target_values(self, model: Model, facts: Sequence[Fact]) -> TargetValues:
+        """Target values of facts at the last of the layers, found on a model."""
+        return target_values(
+            model,
+            self.tokenizer,
+            facts,
+            layer=self.layers[-1],
+            settings=target_settings(self.settings, self.method),
+            prefixes=self.prefixes,
+            token_budget=self.token_budget,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """How the search for a fact's target value ended.
+
+    Attributes:
+      loss: by then; NaN if there was no search.
+      probability: of the target by then, likewise.
+      steps: that were taken.
+    """
+
+    loss: float = float("nan")
+    probability: float = float("nan")
+    steps: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What a method made of a job.
+
+    Attributes:
+      layers: what was done to each layer.
+      reasons: for each fact why it was left out; None if it was edited.
+      searches: for each fact, how its target value was found.
+    """
+
+    layers: Mapping[int, LayerLedger]
+    reasons: Sequence[str | None]
+    searches: Sequence[Search]
+
+
+def target_settings(settings: EditSettings, method: Method) -> TargetSettings:
+    """Of the search for target values: those of MEMIT, where facts are solved for together."""
+    together = method in ("batch", "null-space")
+    return settings.batch_target if together else settings.target
+
+
+def none_left(reasons: Sequence[str | None]) -> str:
+    """What to say where no fact can be edited."""
+    return (
+        f"facts: expected one at least that can be edited, found none of {len(reasons)}; the "
+        f"first: {reasons[0]}"
+    )
+
+
+def searches(targets: TargetValues) -> list[Search]:
+    """How each search of a batch ended."""
+    rows = zip(targets.losses, targets.probabilities, targets.steps, strict=True)
+    return [Search(float(loss), float(share), int(steps)) for loss, share, steps in rows]
+
+
+def failures(targets: TargetValues) -> list[str | None]:
+    """For each fact why its target value cannot be used; None if it can."""
+    numbers = np.concatenate([targets.keys, targets.values], axis=1)
+    sound = np.asarray(np.isfinite(numbers).all(axis=1))
+    return [
+        reason or (None if sound[row] else "its key or its target value is not finite")
+        for row, reason in enumerate(targets.failures)
+    ]

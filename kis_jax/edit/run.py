@@ -1,0 +1,148 @@
+"""The steps of an edit: facts into a model, measured before and after, written at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kis_jax.checkpoints.edited_directory import (
+    edited_directory,
+    stored_memory,
+    write_edited,
+    write_record,
+)
+from kis_jax.checkpoints.ledger import Base, Ledger
+from kis_jax.core.geometry.second_moment import SecondMoment
+from kis_jax.data.neighbors import without_edited_neighbors
+from kis_jax.edit.inputs import EditInputs
+from kis_jax.edit.methods import Outcome, make_edits
+from kis_jax.models import Model
+from kis_jax.models.memory import with_memory
+from kis_jax.passes.scores.measures import Evaluation, evaluate
+from kis_jax.passes.scores.recall import recall
+
+
+def edit_model(
+    inputs: EditInputs,
+    model: Model,
+    moments: SecondMoment,
+    identity: Mapping[str, object],
+    out: Path,
+    *,
+    on_fact: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
+    """Edits a model and writes it, with its ledger, its adapter and `edit.json`.
+
+    The metrics after the edit are those of the numbers in the files, as they were rounded to the
+    dtype of the checkpoint. Neighborhood prompts about subjects that are edited too are left out,
+    before and after: see `without_edited_neighbors`.
+
+    Args:
+      inputs: opened.
+      model: of the inputs.
+      moments: second moments of its keys.
+      identity: of the second moments.
+      out: the folder, which appears at once; an earlier edited model in it is replaced.
+      on_fact: called with the number of facts that are through.
+
+    Returns:
+      The content of `edit.json`.
+
+    Raises:
+      ValueError: as `make_edits` and `edited_directory`.
+    """
+    request = inputs.request
+    asked = without_edited_neighbors(inputs.facts)
+    known = recall(model, inputs.tokenizer, inputs.facts)
+    before = evaluate(model, inputs.tokenizer, asked)
+    made = make_edits(
+        model,
+        inputs.tokenizer,
+        inputs.facts,
+        moments,
+        method=request.method,
+        layers=inputs.layers,
+        settings=inputs.settings,
+        original_keys=request.original_keys,
+        ridge=request.ridge,
+        inverse=request.inverse,
+        on_fact=on_fact,
+    )
+    settings = {**made.ledger.settings, "second_moments": dict(identity)}
+    base = Base(source_name(request.model), inputs.fingerprints["model"])
+    ledger = dataclasses.replace(made.ledger, settings=settings, base=base)
+    with edited_directory(out) as folder:
+        write_edited(folder, made.model, ledger, source=request.model)
+        written = with_memory(made.model, stored_memory(folder, ledger.layers))
+        record = {
+            **ledger_record(ledger),
+            "origin_of_settings": inputs.settings.origin,
+            "fingerprints": inputs.fingerprints,
+            "metrics": {"before": before.summary(), "after": None},
+            "facts": [],
+        }
+        after = evaluate(written, inputs.tokenizer, asked)
+        record["metrics"]["after"] = after.summary()
+        record["facts"] = _facts(made.outcomes, known, before, after)
+        write_record(folder, record)
+    return record
+
+
+def source_name(model: str) -> str:
+    """How a ledger names its base: a path in full, other names as they are."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def ledger_record(ledger: Ledger) -> dict[str, Any]:
+    """What `edit.json` tells of a ledger, plain JSON values."""
+    return {
+        "format": 1,
+        "version": importlib.metadata.version("kis_jax"),
+        "base": None if ledger.base is None else dataclasses.asdict(ledger.base),
+        "method": ledger.method,
+        "layers": sorted(ledger.layers),
+        "weight": ledger.weight,
+        "prefixes": list(ledger.prefixes),
+        "settings": dict(ledger.settings),
+        "edits": [{"row": row, **dataclasses.asdict(f)} for row, f in enumerate(ledger.facts)],
+    }
+
+
+def _facts(
+    outcomes: Sequence[Outcome],
+    known: Sequence[bool | None],
+    before: Evaluation,
+    after: Evaluation,
+) -> list[dict[str, Any]]:
+    """For each fact what became of it, whether the model knew it, and its metrics."""
+    measured = zip(before.records(), after.records(), strict=True)
+    told, row = [], 0
+    for outcome, was_known, pair in zip(outcomes, known, measured, strict=True):
+        fact, search = outcome.fact, outcome.search
+        told.append(
+            {
+                "case_id": fact.case_id,
+                "subject": fact.subject,
+                "prompt": fact.prompt,
+                "target_new": fact.target_new,
+                "target_true": fact.target_true,
+                "known": was_known,
+                "row": row if outcome.reason is None else None,
+                "left_out": outcome.reason,
+                "loss": _number(search.loss),
+                "probability": _number(search.probability),
+                "steps": search.steps,
+                "before": pair[0],
+                "after": pair[1],
+            }
+        )
+        row += outcome.reason is None
+    return told
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""`kis facts`: what stands in a file of facts."""

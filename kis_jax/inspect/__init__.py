@@ -1,0 +1,1 @@
+"""`kis inspect`: a model and the memory that it takes."""

@@ -1,0 +1,1 @@
+"""`kis lifelong`: lifetimes of edits."""

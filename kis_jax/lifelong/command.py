@@ -1,0 +1,148 @@
+"""`kis lifelong`: facts edited one after another, measured at checkpoints on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from kis_jax.cli import options
+from kis_jax.factlm import NAME
+
+
+def lifelong(
+    model: options.Model = NAME,
+    facts: options.EditedFacts = None,
+    corpus: options.Corpus = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("kis-lifelong"),
+    layer: Annotated[
+        int | None,
+        typer.Option(help="Layer to edit. [default: that of the literature for the family]"),
+    ] = None,
+    steps: Annotated[
+        str, typer.Option(help="Numbers of edits after which all is measured; the last is the end.")
+    ] = "1,2,5,10,20,50,100,200,500",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="Of editing, several side by side, or all. sequential: the paper's rule, each "
+            "edit on the kernel the last one left; rome: the same, target values always "
+            "recomputed; constrained: earlier values stay exact; batch (MEMIT) and null-space "
+            "(AlphaEdit): the facts between two checkpoints together, in least squares, keys of "
+            "earlier ones kept; finetune: gradient steps on the kernel, the same batches."
+        ),
+    ] = "sequential,constrained",
+    targets: Annotated[
+        Literal["fixed", "recomputed"],
+        typer.Option(
+            help="Target values v*: found once on the unedited model; or on the model as it is "
+            "when a fact's turn (for batch and null-space: its batch's) comes."
+        ),
+    ] = "fixed",
+    num_others: Annotated[
+        int, typer.Option(help="Facts after the edited ones whose keys are watched.")
+    ] = 200,
+    num_documents: Annotated[
+        int | None,
+        typer.Option(
+            help="Documents for the second moment, from the start. [default: all but those held "
+            "out, at most 100000]"
+        ),
+    ] = None,
+    document_length: options.DocumentLength = None,
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            help="Text for perplexity and for keys of ordinary text. [default: documents of the "
+            "corpus after those of the second moment]"
+        ),
+    ] = None,
+    num_held_out: Annotated[int, typer.Option(help="Documents held out, at most.")] = 200,
+    most_evaluated: Annotated[
+        int | None,
+        typer.Option(
+            help="Score at most so many facts at a checkpoint, spread over the edited ones. "
+            "[default: all]"
+        ),
+    ] = None,
+    fluency: Annotated[
+        bool, typer.Option("--fluency", help="Also generate text, and measure its entropy.")
+    ] = False,
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            help="Puzzles to be answered at each checkpoint, mcqa:FILE: a .npy (BRAINTEASER as "
+            "published), .json or .jsonl file, several joined by commas, or mcqa:factlm-test."
+        ),
+    ] = None,
+    ridge: options.Ridge = 0.0,
+    inverse: options.Inverse = "auto",
+    second_moments: options.SecondMoments = None,
+    position: options.EditPosition = None,
+    strict: options.Strict = False,
+) -> None:
+    """Edits facts one after another, and measures what becomes of them and of all the rest.
+
+    At each step: efficacy, paraphrase and neighborhood of the edits so far, retention of the
+    earlier ones, perplexity on held-out text; how far values of edited and of untouched keys have
+    moved, foreseen from their superposition alone and measured on the edited kernel; and where
+    collapse sets in.
+
+    Without a model: factlm, the small one that comes with kis_jax, with its facts and its corpus.
+
+    Writes lifelong.json, figures/ and report.html into the output folder; and progress/, from
+    which the same command goes on if it was interrupted. Methods may be added later.
+    """
+    from kis_jax.checkpoints.loading import load_model
+    from kis_jax.cli import console
+    from kis_jax.lifelong import console as lifelong_console
+    from kis_jax.lifelong.inputs import (
+        LifelongRequest,
+        open_lifelong,
+        parse_methods,
+        parse_steps,
+    )
+    from kis_jax.lifelong.page import write_lifelong_report
+    from kis_jax.lifelong.record import check_lifelong_directory, write_lifelong
+    from kis_jax.lifelong.run import run_lifelong
+    from kis_jax.passes.layer_store import store_of
+    from kis_jax.passes.measuring import measure_second_moments
+
+    facts, corpus = options.facts_and_corpus(model, facts, corpus, writes=False)
+    inputs = open_lifelong(
+        LifelongRequest(
+            model,
+            facts,
+            corpus,
+            layer=layer,
+            steps=parse_steps(steps),
+            methods=parse_methods(method),
+            targets=targets,
+            num_others=num_others,
+            num_documents=num_documents,
+            document_length=document_length,
+            held_out=held_out,
+            num_held_out=num_held_out,
+            most_evaluated=most_evaluated,
+            fluency=fluency,
+            ridge=ridge,
+            inverse=inverse,
+            position=position,
+            strict=strict,
+            probe=probe,
+        )
+    )
+    check_lifelong_directory(out)
+    kept = store_of(second_moments or out / "second_moments")
+    loaded = load_model(inputs.scan.directory)
+    out.mkdir(parents=True, exist_ok=True)
+    documents = inputs.scan.corpus.num_documents or inputs.scan.request.num_documents
+    with console.corpus_progress(documents) as on_batch:
+        moments = measure_second_moments(inputs.scan, loaded, kept, on_batch=on_batch)
+    with lifelong_console.lifelong_progress(inputs.request.steps[-1]) as on_step:
+        record = run_lifelong(inputs, loaded, moments, out / "progress", on_step=on_step)
+    write_lifelong(out, record)
+    page = write_lifelong_report(out)
+    lifelong_console.print_lifelong(record["methods"])
+    console.print_done(page)

@@ -1,0 +1,292 @@
+"""What a lifelong run starts from: model, facts, layer, steps and text, checked before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from kis_jax.core.arrays.precision import Inverse
+from kis_jax.data.corpora import open_corpus, tokenize_corpus
+from kis_jax.data.facts import Fact
+from kis_jax.data.neighbors import without_edited_neighbors
+from kis_jax.data.prompts import Prompt, tokenize_facts
+from kis_jax.data.rewrites import EditPosition
+from kis_jax.edit.closed_forms import METHODS, Method
+from kis_jax.edit.inputs import placed
+from kis_jax.edit.methods import check_facts
+from kis_jax.models.config import DecoderConfig
+from kis_jax.passes.choices.probe import PuzzleProbe, open_probe
+from kis_jax.passes.inputs import ScanInputs, ScanRequest, open_inputs
+from kis_jax.passes.targets.settings import EditSettings, edit_settings
+
+Targets = Literal["fixed", "recomputed"]
+
+DEFAULT_STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+_MOST_DOCUMENTS = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class LifelongRequest:
+    """What is asked of a lifelong run.
+
+    Attributes:
+      model: a local directory or a hub name.
+      facts: a JSON file or a known data set; edited in their order.
+      corpus: files or a hub name, for the second moment.
+      layer: whose memory is edited; None for the one that `edit_settings` names.
+      steps: numbers of edits after which all is measured.
+      methods: of editing, side by side.
+      targets: whether v* are "fixed", found once on the unedited model, or "recomputed" on the
+        model as it is when a fact's turn comes.
+      num_others: the most facts after the edited ones, whose keys nobody edits.
+      num_documents: for the second moment, the first so many; None for all that are not held out.
+      document_length: tokens at which they are cut; None for the context, 4,096 at most.
+      held_out: text for perplexity and for keys of ordinary text; None for the documents of the
+        corpus that follow those counted in the second moment.
+      num_held_out: documents of it, at most.
+      most_evaluated: the most facts scored at a checkpoint, spread evenly over the edited ones;
+        None for all of them.
+      fluency: whether to generate text at each checkpoint and measure its entropy.
+      ridge: added to the diagonal of the second moment.
+      inverse: how C is inverted; see `Precision.whitener`.
+      probe: puzzles to be answered at each checkpoint, such as "mcqa:factlm-test"; None for none.
+      position: whose key stands for a fact; None for that of the settings.
+      strict: whether a record of facts that cannot be read is an error; else it is left out.
+    """
+
+    model: str
+    facts: str
+    corpus: str
+    layer: int | None = None
+    steps: tuple[int, ...] = DEFAULT_STEPS
+    methods: tuple[Method, ...] = ("sequential", "constrained")
+    targets: Targets = "fixed"
+    num_others: int = 200
+    num_documents: int | None = None
+    document_length: int | None = None
+    held_out: str | None = None
+    num_held_out: int = 200
+    most_evaluated: int | None = None
+    fluency: bool = False
+    ridge: float = 0.0
+    inverse: Inverse = "auto"
+    probe: str | None = None
+    position: EditPosition | None = None
+    strict: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class LifelongInputs:
+    """The files that a request names, opened and checked; the weights are not read yet.
+
+    Attributes:
+      request: that opened them.
+      scan: model, tokenizer, corpus and all facts that were read, as for a scan.
+      layer: whose memory is edited.
+      facts: to be edited, in their order.
+      others: prompts of facts that nobody edits, none with the key of one that is.
+      text: held-out documents.
+      settings: of the methods.
+      probe: that the request names.
+    """
+
+    request: LifelongRequest
+    scan: ScanInputs
+    layer: int
+    facts: list[Fact]
+    others: list[Prompt]
+    text: list[str]
+    settings: EditSettings
+    probe: PuzzleProbe | None
+
+    @functools.cached_property
+    def scored(self) -> list[Fact]:
+        """The facts as they are scored: without neighborhood prompts about other edited subjects.
+
+        The same prompts at every checkpoint, even where the neighbor's edit comes only later, so
+        that what changes between checkpoints is the model and not what is asked of it.
+        """
+        return without_edited_neighbors(self.facts)
+
+    @property
+    def text_prompts(self) -> list[Prompt]:
+        """A token of each held-out document, whose key stands for ordinary text."""
+        length = self.scan.document_length
+        texts = tokenize_corpus(self.text, self.scan.tokenizer, context_length=length)
+        rng = np.random.default_rng(0)
+        return [Prompt(tokens, int(rng.integers(len(tokens)))) for tokens in texts]
+
+    @property
+    def plain_settings(self) -> dict[str, object]:
+        """The request as it was understood, plain JSON values, by the names of its options."""
+        asked = dataclasses.asdict(self.request)
+        steps, methods = asked.pop("steps"), asked.pop("methods")
+        derived = {
+            "layer": self.layer,
+            "num_documents": self.scan.request.num_documents,
+            "document_length": self.scan.document_length,
+            "steps": list(steps),
+            "method": list(methods),
+        }
+        return {**asked, **derived}
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What tells this run from another, whatever its files are called.
+
+        Methods are not in it: each is saved on its own, and another one may be added later.
+        """
+        asked = dataclasses.asdict(self.request)
+        names = ("steps", "targets", "num_others", "most_evaluated", "fluency", "ridge")
+        return {
+            **self.scan.second_moment_identity,
+            "facts": self.scan.fingerprints["facts"],
+            "held_out": hashlib.sha256(json.dumps(self.text).encode()).hexdigest(),
+            "layer": self.layer,
+            "edit_settings": dataclasses.asdict(self.settings),
+            "probe": None if self.probe is None else self.probe.fingerprint,
+            **{name: asked[name] for name in names},
+            **({} if self.request.inverse == "auto" else {"inverse": self.request.inverse}),
+        }
+
+
+def open_lifelong(request: LifelongRequest) -> LifelongInputs:
+    """Opens all that a request names, cheap things first.
+
+    Raises:
+      ValueError: naming what is wrong, before anything is computed.
+    """
+    _check_numbers(request)
+    num_edits = request.steps[-1]
+    counted, text = _split_corpus(request)
+    scan = open_inputs(
+        ScanRequest(
+            request.model,
+            request.facts,
+            request.corpus,
+            num_facts=num_edits + request.num_others,
+            num_documents=counted,
+            document_length=request.document_length,
+            layers="all" if request.layer is None else str(request.layer),
+            ridge=request.ridge,
+            inverse=request.inverse,
+            position=request.position or "subject_last",
+            strict=request.strict,
+        )
+    )
+    if not isinstance(scan.config, DecoderConfig):
+        raise ValueError(
+            f"model: expected a decoder, which says what follows a prompt, found an encoder "
+            f"({scan.config.family}); choose a causal language model"
+        )
+    if len(scan.facts) < num_edits:
+        raise ValueError(
+            f"steps: expected at most {len(scan.facts)} edits, as many as there are facts in "
+            f"{request.facts}, found {num_edits}; name fewer, or a file with more facts"
+        )
+    settings = placed(edit_settings(scan.config), request.position)
+    facts = scan.facts[:num_edits]
+    check_facts(facts)
+    # Keys at the token that edits are written at, which a scan of superposition does not know.
+    prompts = tokenize_facts(
+        scan.facts,
+        scan.tokenizer,
+        context_length=scan.config.context_length,
+        position=settings.target.position,
+    )
+    edited = {_key_of(prompt) for prompt in prompts[:num_edits]}
+    others = [prompt for prompt in prompts[num_edits:] if _key_of(prompt) not in edited]
+    layer = settings.layer if request.layer is None else request.layer
+    probe = None
+    if request.probe is not None:
+        probe = open_probe(request.probe, scan.tokenizer, scan.config)
+    return LifelongInputs(request, scan, layer, facts, others, text, settings, probe)
+
+
+def parse_steps(text: str) -> tuple[int, ...]:
+    """Numbers of edits from "1,2,5,10", in rising order.
+
+    Raises:
+      ValueError: if it is of no such form.
+
+    Example:
+      >>> parse_steps("1,10,5")
+      (1, 5, 10)
+    """
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise ValueError(
+            f"steps: expected numbers of edits such as 1,10,100, found {text!r}"
+        ) from None
+
+
+def parse_methods(text: str) -> tuple[Method, ...]:
+    """Methods from "sequential,constrained", or "all".
+
+    Raises:
+      ValueError: if one is unknown.
+    """
+    if text == "all":
+        return METHODS
+    known: dict[str, Method] = {method: method for method in METHODS}
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"methods: expected all, or some of {', '.join(METHODS)}, found {name!r}"
+            )
+    return tuple(dict.fromkeys(known[name] for name in names))
+
+
+def blocks_of(steps: Sequence[int]) -> list[slice]:
+    """The facts edited between one checkpoint and the next."""
+    return [slice(start, stop) for start, stop in itertools.pairwise((0, *steps))]
+
+
+def _check_numbers(request: LifelongRequest) -> None:
+    if not request.steps or request.steps[0] < 1 or sorted(set(request.steps)) != [*request.steps]:
+        raise ValueError(
+            f"steps: expected rising numbers of edits, 1 or more, found {request.steps}"
+        )
+    least = {"num_others": 0, "num_held_out": 1, "most_evaluated": 1, "num_documents": 1}
+    for name, smallest in least.items():
+        number = getattr(request, name)
+        if number is not None and number < smallest:
+            raise ValueError(f"{name}: expected a number of at least {smallest}, found {number}")
+    if not request.methods:
+        raise ValueError(f"methods: expected some of {', '.join(METHODS)}, found none")
+
+
+def _key_of(prompt: Prompt) -> tuple[int, ...]:
+    """The tokens that a prompt's key depends on."""
+    return tuple(prompt.tokens[: prompt.index + 1])
+
+
+def _split_corpus(request: LifelongRequest) -> tuple[int, list[str]]:
+    """How many documents to count in the second moment, and those held out from it."""
+    counted = request.num_documents
+    if request.held_out is not None:
+        text = open_corpus(request.held_out, limit=request.num_held_out)
+        return counted or _MOST_DOCUMENTS, list(text.documents())
+    corpus = open_corpus(request.corpus)
+    if counted is None:
+        total = corpus.num_documents
+        kept = None if total is None else max(1, total - min(request.num_held_out, total // 10))
+        counted = min(kept or _MOST_DOCUMENTS, _MOST_DOCUMENTS)
+    stop = counted + request.num_held_out
+    text = list(itertools.islice(corpus.documents(), counted, stop))
+    if not text:
+        raise ValueError(
+            f"corpus: expected documents after the first {counted}, which the second moment "
+            f"counts, found none in {request.corpus}; name other text with --held-out, or count "
+            "fewer with --num-documents"
+        )
+    return counted, text

@@ -1,0 +1,1 @@
+"""`kis mcqa`: multiple-choice questions."""

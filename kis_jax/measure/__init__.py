@@ -1,1 +1,0 @@
-"""Measuring: models and data to keys, second moments and what follows from them."""

@@ -1,1 +1,0 @@
-"""Multiple choice: scores of choices, and how well they answer."""

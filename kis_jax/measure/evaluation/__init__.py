@@ -1,1 +1,0 @@
-"""What a model says, edited or not: probabilities, texts, and the literature's measures."""

@@ -1,1 +1,0 @@
-"""What becomes of a model that is edited again and again."""

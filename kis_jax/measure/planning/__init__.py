@@ -1,1 +1,0 @@
-"""What edits would do, before any is made."""

@@ -1,1 +1,0 @@
-"""Target values: what a layer's memory should answer for a fact to be said."""

@@ -1,0 +1,1 @@
+"""A model over tokens: keys, second moments, target values, scores, generated text."""

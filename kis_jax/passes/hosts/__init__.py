@@ -1,0 +1,1 @@
+"""Many hosts: launchers, meeting, agreement, passes over a mesh."""

@@ -1,0 +1,169 @@
+"""When P is known well enough: how closely it would agree with P of endless text."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+
+from kis_jax.core.arrays.precision import HOST, Inverse
+from kis_jax.core.geometry.superposition import superposition
+
+_FIRST = 4  # tokens for each dimension of keys at the first look
+_KEPT = 3  # looks: at each the text is longer by the root of two, and held against two looks before
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """How well P is known at one layer.
+
+    Attributes:
+      correlation: estimated, of P between different facts with that of endless text; NaN if
+        nothing can be said yet.
+      kurtosis: of P between different facts, excess.
+    """
+
+    correlation: float
+    kurtosis: float
+
+
+class Reliability:
+    r"""Looks at P between facts while C is measured, and tells when it is known.
+
+    Let P from n tokens be that of endless text and noise of $1/n$: then P from the first $n / \rho$
+    of them has $\rho$ times the noise, most of it its own, and the two correlate by c with
+    $c^2 = (1 + x) / (1 + \rho x)$, where x is the noise of P over its variance. Hence
+    $x = (1 - c^2) / (\rho c^2 - 1)$, and P correlates with that of endless text by
+    $1 / \sqrt{1 + x}$. This is split-half reliability (Spearman 1910, Brown 1910) from a half and
+    the whole: the sums of the other half need not be kept, and what the inverse of a C from few
+    tokens gets wrong on both sides shows as well.
+
+    A pass that is taken up after an interruption looks anew, and may end a little later.
+
+    Attributes:
+      target: the correlation at which P counts as known.
+      estimates: of each layer, by its index, at the last look.
+    """
+
+    def __init__(
+        self,
+        keys: np.ndarray,
+        layers: tuple[int, ...],
+        *,
+        target: float,
+        ridge: float = 0.0,
+        inverse: Inverse = "auto",
+    ) -> None:
+        """Has not looked yet.
+
+        Args:
+          keys: of the facts, `(layers, n, d)`, three facts or more.
+          layers: at which P is looked at.
+          target: see there.
+          ridge: added to the diagonal of C.
+          inverse: how C is inverted; see `Precision.whitener`.
+
+        Raises:
+          ValueError: if the target is not between 0 and 1.
+        """
+        if not 0 < target < 1:
+            raise ValueError(
+                f"reliability: expected a correlation between 0 and 1, such as 0.98, found {target}"
+            )
+        self._keys, self._layers = keys, layers
+        self._ridge = ridge
+        self._inverse: Inverse = inverse
+        self._seen: list[tuple[int, dict[int, np.ndarray]]] = []
+        self._next = _FIRST * keys.shape[-1]
+        self.target, self.estimates = target, {}
+
+    def due(self, tokens: int) -> bool:
+        """Whether it is time for a look, after so many tokens."""
+        return tokens >= self._next
+
+    def look(self, tokens: int, mean_of: Callable[[int], np.ndarray]) -> bool:
+        """Looks at P.
+
+        Args:
+          tokens: so far.
+          mean_of: gives C of one layer, `(d, d)`.
+
+        Returns:
+          Whether P is known at every layer.
+        """
+        while self._next <= tokens:
+            self._next = math.ceil(self._next * math.sqrt(2))
+        found = {
+            layer: _between(self._keys[layer], mean_of(layer), self._ridge, self._inverse)
+            for layer in self._layers
+        }
+        before = None
+        for earlier in self._seen:  # the last whose text is half as long, or nearly
+            before = earlier if tokens >= 1.8 * earlier[0] else before
+        for layer, p in found.items():
+            known = math.nan
+            if before is not None:
+                known = correlation_with_truth(before[1][layer], p, tokens / before[0])
+            self.estimates[layer] = Estimate(known, _kurtosis(p))
+        self._seen = [*self._seen, (tokens, found)][-_KEPT:]
+        return self.known
+
+    @property
+    def known(self) -> bool:
+        """Whether P is known at every layer, as the last look tells."""
+        return bool(self.estimates) and all(
+            estimate.correlation >= self.target for estimate in self.estimates.values()
+        )
+
+
+def correlation_with_truth(part: np.ndarray, whole: np.ndarray, ratio: float) -> float:
+    """The correlation of a measurement with the truth, from one of a part of the same data.
+
+    Args:
+      part: measured from the first share of the data.
+      whole: from all of them, of the same shape.
+      ratio: how many times as many data these are.
+
+    Returns:
+      It, from 0 to 1; NaN if nothing can be said, as where something is not finite.
+
+    Example:
+      >>> import numpy as np
+      >>> rng = np.random.default_rng(0)
+      >>> truth, (first, second) = rng.normal(size=50_000), rng.normal(size=(2, 50_000))
+      >>> whole = truth + (first + second) / 2
+      >>> estimated = correlation_with_truth(truth + first, whole, 2.0)
+      >>> round(estimated, 2), round(float(np.corrcoef(truth, whole)[0, 1]), 2)
+      (0.82, 0.82)
+    """
+    if not (np.isfinite(part).all() and np.isfinite(whole).all()):
+        return math.nan
+    part, whole = part - part.mean(), whole - whole.mean()
+    size = math.sqrt(float(part @ part) * float(whole @ whole))
+    square = max(float(part @ whole) / size, 0.0) ** 2 if size else 0.0
+    if ratio * square <= 1:  # nothing but noise
+        return 0.0
+    return 1 / math.sqrt(1 + max(1 - square, 0.0) / (ratio * square - 1))
+
+
+def _between(
+    keys: np.ndarray, second_moment: np.ndarray, ridge: float, inverse: Inverse
+) -> np.ndarray:
+    """P between different facts, flat; NaN while C has no inverse."""
+    n = len(keys)
+    apart = ~np.eye(n, dtype=bool)
+    with HOST.active():
+        try:
+            whitening = HOST.whitener(second_moment, ridge=ridge, inverse=inverse)
+        except ValueError:  # fewer tokens than dimensions, as yet
+            return np.full(n * (n - 1), np.nan)
+        p = np.asarray(superposition(jnp.asarray(keys, jnp.float64), whitening))
+    return p[apart]
+
+
+def _kurtosis(p: np.ndarray) -> float:
+    squares = (p - p.mean()) ** 2
+    return float(np.mean(squares**2) / np.mean(squares) ** 2 - 3)

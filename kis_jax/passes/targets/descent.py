@@ -1,0 +1,293 @@
+"""The descent to target values, for a batch of facts at once, over the upper layers alone.
+
+What stands before a subject's last token is not changed by a shift there, as attention is causal,
+nor is the stream below the edited layer. One pass over the whole texts, their common openings run
+once, keeps what the rest needs of both; each step then runs the layers above the edited one, on
+the tokens from the subject's last one on, and makes logits only where a token of the target, or of
+the essence, is predicted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from kis_jax.core.arrays.products import lengths
+from kis_jax.models import Decoder, Past
+from kis_jax.passes.targets.rows import Extent, Rows
+from kis_jax.passes.targets.settings import Convention, TargetSettings
+
+# The numbers of `TargetSettings` that the descent goes by, by name.
+Numbers = dict[str, Any]
+_NUMBERS = ("steps", "learning_rate", "clamp", "weight_decay", "kl_weight", "stop_below")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """What one pass over the texts of a batch keeps; r = f (p + 1) texts.
+
+    Attributes:
+      stream: after the edited layer, from the subject's last token on, `(r, s, width)`.
+      rest: at that token, the stream to which the edited layer's MLP adds, `(r, width)`.
+      values: at that token, what its second matrix writes, `(r, width)`.
+      keys: at that token, `(f, p + 1, d)`.
+      past: of the layers above, of the tokens before.
+      mask: of the past's tokens and of those from the subject's last one on, `(r, q + s)` bool.
+      essence: log-probabilities of the token after the essence, before any shift, `(f, v)`.
+    """
+
+    stream: Array
+    rest: Array
+    values: Array
+    keys: Array
+    past: Past
+    mask: Array
+    essence: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Descent:
+    """Where facts are in their descent.
+
+    Attributes:
+      shift: `(f, m)` float32.
+      losses: at that shift, `(f,)`.
+      probabilities: of the target, its tokens' geometric mean, averaged over the texts, `(f,)`.
+      steps: updates made, `(f,)` int.
+      active: whether it goes on, `(f,)` bool.
+      adam: state of the optimiser.
+      step: how many times the losses have been looked at, `()` int.
+    """
+
+    shift: Array
+    losses: Array
+    probabilities: Array
+    steps: Array
+    active: Array
+    adam: optax.OptState
+    step: Array
+
+
+@functools.partial(jax.jit, static_argnames=("layer", "extent"))
+def prepare(model: Decoder, rows: Rows, *, layer: int, extent: Extent) -> Ready:
+    """One pass over whole texts; see `Ready`."""
+    texts = jax.tree.map(_flat, (rows.tokens, rows.lengths, rows.subjects))
+    tokens, lengths, subjects = texts
+    every = jnp.arange(len(tokens))
+    before, opened = _opened(model, rows)
+    earlier = opened.shape[1]
+    mask = jnp.concat([opened, jnp.arange(tokens.shape[1]) < lengths[:, None]], axis=1)
+    x, _ = model.run(
+        model.embed(tokens, mask), mask, layers=range(layer), past=_of(before, range(layer))
+    )
+    here, upper = range(layer, layer + 1), range(layer + 1, model.config.num_layers)
+    x, found = model.run(
+        x,
+        mask,
+        layers=here,
+        past=_of(before, here),
+        watch=lambda g: tuple(part[every, subjects] for part in (g.keys, g.values, g.rest)),
+    )
+    keys, values, rest = (part[0] for part in found)
+    top, past = model.run(
+        x,
+        mask,
+        layers=upper,
+        past=_of(before, upper),
+        watch=lambda g: jax.tree.map(lambda kept: kept[:, : extent.past], g.past),
+    )
+    if before is not None:
+        past = jax.tree.map(lambda *parts: jnp.concat(parts, axis=2), _of(before, upper), past)
+    place = jnp.arange(extent.suffix)
+    inside = jnp.minimum(subjects[:, None] + place, tokens.shape[1] - 1)
+    last = top[every, lengths - 1].reshape(*rows.lengths.shape, -1)[:, -1]
+    return Ready(
+        stream=x[every[:, None], inside],
+        rest=rest,
+        values=values,
+        keys=keys.astype(jnp.float32).reshape(*rows.lengths.shape, -1),
+        past=past,
+        mask=jnp.concat(
+            [
+                opened,
+                jnp.arange(past.keys.shape[2] - earlier) < subjects[:, None],
+                place < (lengths - subjects)[:, None],
+            ],
+            axis=1,
+        ),
+        essence=jax.nn.log_softmax(model.finish(last)),
+    )
+
+
+def _opened(model: Decoder, rows: Rows) -> tuple[Past | None, Array]:
+    """Attention's past of the openings at all layers, run once for all facts, and its mask.
+
+    The past is None if there are none; the mask is `(r, o)`.
+    """
+    f, texts = rows.lengths.shape
+    mask = jnp.arange(rows.opening.shape[1]) < rows.opening_lengths[:, None]
+    past = None
+    if mask.shape[1]:
+        x = model.embed(jnp.asarray(rows.opening), mask)
+        _, past = model.run(x, mask, watch=lambda glimpse: glimpse.past)
+        past = jax.tree.map(lambda part: jnp.tile(part, (1, f, 1, 1, 1)), past)
+    return past, jnp.tile(mask, (f, 1))
+
+
+def _of(past: Past | None, layers: range) -> Past | None:
+    """The part of some layers."""
+    return jax.tree.map(lambda part: part[layers.start : layers.stop], past)
+
+
+def losses(
+    shift: Array,
+    model: Decoder,
+    rows: Rows,
+    ready: Ready,
+    norms: Array,
+    numbers: Numbers,
+    *,
+    layer: int,
+) -> tuple[Array, Array]:
+    """The loss of each fact at its shift, and the probability of its target, each `(f,)`."""
+    f, texts = rows.lengths.shape
+    added = jnp.repeat(shift, texts, axis=0).astype(ready.values.dtype)
+    block = jax.tree.map(lambda stacked: stacked[layer], model.blocks)
+    moved = block.write(ready.rest, ready.values + added)
+    x = ready.stream.at[:, 0].set(moved.astype(ready.stream.dtype))
+    upper = range(layer + 1, model.config.num_layers)
+    x, _ = model.run(x, ready.mask, layers=upper, past=ready.past)
+    x = x.reshape(f, texts, *x.shape[1:])
+
+    before = (rows.starts - rows.subjects[:, :-1] - 1)[..., None] + jnp.arange(
+        rows.targets.shape[2]
+    )
+    before = jnp.minimum(before, x.shape[2] - 1)
+    end = (rows.lengths - rows.subjects)[:, -1] - 1
+    predicting = jnp.take_along_axis(x[:, :-1], before[..., None], axis=2)
+    predicting = predicting.reshape(f, -1, x.shape[-1])
+    logits = _finish(model, jnp.concat([predicting, x[jnp.arange(f), -1, end][:, None]], axis=1))
+    log_sums = jax.nn.logsumexp(logits, axis=-1)
+    chosen = jnp.take_along_axis(logits[:, :-1], rows.targets.reshape(f, -1, 1), axis=-1)[..., 0]
+    log_p = (chosen - log_sums[:, :-1]).reshape(rows.targets.shape)
+    log_p = jnp.where(rows.counted, log_p, 0)
+    mean_log_p = jnp.sum(log_p, axis=-1) / jnp.sum(rows.counted, axis=-1, dtype=jnp.float32)
+
+    after = logits[:, -1] - log_sums[:, -1:]
+    drift = jnp.sum(jnp.exp(after) * (after - ready.essence), axis=-1)
+    # Texts that were left out have weight 0 and the numbers of the bare prompt: finite ones.
+    loss = (
+        -jnp.sum(rows.weights * mean_log_p, axis=-1)
+        + numbers["kl_weight"] * drift
+        + numbers["weight_decay"] * jnp.sum(shift**2, axis=-1) / norms**2
+    )
+    return loss, jnp.sum(rows.weights * jnp.exp(mean_log_p), axis=-1)
+
+
+@functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_saveable)
+def _finish(model: Decoder, x: Array) -> Array:
+    """Logits; the gradient reads the head where it lies, where otherwise it would keep a copy."""
+    return model.finish(x)
+
+
+def descend(
+    model: Decoder,
+    rows: Rows,
+    ready: Ready,
+    active: Array,
+    *,
+    layer: int,
+    settings: TargetSettings,
+) -> Descent:
+    """Adam on every fact's shift, until each has stopped.
+
+    A fact stops at the first look at its loss that finds it under the bound, or not finite, or is
+    the last one; its shift is then the one whose loss that is. Compiled once for a shape,
+    whatever the numbers of the settings.
+    """
+    numbers = {name: getattr(settings, name) for name in _NUMBERS}
+    convention = settings.convention
+    return _descend(model, rows, ready, active, numbers, layer=layer, convention=convention)
+
+
+@functools.partial(jax.jit, static_argnames=("layer", "convention"))
+def _descend(
+    model: Decoder,
+    rows: Rows,
+    ready: Ready,
+    active: Array,
+    numbers: Numbers,
+    *,
+    layer: int,
+    convention: Convention,
+) -> Descent:
+    adam = optax.adam(numbers["learning_rate"])
+    norms = reference_norms(model, rows, ready, convention, layer=layer)
+
+    def at(shift: Array) -> tuple[Array, Array]:
+        return losses(shift, model, rows, ready, norms, numbers, layer=layer)
+
+    def look(now: Descent) -> Descent:
+        loss, back, probability = jax.vjp(at, now.shift, has_aux=True)
+        last = now.step == numbers["steps"] - 1
+        going = now.active & (loss >= numbers["stop_below"]) & jnp.isfinite(loss) & ~last
+        # The last look needs no gradient.
+        slope = jax.lax.cond(
+            jnp.any(going), lambda: back(jnp.ones_like(loss))[0], lambda: jnp.zeros_like(now.shift)
+        )
+        # Optax raises float32 to an integer power, which a user may have forbidden.
+        with jax.numpy_dtype_promotion("standard"):
+            change, state = adam.update(slope, now.adam)
+            moved = jnp.asarray(optax.apply_updates(now.shift, change))
+        return Descent(
+            shift=jnp.where(going[:, None], _clamped(moved, numbers["clamp"] * norms), now.shift),
+            losses=jnp.where(now.active, loss, now.losses),
+            probabilities=jnp.where(now.active, probability, now.probabilities),
+            steps=now.steps + going.astype(jnp.int32),
+            active=going,
+            adam=state,
+            step=now.step + 1,
+        )
+
+    f = len(active)
+    shift = jnp.zeros((f, model.config.width))
+    start = Descent(
+        shift=shift,
+        losses=jnp.full(f, jnp.nan),
+        probabilities=jnp.full(f, jnp.nan),
+        steps=jnp.zeros(f, jnp.int32),
+        active=active,
+        adam=adam.init(shift),
+        step=jnp.zeros((), jnp.int32),
+    )
+    return jax.lax.while_loop(lambda now: jnp.any(now.active), look, start)
+
+
+def reference_norms(
+    model: Decoder, rows: Rows, ready: Ready, convention: Convention, *, layer: int
+) -> Array:
+    """The norm that a fact's shift is measured by, `(f,)`, at the prompt without prefix."""
+    f, texts = rows.lengths.shape
+    values, rest = (part.reshape(f, texts, -1)[:, 0] for part in (ready.values, ready.rest))
+    if convention == "memit":
+        block = jax.tree.map(lambda stacked: stacked[layer], model.blocks)
+        values = block.write(rest, values)
+    return lengths(values.astype(jnp.float32))
+
+
+def _clamped(shift: Array, longest: Array) -> Array:
+    length = lengths(shift)
+    return shift * jnp.minimum(1, longest / jnp.maximum(length, 1e-30))[:, None]
+
+
+def _flat(array: Array) -> Array:
+    """Facts and their texts in one axis."""
+    return array.reshape(-1, *array.shape[2:])

@@ -1,0 +1,1 @@
+"""`kis plan`: what edits would cost, before the model is touched."""

@@ -1,1 +1,0 @@
-"""Runs that outlast a process: what has been measured is kept, and taken up again."""

@@ -1,1 +1,0 @@
-"""The runs of `kis edit` and `kis undo`."""

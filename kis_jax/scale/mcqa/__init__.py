@@ -1,1 +1,0 @@
-"""The runs of `kis mcqa`, and puzzles as a probe of lifelong ones."""

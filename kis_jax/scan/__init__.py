@@ -1,0 +1,1 @@
+"""`kis scan`: superposition at every layer."""

@@ -1,0 +1,145 @@
+"""`kis scan`: the superposition of facts at every layer of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from kis_jax.cli import options
+from kis_jax.factlm import NAME
+
+
+def scan(
+    context: typer.Context,
+    model: options.Model = NAME,
+    facts: options.EditedFacts = None,
+    corpus: options.Corpus = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("kis-scan"),
+    num_facts: options.NumFacts = 128,
+    num_documents: options.DefaultDocuments = None,
+    document_length: options.DocumentLength = None,
+    layers: Annotated[str, typer.Option(help="Layers to report: all, 0,3 or 0:4.")] = "all",
+    position: Annotated[
+        Literal["subject_last", "subject_first", "last"],
+        typer.Option(help="The token whose key stands for the fact."),
+    ] = "subject_last",
+    ridge: Annotated[
+        float, typer.Option(help="Added to the diagonal of every second moment.")
+    ] = 0.0,
+    inverse: options.Inverse = "auto",
+    shrinkage: Annotated[
+        bool,
+        typer.Option(
+            "--shrinkage",
+            help="Shrink every second moment towards its diagonal, by as much as its number of "
+            "tokens asks for: for a small corpus.",
+        ),
+    ] = False,
+    dtype: options.Dtype = "float32",
+    until: Annotated[
+        float | None,
+        typer.Option(
+            help="End the pass over the corpus where every C is known to this relative error, such "
+            "as 0.01, and the kurtosis of P stays as well."
+        ),
+    ] = None,
+    reliability: Annotated[
+        float | None,
+        typer.Option(
+            help="End the pass over the corpus where P between the facts is estimated to "
+            "correlate so with that of endless text, at every layer. [default: 0.98 where a model "
+            "writes its text and neither --until nor --num-documents is given; else never]"
+        ),
+    ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream", help="Read the model layer by layer, for one that is larger than memory."
+        ),
+    ] = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="With --stream: the most memory to use, such as 3GB. "
+            "[default: three quarters of what there is]"
+        ),
+    ] = None,
+    save_every: Annotated[
+        float,
+        typer.Option(help="Seconds between two saves; --stream saves after each layer."),
+    ] = 300.0,
+    strict: options.Strict = False,
+    model_axis: options.ModelAxis = None,
+    distributed: options.Distributed = False,
+    coordinator: options.Coordinator = None,
+    num_hosts: options.NumHosts = None,
+    host: options.Host = None,
+    wait_for_hosts: options.WaitForHosts = 300.0,
+) -> None:
+    """Measures how far an edit of one fact would also move the others, at every layer.
+
+    Without a model: factlm, the small one that comes with kis_jax, with its facts and its corpus.
+
+    Writes scan.json, layer_000.npz and so on, figures/ and report.html into the output folder;
+    and second_moments/, which the same command takes up again if it was interrupted.
+    """
+    from kis_jax.cli import console
+    from kis_jax.cli.hosts import on_mesh
+    from kis_jax.cli.measuring import check_memory_option, in_memory, streamed
+    from kis_jax.passes.inputs import ScanRequest, open_inputs
+    from kis_jax.passes.own_text import SELF
+    from kis_jax.scan.page import write_report
+    from kis_jax.scan.record import check_directory, clear_leftovers, write_layer, write_record
+    from kis_jax.scan.run import looks_at, scan_layers, scan_record
+
+    def ask() -> ScanRequest:
+        edited, text = options.facts_and_corpus(model, facts, corpus)
+        # Text that a model writes has no end of its own.
+        ends = until is not None or num_documents is not None or shrinkage or stream
+        return ScanRequest(
+            model,
+            edited,
+            text,
+            num_facts=num_facts,
+            num_documents=num_documents,
+            layers=layers,
+            position=position,
+            strict=strict,
+            ridge=ridge,
+            inverse=inverse,
+            dtype=dtype,
+            document_length=document_length,
+            until=until,
+            shrinkage=shrinkage,
+            reliability=reliability if text != SELF or ends else reliability or 0.98,
+        )
+
+    mesh = on_mesh(context)
+    if mesh is not None:
+        if reliability is not None:
+            raise ValueError("reliability: is for one device; leave it out, or --model-axis")
+        from kis_jax.cli.mesh import scan_on_mesh
+
+        scan_on_mesh(ask, out, mesh, save_every=save_every)
+        return
+    inputs = open_inputs(ask(), streamed=stream, controls=True)
+    check_directory(out, inputs.identity)
+    check_memory_option(stream, memory)
+    out.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(out)
+    directory, watched = out / "second_moments", until is not None
+    if stream:
+        moments, keys = streamed(inputs, directory, memory=memory, watch_facts=watched)
+    else:
+        moments, keys = in_memory(inputs, directory, save_every=save_every, watch_facts=watched)
+    statistics = []
+    for layer, result in zip(inputs.layers, scan_layers(inputs, keys, moments), strict=True):
+        write_layer(out, layer, result.arrays)
+        statistics.append(result.statistics)
+    record = scan_record(inputs, moments, statistics, looks_at(directory))
+    write_record(out, record)
+    page = write_report(out)
+    console.print_layers(record["layers"])
+    console.print_done(page)

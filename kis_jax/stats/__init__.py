@@ -1,0 +1,1 @@
+"""`kis stats`: second moments, measured, merged, converted."""

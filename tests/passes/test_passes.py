@@ -1,0 +1,185 @@
+import dataclasses
+import os
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from kis_jax import factlm
+from kis_jax.data.corpora import Corpus, open_corpus
+from kis_jax.passes import second_moments, store
+from kis_jax.passes.preemption import Preempted, preemption_notice
+from kis_jax.passes.saved import resumable_second_moments
+from kis_jax.passes.store import SecondMomentStore
+
+IDENTITY = {"model": "m", "corpus": "c", "dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return open_corpus(factlm.corpus_path(), limit=60)
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Sums reach the host every third batch, and each batch is saved."""
+    monkeypatch.setattr(second_moments, "_BATCHES_ON_DEVICE", 3)
+
+
+def run(embedded, corpus, directory, on_batch=lambda batch: None, token_budget=256, save_every=0):
+    model, tokenizer = embedded
+    with SecondMomentStore(directory, IDENTITY) as store:
+        return resumable_second_moments(
+            model,
+            tokenizer,
+            corpus,
+            store,
+            token_budget=token_budget,
+            on_batch=on_batch,
+            save_every=save_every,
+        )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(embedded, corpus, tmp_path_factory):
+    """The sums of a pass as `often` has it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(second_moments, "_BATCHES_ON_DEVICE", 3)
+        return run(embedded, corpus, tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture(scope="module")
+def finished(embedded, corpus, tmp_path_factory):
+    """The folder of a whole pass, and its sums."""
+    folder = tmp_path_factory.mktemp("finished") / "moments"
+    return folder, run(embedded, corpus, folder)
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """Such a folder of one's own."""
+    return shutil.copytree(finished[0], tmp_path / "moments")
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("interrupted_at", [1, 4, 5, 9])
+def test_interrupted_and_resumed_ends_with_the_same_bits(
+    embedded, corpus, undisturbed, tmp_path, interrupted_at
+):
+    batches = 0
+
+    def interrupt(batch):
+        nonlocal batches
+        batches += 1
+        if batches == interrupted_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(embedded, corpus, tmp_path / "b", interrupt)
+    seen = []
+    resumed = run(embedded, corpus, tmp_path / "b", seen.append)
+    np.testing.assert_array_equal(resumed.total, undisturbed.total)
+    np.testing.assert_array_equal(resumed.count, undisturbed.count)
+    assert sum(len(batch.rows) for batch in seen) == 60, "progress counts what was skipped too"
+
+
+def test_a_finished_pass_reads_no_corpus(embedded, corpus, finished, copied):
+    _, first = finished
+
+    def unreadable():
+        raise AssertionError("the corpus was read again")
+
+    again = run(embedded, dataclasses.replace(corpus, documents=unreadable), copied)
+    np.testing.assert_array_equal(again.total, first.total)
+    assert again.total.dtype == np.float64 and again.count.dtype == np.int64
+
+
+def test_the_moments_of_another_run_are_refused(copied):
+    with pytest.raises(ValueError, match=r"those of another: corpus, model differ; choose"):
+        SecondMomentStore(copied, IDENTITY | {"corpus": "d", "model": "n"})
+    SecondMomentStore(copied, IDENTITY).__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("damage", ["about", "second_moments", "flip", "version"])
+def test_damaged_moments_are_refused_with_a_remedy(embedded, corpus, copied, damage):
+    (step,) = [path for path in copied.iterdir() if path.name.isdigit()]
+    if damage == "version":
+        (step / "about" / "metadata").write_text('{"identity": {}}')
+    elif damage == "flip":
+        moments = SecondMomentStore(copied, IDENTITY).restore()
+        moments.moments.total[3, 5, 5] += 1
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "_digest", lambda *parts: "0" * 64)
+            SecondMomentStore(copied, IDENTITY).save(
+                dataclasses.replace(moments, batches=moments.batches + 1)
+            )
+    else:
+        shutil.rmtree(step / damage)
+    with pytest.raises(ValueError, match="delete this folder and run again"):
+        run(embedded, corpus, copied)
+
+
+def test_a_save_cut_short_is_not_seen(embedded, corpus, finished, copied):
+    """What a killed process leaves behind is ignored: only whole checkpoints count."""
+    (whole,) = [path for path in copied.iterdir() if path.name.isdigit()]
+    shutil.copytree(whole, copied / "999.orbax-checkpoint-tmp")
+    again = run(embedded, corpus, copied)
+    np.testing.assert_array_equal(again.total, finished[1].total)
+
+
+def test_nothing_but_the_last_save_is_kept(embedded, corpus, tmp_path, often):
+    run(embedded, corpus, tmp_path)
+    assert len([path for path in tmp_path.iterdir() if path.name.isdigit()]) == 1
+
+
+def test_an_empty_stream_of_documents_gives_no_tokens(embedded, tmp_path):
+    nothing = Corpus("nothing", lambda: iter(()), 0, "0")
+    result = run(embedded, nothing, tmp_path)
+    assert result.count.tolist() == 6 * [0]
+
+
+def test_documents_are_cut_at_the_length_asked_for(embedded, corpus, tmp_path):
+    model, tokenizer = embedded
+    lengths = [len(tokenizer(text)["input_ids"]) for text in corpus.documents()]
+    with SecondMomentStore(tmp_path, IDENTITY) as store:
+        result = resumable_second_moments(
+            model, tokenizer, corpus, store, token_budget=256, document_length=9
+        )
+    cut = sum(min(length, 9) for length in lengths)
+    assert cut < sum(lengths) and result.count.tolist() == 6 * [cut]
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("noticed_at", [1, 3, 5])
+def test_sigterm_saves_at_the_next_batch_and_the_same_bits_come_of_it(
+    embedded, corpus, undisturbed, tmp_path, noticed_at
+):
+    batches = 0
+
+    def notice(batch):
+        nonlocal batches
+        batches += 1
+        if batches == noticed_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Preempted, match=f"over {noticed_at} batches of text are saved"):
+        run(embedded, corpus, tmp_path / "b", notice, save_every=1e9)
+    assert batches == noticed_at, "no batch is run after the notice"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "as it was before"
+    with SecondMomentStore(tmp_path / "b", IDENTITY) as saved:
+        assert saved.restore().batches == noticed_at
+    resumed = run(embedded, corpus, tmp_path / "b", save_every=1e9)
+    np.testing.assert_array_equal(resumed.total, undisturbed.total)
+
+
+def test_outside_of_the_main_thread_no_handler_is_set():
+    before = signal.getsignal(signal.SIGTERM)
+
+    def inside():
+        with preemption_notice() as noticed:
+            return noticed(), signal.getsignal(signal.SIGTERM)
+
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(inside).result() == (False, before)
