@@ -143,7 +143,7 @@ def test_an_interrupt_says_that_the_command_goes_on(kis, monkeypatch):
     def interrupted(directory):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kis_jax.report.check_compare_directory", interrupted)
+    monkeypatch.setattr("kis_jax.compare.record.check_compare_directory", interrupted)
     monkeypatch.setattr("os._exit", sys.exit)  # else of the tests as well
     status, printed, error = kis("compare", "nowhere")
     assert (status, printed) == (130, "")
@@ -162,7 +162,7 @@ def test_what_the_system_refuses_is_one_line_with_its_place(kis, monkeypatch, er
     def refused(directory):
         raise error
 
-    monkeypatch.setattr("kis_jax.report.check_compare_directory", refused)
+    monkeypatch.setattr("kis_jax.compare.record.check_compare_directory", refused)
     status, printed, told = kis("compare", "nowhere")
     assert (status, printed) == (2, "")
     assert told.startswith(f"kis: error: {message}") and told.count("\n") == 1
