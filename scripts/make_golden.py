@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoModelForMaskedLM,
     AutoModelForMultipleChoice,
     PreTrainedModel,
@@ -42,6 +43,8 @@ def random_model(case: Case, seed: int = 0) -> PreTrainedModel:
         auto = AutoModel
     elif case.config.model_type in _ENCODERS:
         auto = AutoModelForMaskedLM
+    elif hasattr(case.config, "vision_config"):
+        auto = AutoModelForImageTextToText
     else:
         auto = AutoModelForCausalLM
     return _random(auto, case, seed)
@@ -60,7 +63,7 @@ def random_batch(case: Case, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Tokens `(4, 13)` and their mask: padded nowhere, on the right, on the left, on both sides."""
     rng = np.random.default_rng(seed)
     # Token 1 is for padding, which positions of RoBERTa leave out wherever it stands.
-    tokens = rng.integers(2, case.config.vocab_size, (4, 13), dtype=np.int32)
+    tokens = rng.integers(2, case.config.get_text_config().vocab_size, (4, 13), dtype=np.int32)
     place = np.arange(13)
     mask = np.stack([place >= 0, place < 7, place >= 2, (place >= 3) & (place < 12)])
     return np.where(mask, tokens, 1).astype(np.int32), mask

@@ -101,8 +101,10 @@ def memory_module(family: Family, config: ModelConfig, layer: int) -> str:
     `AutoModel` does.
     """
     source = _row(family).source.replace("{layer}", str(layer)).removesuffix(".weight")
-    bare = not isinstance(config, DecoderConfig)
-    return source.removeprefix(family.prefix) if bare else source
+    if not isinstance(config, DecoderConfig):
+        return source.removeprefix(family.prefix)
+    stored, named = family.modules or ("", "")
+    return named + source.removeprefix(stored)
 
 
 def _row(family: Family) -> Weight:

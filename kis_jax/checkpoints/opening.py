@@ -126,9 +126,10 @@ def _read_config(directory: Path) -> tuple[Family, ModelConfig, tuple[str, ...]]
             f"{directory / 'config.json'}: model_type: expected one of {', '.join(FAMILIES)}, "
             f"found {model_type!r}; {_HINTS.get(str(model_type), _NO_HINT)}"
         )
+    within = text if isinstance(text := attributes.get("text_config"), dict) else {}
     for name in _LAYERS:
         # Before a family lists its layers: a damaged digit must not cost minutes.
-        if isinstance(layers := attributes.get(name), int) and layers > _MOST_LAYERS:
+        if isinstance(layers := (attributes | within).get(name), int) and layers > _MOST_LAYERS:
             raise ValueError(
                 f"{directory / 'config.json'}: {name}: expected at most {_MOST_LAYERS} layers, "
                 f"found {shortened(str(layers))}; the file is damaged, download it again"

@@ -65,6 +65,7 @@ class Attention(nnx.Module):
         *,
         window: Array | None = None,
         rotation: tuple[Array, Array] | None = None,
+        query_scale: Array | None = None,
         past: Past | None = None,
     ) -> tuple[Array, Past]:
         """What each token takes from those that it sees, `(b, t, width)`, and their own past.
@@ -75,6 +76,7 @@ class Attention(nnx.Module):
             past, then of these.
           window: `()` int: tokens further back than this, the token itself counted, are not seen.
           rotation: cosines and sines that turn queries and keys; see `Rotary.tables`.
+          query_scale: factors on queries, `(b, t)`; see `Rotary.query_scale`.
           past: of earlier tokens of the same texts; None if there are none, p = 0.
         """
         query, key, value = self.query(x), self.key(x), self.value(x)
@@ -86,6 +88,8 @@ class Attention(nnx.Module):
         if rotation is not None:
             query = rotate(query, *rotation, interleaved=self.interleaved)
             key = rotate(key, *rotation, interleaved=self.interleaved)
+        if query_scale is not None:
+            query = query * query_scale[..., None, None].astype(query.dtype)
         own = Past(key, value)
         seen = mask[:, None, None, :]
         earlier = mask.shape[1] - x.shape[1]

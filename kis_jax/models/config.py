@@ -70,25 +70,31 @@ class DecoderConfig(ModelConfig):
       windows: for each layer, how many tokens back from a token, itself included, attention
         reaches; None for all of them. Empty if no layer has a window.
       local_rotary: in place of `rotary` in layers with a window, where they have their own.
+      unrotated: layers in which queries and keys know no positions.
       parallel: whether the MLP reads what attention reads, rather than what it leaves.
       shared_norm: whether both read it through one norm.
       norms_before: whether attention and MLP read through norms.
       norms_after: whether they write through norms.
       embedding_scale: factor on the embeddings of tokens.
+      residual_scale: factor on what attention and MLP add to the residual stream.
       tied_head: whether logits are products with the token embedding.
       head_bias: whether a head that is not tied has a bias.
-      logit_cap: bound on logits, through a tanh.
+      logit_scale: factor on logits.
+      logit_cap: bound on these, through a tanh.
     """
 
     windows: tuple[int | None, ...] = ()
     local_rotary: Rotary | None = None
+    unrotated: tuple[int, ...] = ()
     parallel: bool = False
     shared_norm: bool = False
     norms_before: bool = True
     norms_after: bool = False
     embedding_scale: float = 1.0
+    residual_scale: float = 1.0
     tied_head: bool = True
     head_bias: bool = False
+    logit_scale: float = 1.0
     logit_cap: float | None = None
 
 

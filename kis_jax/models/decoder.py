@@ -34,6 +34,7 @@ class Block(nnx.Module):
         self.mlp = MLP(config, linear=linear)
         self.mlp_post_norm = norm() if config.norms_after else None
         self.shared_norm = config.shared_norm
+        self.residual_scale = config.residual_scale
 
     def __call__(
         self,
@@ -43,6 +44,7 @@ class Block(nnx.Module):
         *,
         window: Array | None = None,
         rotation: tuple[Array, Array] | None = None,
+        query_scale: Array | None = None,
         past: Past | None = None,
     ) -> tuple[Array, Glimpse]:
         """The residual stream after this layer, and what the layer shows of itself.
@@ -53,11 +55,14 @@ class Block(nnx.Module):
           shift: added to what the MLP's second matrix writes, `(b, t, width)`.
           window: see `Attention`.
           rotation: see `Attention`.
+          query_scale: see `Attention`.
           past: see `Attention`.
         """
         read = _through(self.attention_norm, x)
-        attended, own = self.attention(read, mask, window=window, rotation=rotation, past=past)
-        rest = x + _through(self.attention_post_norm, attended)
+        attended, own = self.attention(
+            read, mask, window=window, rotation=rotation, query_scale=query_scale, past=past
+        )
+        rest = self._add(x, _through(self.attention_post_norm, attended))
         source = x if self.parallel else rest
         values, keys = self.mlp(read if self.shared_norm else _through(self.mlp_norm, source))
         shifted = values if shift is None else values + shift.astype(values.dtype)
@@ -65,7 +70,12 @@ class Block(nnx.Module):
 
     def write(self, rest: Array, values: Array) -> Array:
         """The stream after this layer, from what its MLP's second matrix makes and the rest."""
-        return rest + _through(self.mlp_post_norm, values)
+        return self._add(rest, _through(self.mlp_post_norm, values))
+
+    def _add(self, rest: Array, part: Array) -> Array:
+        if self.residual_scale != 1.0:
+            part = part * jnp.asarray(self.residual_scale, part.dtype)
+        return rest + part
 
 
 class Decoder(Stacked[DecoderConfig]):
@@ -111,52 +121,69 @@ class Decoder(Stacked[DecoderConfig]):
             x = x + self.positions(positions_of(mask)[:, -tokens.shape[1] :])
         return x
 
-    def layers(self, mask: Array) -> tuple[RunBlock, tuple[Array, Array] | None]:
-        """What runs a layer; each has its own window, and whether that is one, if any has."""
-        tables = self._rotations(mask)
+    def layers(self, mask: Array) -> tuple[RunBlock, dict[str, Array]]:
+        """What runs a layer, and what each has of its own, where layers are not all alike.
+
+        That is its window, whether it has one at all, and whether it turns queries and keys.
+        """
+        tables, query_scale = self._rotations(mask)
 
         def run_block(
-            block: Block,
-            x: Array,
-            own: tuple[Array, Array] | None,
-            shift: Array | None,
-            past: Past | None,
+            block: Block, x: Array, own: dict[str, Array], shift: Array | None, past: Past | None
         ) -> tuple[Array, Glimpse]:
-            window, rotation = None, tables[0] if tables else None
-            if own is not None:
-                window, is_local = own
-                if len(tables) == 2:
-                    rotation = jax.tree.map(
-                        lambda far, near: jnp.where(is_local, near, far), *tables
-                    )
+            rotation = tables[0] if tables else None
+            if len(tables) == 2 and "is_local" in own:
+                rotation = jax.tree.map(
+                    lambda far, near: jnp.where(own["is_local"], near, far), *tables
+                )
+            if rotation is not None and "turns" in own:
+                rotation = tuple(
+                    jnp.where(own["turns"], table, still)
+                    for table, still in zip(rotation, (1.0, 0.0), strict=True)
+                )
             if rotation is not None:
                 rotation = jax.tree.map(lambda table: table[:, -x.shape[1] :], rotation)
-            return block(x, mask, shift, window=window, rotation=rotation, past=past)
+            scale = None if query_scale is None else query_scale[:, -x.shape[1] :]
+            return block(
+                *(x, mask, shift),
+                window=own.get("window"),
+                rotation=rotation,
+                query_scale=scale,
+                past=past,
+            )
 
-        return run_block, self._windows()
+        return run_block, self._own()
 
     def finish(self, x: Array) -> Array:
         """Logits of the next token from the residual stream after the last layer."""
         x = self.final_norm(x)
         with precision(self.dtype):
             logits = self.embedding.attend(x) if self.config.tied_head else self.head(x)
-        logits = logits.astype(jnp.float32)
+        logits = self.config.logit_scale * logits.astype(jnp.float32)
         cap = self.config.logit_cap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 
-    def _windows(self) -> tuple[Array, Array] | None:
-        """Each layer's window, and whether it has one; None if no layer has."""
-        windows, limit = self.config.windows, self.config.context_length
-        if not any(windows):
-            return None
-        sizes = [limit if window is None else window for window in windows]
-        return jnp.array(sizes), jnp.array([window is not None for window in windows])
+    def _own(self) -> dict[str, Array]:
+        """What each layer has of its own, stacked; see `layers`."""
+        windows, limit, own = self.config.windows, self.config.context_length, {}
+        if any(windows):
+            own["window"] = jnp.array([limit if window is None else window for window in windows])
+            own["is_local"] = jnp.array([window is not None for window in windows])
+        if self.config.unrotated:
+            layers = range(self.config.num_layers)
+            own["turns"] = jnp.array([layer not in self.config.unrotated for layer in layers])
+        return own
 
-    def _rotations(self, mask: Array) -> list[tuple[Array, Array]]:
-        """Cosines and sines for all layers, then those for layers with a window, if they differ."""
+    def _rotations(self, mask: Array) -> tuple[list[tuple[Array, Array]], Array | None]:
+        """Cosines and sines for all layers, then those for layers with a window, if they differ.
+
+        And factors on queries, if there are any.
+        """
         positions, lengths = positions_of(mask), jnp.sum(mask, axis=1)
         kinds = (self.config.rotary, self.config.local_rotary)
-        return [kind.tables(positions, lengths) for kind in kinds if kind is not None]
+        tables = [kind.tables(positions, lengths) for kind in kinds if kind is not None]
+        rotary = self.config.rotary
+        return tables, None if rotary is None else rotary.query_scale(positions)
 
 
 def _through(norm: LayerNorm | RMSNorm | None, x: Array) -> Array:

@@ -53,6 +53,21 @@ class Long:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ramp:
+    """Slow frequencies are divided by `factor`, fast ones are not, those between in part (YaRN).
+
+    As in `Banded`, but frequencies between pass from one to the other by their place in a head, and
+    not by how often they turn. Queries and keys are multiplied by `amplitude` as they are turned.
+    """
+
+    factor: float
+    low: float
+    high: float
+    original: int
+    amplitude: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Rotary:
     """Rotary positions of a head.
 
@@ -61,12 +76,15 @@ class Rotary:
       base: frequencies are `base ** (-2 i / dim)`.
       interleaved: whether pairs are neighbours (0, 1), (2, 3), ... rather than (0, dim / 2), ...
       scaling: how frequencies are changed for texts longer than those first trained on.
+      growth: queries are multiplied by `1 + rate log(1 + floor(position / original))`, of these
+        two numbers; None if they are not.
     """
 
     dim: int
     base: float
     interleaved: bool = False
-    scaling: Linear | Dynamic | Banded | Long | None = None
+    scaling: Linear | Dynamic | Banded | Ramp | Long | None = None
+    growth: tuple[float, int] | None = None
 
     @property
     def by_length(self) -> bool:
@@ -82,8 +100,15 @@ class Rotary:
             else is in the batch.
         """
         angles = positions[..., None].astype(jnp.float32) * self._frequencies(lengths)
-        amplitude = self.scaling.amplitude if isinstance(self.scaling, Long) else 1.0
+        amplitude = self.scaling.amplitude if isinstance(self.scaling, Long | Ramp) else 1.0
         return amplitude * jnp.cos(angles), amplitude * jnp.sin(angles)
+
+    def query_scale(self, positions: Array) -> Array | None:
+        """What queries at positions are multiplied by, `(b, t)` float32; None for nothing."""
+        if self.growth is None:
+            return None
+        rate, original = self.growth
+        return 1 + rate * jnp.log1p((positions // original).astype(jnp.float32))
 
     def _frequencies(self, lengths: Array) -> Array:
         """Angles from one position to the next: `(dim / 2,)`, or `(b, 1, dim / 2)` by length."""
@@ -98,6 +123,12 @@ class Rotary:
                 turns = original * plain / (2 * math.pi)
                 unscaled = np.clip((turns - low) / (high - low), 0, 1)
                 return jnp.asarray(plain * (unscaled + (1 - unscaled) / factor), jnp.float32)
+            case Ramp(factor, low, high, original):
+                first, last = (self._place(turns, original) for turns in (high, low))
+                first, last = max(math.floor(first), 0), min(math.ceil(last), self.dim - 1)
+                span = last - first or 0.001
+                slow = np.clip((np.arange(self.dim // 2) - first) / span, 0, 1)
+                return jnp.asarray(plain * (1 - slow + slow / factor), jnp.float32)
             case Dynamic(factor, original):
                 excess = jnp.maximum(lengths / original, 1) - 1
                 stretch = (1 + factor * excess) ** (self.dim / (self.dim - 2))
@@ -109,6 +140,10 @@ class Rotary:
                     jnp.asarray(short, jnp.float32),
                 )
                 return jnp.asarray(plain, jnp.float32) / divisors
+
+    def _place(self, turns: float, length: int) -> float:
+        """Where in a head the frequency would stand that turns so often in a text."""
+        return self.dim * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(self.base))
 
 
 def rotate(x: Array, cosines: Array, sines: Array, *, interleaved: bool) -> Array:

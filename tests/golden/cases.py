@@ -15,14 +15,19 @@ from transformers import (
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
+    Ministral3Config,
+    Mistral3Config,
     MistralConfig,
     Olmo2Config,
+    Olmo3Config,
     Phi3Config,
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
     RobertaConfig,
+    SmolLM3Config,
 )
 
 
@@ -62,6 +67,7 @@ _SIZES = {
 }
 _GQA = {**_SIZES, "num_key_value_heads": 2, "head_dim": 6}
 _MQA = {**_SIZES, "num_key_value_heads": 1, "head_dim": 6}
+_GQA_4 = {**_SIZES, "num_key_value_heads": 2}
 _BERT = {**_SIZES, "hidden_size": 15, "num_attention_heads": 3, "num_hidden_layers": 3}
 _DEBERTA = {
     **_BERT,
@@ -86,7 +92,15 @@ _LLAMA3 = _scaled(
     high_freq_factor=2.0,
     original_max_position_embeddings=8,
 )
+_YARN = _scaled("yarn", factor=4.0, beta_fast=2.0, original_max_position_embeddings=6)
+_GROWING = {"rope_parameters": {**_YARN["rope_parameters"], "llama_4_scaling_beta": 0.7}}
 _LONGROPE = _scaled("longrope", short_factor=[1.0, 1.5], long_factor=[1.2, 3.0])
+
+_EYE = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "head_dim": 4}
+_SEES = {
+    "vision_config": {"model_type": "pixtral", "num_attention_heads": 2, "image_size": 8, **_EYE},
+    "tie_word_embeddings": False,
+}
 
 CASES = {
     "gpt2_tied": Case(GPT2Config(**_GPT2)),
@@ -113,6 +127,9 @@ CASES = {
     "llama_llama3": Case(LlamaConfig(**_GQA, **_LLAMA3, tie_word_embeddings=True)),
     "llama_linear": Case(
         LlamaConfig(**_MQA, **_scaled("linear", factor=2.5), attention_bias=True, mlp_bias=True)
+    ),
+    "llama_yarn": Case(
+        LlamaConfig(**_GQA, **_scaled("yarn", factor=3.0, attention_factor=1.3)), golden=False
     ),
     "llama_dynamic": Case(
         LlamaConfig(
@@ -196,6 +213,73 @@ CASES = {
     ),
     "phi3_partial": Case(
         Phi3Config(**{**_SIZES, "hidden_size": 24}, partial_rotary_factor=0.7), golden=False
+    ),
+    "smollm3": Case(SmolLM3Config(**{**_GQA_4, "num_hidden_layers": 3}, no_rope_layer_interval=2)),
+    "smollm3_windows": Case(
+        SmolLM3Config(
+            **_GQA_4,
+            no_rope_layers=[0, 1],
+            use_sliding_window=True,
+            sliding_window=3,
+            attention_bias=True,
+            mlp_bias=True,
+            tie_word_embeddings=False,
+        ),
+        golden=False,
+    ),
+    "granite": Case(
+        GraniteConfig(
+            **_GQA_4,
+            embedding_multiplier=3.0,
+            residual_multiplier=0.4,
+            attention_multiplier=0.3,
+            logits_scaling=5.0,
+            tie_word_embeddings=True,
+        )
+    ),
+    "granite_biases": Case(
+        GraniteConfig(**_GQA_4, attention_bias=True, mlp_bias=True), golden=False
+    ),
+    "olmo3": Case(
+        Olmo3Config(
+            **_GQA_4,
+            sliding_window=4,
+            layer_types=["sliding_attention", "full_attention"],
+            rope_parameters={
+                "full_attention": _YARN["rope_parameters"],
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+            },
+        )
+    ),
+    "olmo3_full": Case(
+        Olmo3Config(**_GQA_4, layer_types=["full_attention"] * 2, attention_bias=True), golden=False
+    ),
+    "ministral3": Case(Ministral3Config(**_GQA, **_GROWING)),
+    "ministral3_windows": Case(
+        Ministral3Config(
+            **_MQA,
+            sliding_window=4,
+            **_scaled(
+                "yarn",
+                factor=8.0,
+                mscale=1.5,
+                mscale_all_dim=0.5,
+                original_max_position_embeddings=4,
+                llama_4_scaling_beta=0.1,
+            ),
+            tie_word_embeddings=True,
+        ),
+        golden=False,
+    ),
+    "mistral3": Case(
+        Mistral3Config(text_config={"model_type": "ministral3", **_GQA, **_GROWING}, **_SEES)
+    ),
+    "mistral3_older": Case(
+        Mistral3Config(
+            text_config={"model_type": "mistral", **_GQA, "sliding_window": None},
+            **_SEES | {"tie_word_embeddings": True},
+        ),
+        golden=False,
     ),
     "bert": Case(BertConfig(**_BERT)),
     "bert_bare": Case(BertConfig(**_BERT, hidden_act="relu"), golden=False, bare=True),

@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from kis_jax.models.families import FAMILIES
-from kis_jax.models.rotary import Banded, Long, Rotary
+from kis_jax.models.rotary import Banded, Long, Ramp, Rotary
 
 CONFIGS = json.loads(Path(__file__).with_name("hub_configs.json").read_text())
 # Of the released weights; for encoders without heads and pooler.
@@ -28,6 +28,10 @@ PARAMETERS = {
     "google/gemma-2-2b": 2_614_341_888,
     "google/gemma-3-1b-pt": 999_885_952,
     "allenai/OLMo-2-1124-7B": 7_298_617_344,
+    "HuggingFaceTB/SmolLM3-3B": 3_075_098_624,
+    "ibm-granite/granite-3.0-8b-base": 8_170_848_256,
+    "allenai/Olmo-3-1025-7B": 7_298_011_136,
+    "mistralai/Ministral-3-8B-Base-2512": 8_489_553_920,  # its text part
     "microsoft/Phi-3-mini-4k-instruct": 3_821_079_552,
     "microsoft/Phi-3-mini-128k-instruct": 3_821_079_552,
     "google-bert/bert-base-uncased": 109_482_240 - 590_592,
@@ -90,6 +94,12 @@ def test_positions_are_read():
     assert isinstance(scaling, Long) and scaling.original == 4096
     assert scaling.amplitude == pytest.approx(1.1902380714238083)
     assert read("microsoft/Phi-3-mini-128k-instruct").context_length == 131072
+    olmo3 = read("allenai/Olmo-3-1025-7B")
+    assert olmo3.local_rotary == Rotary(128, 5e5) and isinstance(olmo3.rotary.scaling, Ramp)
+    ministral = rotary("mistralai/Ministral-3-8B-Base-2512")
+    assert ministral.scaling == Ramp(16.0, 1.0, 32.0, 16384, 1.0)
+    assert ministral.growth == (0.1, 16384)
+    assert read("HuggingFaceTB/SmolLM3-3B").unrotated == tuple(range(3, 36, 4))
     roberta = read("FacebookAI/roberta-base")
     assert (roberta.context_length, roberta.position_offset) == (512, 2)
 
@@ -99,6 +109,7 @@ def test_windows_are_read():
     assert read("microsoft/Phi-3-mini-4k-instruct").windows == (2047,) * 32
     assert read("google/gemma-2-2b").windows == (4096, None) * 13
     assert read("google/gemma-3-1b-pt").windows == ((512,) * 5 + (None,)) * 4 + (512, 512)
+    assert read("allenai/Olmo-3-1025-7B").windows == (4096, 4096, 4096, None) * 8
     for name in ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen3-0.6B", "meta-llama/Llama-3.1-8B"):
         assert read(name).windows == ()
 
@@ -111,6 +122,9 @@ def test_what_else_sets_families_apart_is_read():
     assert gemma2.tied_head and gemma2.norm == "rms_offset" and gemma2.norms_after
     assert read("Qwen/Qwen2.5-0.5B").qkv_bias and not read("Qwen/Qwen2.5-0.5B").output_bias
     assert read("Qwen/Qwen3-0.6B").query_key_norm == "head"
+    granite = read("ibm-granite/granite-3.0-8b-base")
+    assert (granite.embedding_scale, granite.residual_scale) == (12.0, 0.22)
+    assert (granite.attention_scale, granite.logit_scale) == (1 / 128, 1 / 16)
     olmo = read("allenai/OLMo-2-1124-7B")
     assert olmo.query_key_norm == "projection" and not olmo.norms_before and olmo.norms_after
     gptj, pythia = read("EleutherAI/gpt-j-6b"), read("EleutherAI/pythia-1b")

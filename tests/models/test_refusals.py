@@ -34,7 +34,11 @@ def test_every_family_has_a_case():
         ("llama", {"hidden_act": "mish"}, "hidden_act: expected one of gelu,"),
         ("llama", {"sliding_window": 5}, "found sliding_window=5"),
         ("llama", {"quantization_config": {"bits": 4}}, "quantization_config="),
-        ("llama", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rope_type: .* found 'yarn'"),
+        (
+            "llama",
+            {"rope_scaling": {"type": "axial", "factor": 2.0}},
+            "rope_type: .* found 'axial'",
+        ),
         ("llama", {"rope_scaling": {"type": "linear"}}, "expected factor for positions scaled by"),
         ("llama", {"rope_scaling": {"type": "linear", "factor": -1.0}}, "factor: expected a posi"),
         (
@@ -62,6 +66,25 @@ def test_every_family_has_a_case():
             for kind in ("linear", "dynamic")
         ),
         ("llama", {"head_dim": 3, "rope_parameters": None}, "found 3"),
+        (
+            "llama",
+            {"rope_scaling": {"type": "yarn", "factor": 2.0, "truncate": False}},
+            "positions scaled by yarn to have only .*, found truncate",
+        ),
+        (
+            "llama",
+            {"rope_scaling": {"type": "yarn", "factor": 2.0, "rope_theta": 1.0}},
+            "rope_theta: expected more than 1, found 1.0",
+        ),
+        ("smollm3", {"no_rope_layers": [1]}, "no_rope_layers: expected 1 .* of 2 layers, found"),
+        ("smollm3", {"no_rope_layers": [1, 7]}, r"no_rope_layers: .*, found \[1, 7\]"),
+        ("granite", {"logits_scaling": 0.0}, "logits_scaling: expected a positive number"),
+        (
+            "olmo3",
+            {"rope_parameters": {"rope_type": "default"}},
+            "rope_parameters: expected settings under full_attention and .* found rope_type",
+        ),
+        ("ministral3", {"rope_parameters": {}}, "llama_4_scaling_beta: expected float, found None"),
         ("mistral", {"layer_types": ["full_attention"] * 2}, "found layer_types="),
         ("qwen2", {"use_mrope": True}, "found use_mrope=True"),
         (
@@ -177,7 +200,7 @@ JUNK = [
 # Where null, or no entry at all, stands for a rule of the family, and where zero is a number.
 NULLABLE = {
     "n_inner", "num_key_value_heads", "head_dim", "sliding_window", "layer_types",
-    "final_logit_softcapping", "attn_logit_softcapping", "rope_parameters",
+    "final_logit_softcapping", "attn_logit_softcapping", "rope_parameters", "no_rope_layers",
     "factor", "attention_factor", "pos_att_type", "norm_rel_ebd",
 }  # fmt: skip
 FROM_ZERO = {"pad_token_id", "max_window_layers", "position_buckets", "max_relative_positions"}

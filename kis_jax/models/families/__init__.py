@@ -9,19 +9,25 @@ from kis_jax.models.families import (
     gpt2,
     gpt_neox,
     gptj,
+    granite,
     llama,
+    ministral3,
     mistral,
+    mistral3,
     olmo2,
+    olmo3,
     phi3,
     qwen2,
     qwen3,
     roberta,
+    smollm3,
 )
 from kis_jax.models.families.family import Family as Family
 from kis_jax.models.families.family import Weight as Weight
 
 _MODULES = (
     *(gpt2, gptj, gpt_neox, llama, mistral, qwen2, qwen3, gemma2, gemma3, olmo2, phi3),
+    *(smollm3, granite, olmo3, ministral3, mistral3),
     *(bert, roberta, distilbert, deberta_v2),
 )
 

@@ -192,6 +192,8 @@ class Family:
       tied_head: the tensor that a file of a model with a tied head may hold as a copy of the
         embedding; None if the family's heads are never tied.
       old_endings: what names of sources end in, and what they ended in in older checkpoints.
+      modules: how names of tensors begin, and how torch begins those of the modules that hold
+        them, where these differ.
       choices: the head of an encoder that answers multiple-choice questions; None if torch knows
         none of the family.
     """
@@ -204,6 +206,7 @@ class Family:
     ignored: tuple[str, ...] = ()
     tied_head: str | None = None
     old_endings: tuple[tuple[str, str], ...] = ()
+    modules: tuple[str, str] | None = None
     choices: ChoiceHead | None = None
 
     def bound(self, config: ModelConfig) -> Family:

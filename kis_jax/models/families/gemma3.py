@@ -10,7 +10,7 @@ from kis_jax.models import DecoderConfig
 from kis_jax.models.families.attributes import read_attributes
 from kis_jax.models.families.gated import NORMS_AROUND, QUERY_KEY_NORMS, gated_family, windows
 from kis_jax.models.families.gemma2 import GEMMA_DEFAULTS, read_gemma
-from kis_jax.models.families.rotation import read_rotary
+from kis_jax.models.families.rotation import split_rotary
 
 _DEFAULTS = {
     **GEMMA_DEFAULTS,
@@ -31,26 +31,14 @@ def read_config(config: Mapping[str, Any]) -> DecoderConfig:
     attributes = read_attributes(config, defaults, ignored=_IGNORED, fixed=fixed)
     pattern = attributes["sliding_window_pattern"]
     slides = [(layer + 1) % pattern != 0 for layer in range(attributes["num_hidden_layers"])]
-    by_type = attributes["rope_parameters"] or {}
-    if unknown := sorted(by_type.keys() - {"full_attention", "sliding_attention"}):
-        raise ValueError(
-            "config.json: rope_parameters: expected settings under full_attention and "
-            f"sliding_attention alone, found {', '.join(unknown)}; transformers does not read "
-            "these: move them under the kind of layer that they are for"
-        )
-    far = {**attributes, "rope_parameters": by_type.get("full_attention")}
-    near = {
-        **attributes,
-        "rope_theta": attributes["rope_local_base_freq"],
-        "rope_scaling": None,
-        "rope_parameters": by_type.get("sliding_attention"),
-    }
-    read = read_gemma("gemma3_text", far)
+    far, local_rotary = split_rotary(
+        attributes, head_dim=attributes["head_dim"], local_base=attributes["rope_local_base_freq"]
+    )
     return dataclasses.replace(
-        read,
+        read_gemma("gemma3_text", far),
         query_key_norm="head",
         windows=windows(attributes["layer_types"], attributes["sliding_window"], slides),
-        local_rotary=read_rotary(near, head_dim=read.head_dim),
+        local_rotary=local_rotary,
     )
 
 

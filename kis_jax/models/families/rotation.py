@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from kis_jax.models.families.attributes import OrNone, check_type
-from kis_jax.models.rotary import Banded, Dynamic, Linear, Long, Rotary
+from kis_jax.models.rotary import Banded, Dynamic, Linear, Long, Ramp, Rotary
 
 # What a family's reader adds to the attributes it understands, to call `read_rotary` with them.
 ROTARY_DEFAULTS: dict[str, Any] = {
@@ -26,6 +26,16 @@ _KEYS = {
         "low_freq_factor",
         "high_freq_factor",
         "original_max_position_embeddings",
+    },
+    "yarn": {
+        "factor",
+        "beta_fast",
+        "beta_slow",
+        "mscale",
+        "mscale_all_dim",
+        "attention_factor",
+        "original_max_position_embeddings",
+        "max_position_embeddings",
     },
     "longrope": {
         "factor",
@@ -65,6 +75,8 @@ def read_rotary(
             f"config.json: rope_type: expected one of {', '.join(kinds)}, found {kind!r}, a "
             "scaling of positions that is not supported; use the checkpoint without it"
         )
+    if found.get("truncate") is True:  # as if it were not there
+        found = {name: value for name, value in found.items() if name != "truncate"}
     known = _KEYS[kind] | _COMMON | (attributes.keys() & {"partial_rotary_factor"})
     if unknown := sorted(set(found) - known):
         raise ValueError(
@@ -82,7 +94,7 @@ def read_rotary(
     return Rotary(
         dim=dim,
         base=float(_positive("rope_theta", base)),
-        scaling=_read_scaling(kind, found, dim=dim, limit=limit, original=original),
+        scaling=_read_scaling(kind, found, dim=dim, base=base, limit=limit, original=original),
     )
 
 
@@ -102,9 +114,11 @@ def context_of(rotary: Rotary, limit: int) -> int:
 
 
 def _read_scaling(
-    kind: str, found: Mapping[str, Any], *, dim: int, limit: int, original: int
-) -> Linear | Dynamic | Banded | Long | None:
-    def number(name: str) -> float:
+    kind: str, found: Mapping[str, Any], *, dim: int, base: float, limit: int, original: int
+) -> Linear | Dynamic | Banded | Ramp | Long | None:
+    def number(name: str, default: float | None = None) -> float:
+        if default is not None and found.get(name) is None:
+            return default
         if name not in found:
             raise ValueError(f"config.json: expected {name} for positions scaled by {kind}")
         return float(_positive(name, found[name]))
@@ -131,6 +145,10 @@ def _read_scaling(
                     f"found {high}"
                 )
             return Banded(number("factor"), low, high, original)
+        case "yarn":
+            if base <= 1:
+                raise ValueError(f"config.json: rope_theta: expected more than 1, found {base}")
+            return _read_ramp(found, number, limit=limit, original=original)
         case "longrope":
             if original < 2:
                 raise ValueError("config.json: original_max_position_embeddings: expected over 1")
@@ -140,6 +158,53 @@ def _read_scaling(
                 amplitude = number("attention_factor")
             return Long(numbers("short_factor"), numbers("long_factor"), original, amplitude)
     return None
+
+
+def _read_ramp(
+    found: Mapping[str, Any], number: Callable[..., float], *, limit: int, original: int
+) -> Ramp:
+    factor = number("factor", limit / original)
+
+    def length(scale: float) -> float:
+        return 1 + 0.1 * scale * math.log(factor) if factor > 1 else 1.0
+
+    amplitude = length(1.0)
+    if found.get("mscale") and found.get("mscale_all_dim"):
+        amplitude = length(number("mscale")) / length(number("mscale_all_dim"))
+    low, high = number("beta_slow", 1.0), number("beta_fast", 32.0)
+    return Ramp(factor, low, high, original, number("attention_factor", amplitude))
+
+
+def split_rotary(
+    attributes: Mapping[str, Any], *, head_dim: int, local_base: float
+) -> tuple[dict[str, Any], Rotary]:
+    """Rotary positions where layers with a window have their own.
+
+    Args:
+      attributes: as for `read_rotary`; `rope_parameters` holds settings under `full_attention` and
+        `sliding_attention`. What stands outside them is for layers without a window alone.
+      head_dim: width of a head.
+      local_base: the base in layers with a window, where the file does not name it.
+
+    Returns:
+      The attributes as layers without a window have them, for `read_rotary`; and the positions of
+      those with one.
+    """
+    by_type = attributes["rope_parameters"] or {}
+    if unknown := sorted(by_type.keys() - {"full_attention", "sliding_attention"}):
+        raise ValueError(
+            "config.json: rope_parameters: expected settings under full_attention and "
+            f"sliding_attention alone, found {', '.join(unknown)}; transformers does not read "
+            "these: move them under the kind of layer that they are for"
+        )
+    near = {
+        **attributes,
+        "rope_theta": local_base,
+        "rope_scaling": None,
+        "rope_parameters": by_type.get("sliding_attention"),
+    }
+    far = {**attributes, "rope_parameters": by_type.get("full_attention")}
+    return far, read_rotary(near, head_dim=head_dim)
 
 
 def _positive(name: str, value: Any) -> Any:
