@@ -12,7 +12,6 @@ from kis_jax.checkpoints import save_adapter
 from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.loading import load_model, read_config
 from kis_jax.core.editing.ledger import Edit
-from kis_jax.models import DecoderConfig
 from tests import golden
 
 
@@ -60,11 +59,7 @@ def test_merged_by_peft_it_gives_the_edited_model(name, tmp_path):
     config = model.config
     edits = {layer: edit_of(config, 3, seed=layer) for layer in (0, config.num_layers - 1)}
     save_adapter(edits, tmp_path / "a", source=source)
-    auto = (
-        transformers.AutoModelForCausalLM
-        if isinstance(config, DecoderConfig)
-        else transformers.AutoModel
-    )
+    auto = getattr(transformers, golden.torch_class(config))
     network = auto.from_pretrained(source, dtype=torch.float32)
     before = {name: values.numpy().copy() for name, values in network.state_dict().items()}
     merged = peft.PeftModel.from_pretrained(network, tmp_path / "a").merge_and_unload()

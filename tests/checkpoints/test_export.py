@@ -16,7 +16,6 @@ from kis_jax.checkpoints import export
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.checkpoints.tensors import open_tensors
 from kis_jax.checkpoints.writing import Unwritten, write_weights
-from kis_jax.models import DecoderConfig
 from tests import golden
 from tests.checkpoints.conftest import SOURCE, rewrite, shard, tensors_of, to_msgpack
 
@@ -270,9 +269,7 @@ def test_torch_computes_with_an_export_what_we_compute(name, tmp_path):
     tokens = np.random.default_rng(0).integers(3, model.config.vocab_size, (2, 9))  # no pads
     outputs = {}
     for folder in (source, tmp_path / "same", tmp_path / "edited"):
-        auto = transformers.AutoModelForCausalLM
-        if not isinstance(model.config, DecoderConfig):
-            auto = transformers.AutoModel
+        auto = getattr(transformers, golden.torch_class(model.config))
         network = auto.from_pretrained(folder, dtype=torch.float32).eval()
         with torch.no_grad():
             outputs[folder] = network(torch.from_numpy(tokens))[0].numpy()

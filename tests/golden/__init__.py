@@ -2,5 +2,15 @@
 
 from pathlib import Path
 
+from kis_jax.models import ModelConfig
+from kis_jax.models.families import FAMILIES
+
 DIRECTORY = Path(__file__).parent
 NAMES = tuple(sorted(path.parent.name for path in DIRECTORY.glob("*/outputs.npz")))
+
+
+def torch_class(config: ModelConfig) -> str:
+    """The class of transformers that a stored model is loaded with."""
+    if FAMILIES[config.family].modules is not None:  # a text model within one that sees
+        return "AutoModelForImageTextToText"
+    return "AutoModelForCausalLM" if config.causal else "AutoModel"

@@ -24,16 +24,17 @@ def read_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The configuration of a Ministral 3 from the attributes of its `config.json`."""
     attributes = read_attributes(config, _DEFAULTS)
     layers = attributes["num_hidden_layers"]
-    positions = attributes["rope_scaling"] or attributes["rope_parameters"] or {}
-    rate, original = positions.get(_GROWTH), positions.get(_ORIGINAL)
-    check_type(_GROWTH, rate, float)
-    check_type(_ORIGINAL, original, int)
+    positions: dict[str, Any] = attributes["rope_scaling"] or attributes["rope_parameters"] or {}
+    for name, kind in ((_GROWTH, float), (_ORIGINAL, int)):
+        check_type(name, positions.get(name), kind)
     rest = {name: value for name, value in positions.items() if name != _GROWTH}
     read = read_gated("ministral3", {**attributes, "rope_scaling": None, "rope_parameters": rest})
     assert read.rotary is not None
     return dataclasses.replace(
         read,
-        rotary=dataclasses.replace(read.rotary, growth=(float(rate), original)),
+        rotary=dataclasses.replace(
+            read.rotary, growth=(float(positions[_GROWTH]), positions[_ORIGINAL])
+        ),
         windows=windows(None, attributes["sliding_window"], [True] * layers),
     )
 
