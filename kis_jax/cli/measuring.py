@@ -20,8 +20,10 @@ def check_memory_option(stream: bool, memory: str | None) -> None:
 
 def in_memory(
     inputs: ScanInputs, directory: Path, *, save_every: float, watch_facts: bool
-) -> tuple[SecondMoment, np.ndarray]:
+) -> tuple[SecondMoment, np.ndarray, list[bool | None]]:
     """Second moments, and keys of the facts and their controls, from a model that fits the memory.
+
+    And which of the facts a decoder knows, by `recall`; of an encoder nothing.
 
     Args:
       inputs: of the scan.
@@ -31,13 +33,18 @@ def in_memory(
     """
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console
+    from kis_jax.models import Decoder
     from kis_jax.passes.keys import fact_keys
     from kis_jax.passes.measuring import measure_second_moments
     from kis_jax.passes.reliability import Reliability
+    from kis_jax.passes.scores.recall import recall
 
     request = inputs.request
     loaded = load_model(inputs.directory, dtype=request.dtype)
     keys = fact_keys(loaded, inputs.measured, token_budget=inputs.token_budget)
+    known: list[bool | None] = []
+    if isinstance(loaded, Decoder):
+        known = recall(loaded, inputs.tokenizer, inputs.facts, token_budget=inputs.token_budget)
     documents = inputs.corpus.num_documents or request.num_documents
     reliability = None
     if request.reliability is not None:
@@ -60,7 +67,7 @@ def in_memory(
         )
     if reliability is not None:
         console.print_reliability(reliability, int(moments.count[0]))
-    return moments, keys
+    return moments, keys, known
 
 
 def streamed(

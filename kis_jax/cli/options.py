@@ -95,9 +95,7 @@ WaitForHosts = Annotated[
 Host = Annotated[int | None, typer.Option(help="With --coordinator: which is this one.")]
 
 
-def facts_and_corpus(
-    model: str, facts: str | None, corpus: str | None, *, writes: bool = True
-) -> tuple[str, str]:
+def facts_and_corpus(model: str, facts: str | None, corpus: str | None) -> tuple[str, str]:
     """What was named, or what comes with the embedded model.
 
     Of another model the facts of the world, and text of its own.
@@ -106,19 +104,11 @@ def facts_and_corpus(
       model: its name.
       facts: as named.
       corpus: as named.
-      writes: whether the model may write its text itself.
-
-    Raises:
-      ValueError: if another model that may not write was named without a corpus.
     """
     from kis_jax.data.facts import WORLD
 
     if model == NAME:
         return facts or NAME, corpus or NAME
-    if not writes and corpus is None:
-        raise ValueError(
-            "--corpus: needed with a model; name text, or for example --corpus wikipedia"
-        )
     if corpus is None:
         from kis_jax.passes.own_text import SELF
 

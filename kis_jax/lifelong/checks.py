@@ -46,7 +46,7 @@ class Checks:
 
     def unedited(self) -> Saved:
         """What the unedited model makes of all facts that any checkpoint asks of, and of text."""
-        rows = np.unique(np.concatenate([self._rows(step) for step in self._inputs.request.steps]))
+        rows = np.unique(np.concatenate([self._rows(step) for step in self._inputs.steps]))
         model = self._model
         about = {
             "perplexity": self._perplexity(model),

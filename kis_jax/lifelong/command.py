@@ -21,8 +21,12 @@ def lifelong(
         typer.Option(help="Layer to edit. [default: that of the literature for the family]"),
     ] = None,
     steps: Annotated[
-        str, typer.Option(help="Numbers of edits after which all is measured; the last is the end.")
-    ] = "1,2,5,10,20,50,100,200,500",
+        str | None,
+        typer.Option(
+            help="Numbers of edits after which all is measured; the last is the end. [default: "
+            "those of 1,2,5,10,20,50,100,200,500 that there are facts for]"
+        ),
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -47,7 +51,8 @@ def lifelong(
         int | None,
         typer.Option(
             help="Documents for the second moment, from the start. [default: all but those held "
-            "out, at most 100000]"
+            "out, at most 100000; of text that the model writes, 32 tokens for each dimension of "
+            "its keys]"
         ),
     ] = None,
     document_length: options.DocumentLength = None,
@@ -55,7 +60,7 @@ def lifelong(
         str | None,
         typer.Option(
             help="Text for perplexity and for keys of ordinary text. [default: documents of the "
-            "corpus after those of the second moment]"
+            "corpus after those of the second moment, or others that the model writes]"
         ),
     ] = None,
     num_held_out: Annotated[int, typer.Option(help="Documents held out, at most.")] = 200,
@@ -109,14 +114,14 @@ def lifelong(
     from kis_jax.passes.layer_store import store_of
     from kis_jax.passes.measuring import measure_second_moments
 
-    facts, corpus = options.facts_and_corpus(model, facts, corpus, writes=False)
+    facts, corpus = options.facts_and_corpus(model, facts, corpus)
     inputs = open_lifelong(
         LifelongRequest(
             model,
             facts,
             corpus,
             layer=layer,
-            steps=parse_steps(steps),
+            steps=None if steps is None else parse_steps(steps),
             methods=parse_methods(method),
             targets=targets,
             num_others=num_others,
@@ -140,9 +145,11 @@ def lifelong(
     documents = inputs.scan.corpus.num_documents or inputs.scan.request.num_documents
     with console.corpus_progress(documents) as on_batch:
         moments = measure_second_moments(inputs.scan, loaded, kept, on_batch=on_batch)
-    with lifelong_console.lifelong_progress(inputs.request.steps[-1]) as on_step:
+    inputs = inputs.written(loaded)
+    with lifelong_console.lifelong_progress(inputs.steps[-1]) as on_step:
         record = run_lifelong(inputs, loaded, moments, out / "progress", on_step=on_step)
     write_lifelong(out, record)
     page = write_lifelong_report(out)
+    print(console.known_in_words([fact["known"] for fact in record["facts"]]))
     lifelong_console.print_lifelong(record["methods"])
     console.print_done(page)

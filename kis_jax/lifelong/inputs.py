@@ -21,9 +21,11 @@ from kis_jax.data.rewrites import EditPosition
 from kis_jax.edit.closed_forms import METHODS, Method
 from kis_jax.edit.inputs import placed
 from kis_jax.edit.methods import check_facts
+from kis_jax.models import Model
 from kis_jax.models.config import DecoderConfig
 from kis_jax.passes.choices.probe import PuzzleProbe, open_probe
 from kis_jax.passes.inputs import ScanInputs, ScanRequest, open_inputs
+from kis_jax.passes.own_text import HELD_OUT, SELF, open_text
 from kis_jax.passes.targets.settings import EditSettings, edit_settings
 
 Targets = Literal["fixed", "recomputed"]
@@ -39,17 +41,19 @@ class LifelongRequest:
     Attributes:
       model: a local directory or a hub name.
       facts: a JSON file or a known data set; edited in their order.
-      corpus: files or a hub name, for the second moment.
+      corpus: files or a hub name, for the second moment; or "self", see `open_text`.
       layer: whose memory is edited; None for the one that `edit_settings` names.
-      steps: numbers of edits after which all is measured.
+      steps: numbers of edits after which all is measured; None for those of `DEFAULT_STEPS` that
+        there are facts for.
       methods: of editing, side by side.
       targets: whether v* are "fixed", found once on the unedited model, or "recomputed" on the
         model as it is when a fact's turn comes.
       num_others: the most facts after the edited ones, whose keys nobody edits.
-      num_documents: for the second moment, the first so many; None for all that are not held out.
+      num_documents: for the second moment, the first so many; None for all that are not held out,
+        or, of text that the model writes, as `open_text` has it.
       document_length: tokens at which they are cut; None for the context, 4,096 at most.
       held_out: text for perplexity and for keys of ordinary text; None for the documents of the
-        corpus that follow those counted in the second moment.
+        corpus that follow those counted in the second moment, or for others that the model writes.
       num_held_out: documents of it, at most.
       most_evaluated: the most facts scored at a checkpoint, spread evenly over the edited ones;
         None for all of them.
@@ -65,7 +69,7 @@ class LifelongRequest:
     facts: str
     corpus: str
     layer: int | None = None
-    steps: tuple[int, ...] = DEFAULT_STEPS
+    steps: tuple[int, ...] | None = DEFAULT_STEPS
     methods: tuple[Method, ...] = ("sequential", "constrained")
     targets: Targets = "fixed"
     num_others: int = 200
@@ -92,7 +96,7 @@ class LifelongInputs:
       layer: whose memory is edited.
       facts: to be edited, in their order.
       others: prompts of facts that nobody edits, none with the key of one that is.
-      text: held-out documents.
+      text: held-out documents; none before `written`, if the model is to write them.
       settings: of the methods.
       probe: that the request names.
     """
@@ -105,6 +109,26 @@ class LifelongInputs:
     text: list[str]
     settings: EditSettings
     probe: PuzzleProbe | None
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Numbers of edits after which all is measured."""
+        return self.request.steps or ()
+
+    def written(self, model: Model) -> LifelongInputs:
+        """With the held-out documents that the model is to write, if it is."""
+        if self.text:
+            return self
+        scan, limit = self.scan, self.request.num_held_out
+        corpus = open_text(
+            SELF,
+            limit=limit,
+            config=scan.config,
+            tokenizer=scan.tokenizer,
+            model=scan.fingerprints["model"],
+            start=HELD_OUT,
+        )
+        return dataclasses.replace(self, text=list(corpus.read(model)))
 
     @functools.cached_property
     def scored(self) -> list[Fact]:
@@ -164,14 +188,14 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
       ValueError: naming what is wrong, before anything is computed.
     """
     _check_numbers(request)
-    num_edits = request.steps[-1]
+    most = (request.steps or DEFAULT_STEPS)[-1]
     counted, text = _split_corpus(request)
     scan = open_inputs(
         ScanRequest(
             request.model,
             request.facts,
             request.corpus,
-            num_facts=num_edits + request.num_others,
+            num_facts=most + request.num_others,
             num_documents=counted,
             document_length=request.document_length,
             layers="all" if request.layer is None else str(request.layer),
@@ -186,6 +210,10 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
             f"model: expected a decoder, which says what follows a prompt, found an encoder "
             f"({scan.config.family}); choose a causal language model"
         )
+    if request.steps is None:
+        steps = tuple(step for step in DEFAULT_STEPS if step <= len(scan.facts))
+        request = dataclasses.replace(request, steps=steps)
+    num_edits = (request.steps or (0,))[-1]
     if len(scan.facts) < num_edits:
         raise ValueError(
             f"steps: expected at most {len(scan.facts)} edits, as many as there are facts in "
@@ -202,7 +230,8 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
         position=settings.target.position,
     )
     edited = {_key_of(prompt) for prompt in prompts[:num_edits]}
-    others = [prompt for prompt in prompts[num_edits:] if _key_of(prompt) not in edited]
+    left = prompts[num_edits : num_edits + request.num_others]
+    others = [prompt for prompt in left if _key_of(prompt) not in edited]
     layer = settings.layer if request.layer is None else request.layer
     probe = None
     if request.probe is not None:
@@ -252,10 +281,9 @@ def blocks_of(steps: Sequence[int]) -> list[slice]:
 
 
 def _check_numbers(request: LifelongRequest) -> None:
-    if not request.steps or request.steps[0] < 1 or sorted(set(request.steps)) != [*request.steps]:
-        raise ValueError(
-            f"steps: expected rising numbers of edits, 1 or more, found {request.steps}"
-        )
+    steps = request.steps
+    if steps is not None and (not steps or steps[0] < 1 or sorted(set(steps)) != [*steps]):
+        raise ValueError(f"steps: expected rising numbers of edits, 1 or more, found {steps}")
     least = {"num_others": 0, "num_held_out": 1, "most_evaluated": 1, "num_documents": 1}
     for name, smallest in least.items():
         number = getattr(request, name)
@@ -270,12 +298,18 @@ def _key_of(prompt: Prompt) -> tuple[int, ...]:
     return tuple(prompt.tokens[: prompt.index + 1])
 
 
-def _split_corpus(request: LifelongRequest) -> tuple[int, list[str]]:
-    """How many documents to count in the second moment, and those held out from it."""
+def _split_corpus(request: LifelongRequest) -> tuple[int | None, list[str]]:
+    """How many documents to count in the second moment, and those held out from it.
+
+    Of text that the model writes as many as `open_text` says, and none held out: see `written`.
+    """
     counted = request.num_documents
     if request.held_out is not None:
         text = open_corpus(request.held_out, limit=request.num_held_out)
-        return counted or _MOST_DOCUMENTS, list(text.documents())
+        most = None if request.corpus == SELF else _MOST_DOCUMENTS
+        return counted or most, list(text.documents())
+    if request.corpus == SELF:
+        return counted, []
     corpus = open_corpus(request.corpus)
     if counted is None:
         total = corpus.num_documents

@@ -17,6 +17,7 @@ from kis_jax.lifelong.inputs import LifelongInputs, blocks_of
 from kis_jax.lifelong.layer import EditedLayer
 from kis_jax.lifelong.store import LifelongStore, Saved
 from kis_jax.models import Decoder, Model
+from kis_jax.passes.scores.recall import recall
 
 OnStep = Callable[[str, int], None]
 """Called with a method (or "targets") and the number of facts that it has come to."""
@@ -75,7 +76,10 @@ def run_lifelong(
         _method_record(inputs, layer, checks, store, method, on_step)
         for method in inputs.request.methods
     ]
-    return _record(inputs, layer, moments, unedited, methods)
+    known = recall(
+        model, inputs.scan.tokenizer, inputs.facts, token_budget=inputs.scan.token_budget
+    )
+    return _record(inputs, layer, moments, known, unedited, methods)
 
 
 def _method_record(
@@ -92,7 +96,7 @@ def _method_record(
         checkpoints = saved.about["checkpoints"]
         course.restore(saved.arrays, {int(k): v for k, v in saved.about["left_out"].items()})
         on_step(method, checkpoints[-1]["edits"])
-    for block in blocks_of(inputs.request.steps)[len(checkpoints) :]:
+    for block in blocks_of(inputs.steps)[len(checkpoints) :]:
         course.advance(block)
         checkpoints.append(checks.checkpoint(method, course, block, checkpoints))
         store.save(method, _saved(course, checkpoints))
@@ -119,6 +123,7 @@ def _record(
     inputs: LifelongInputs,
     layer: EditedLayer,
     moments: SecondMoment,
+    known: Sequence[bool | None],
     unedited: Saved,
     methods: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -141,9 +146,10 @@ def _record(
                 "subject": fact.subject,
                 "prompt": fact.prompt,
                 "target": fact.target_new,
+                "known": is_known,
                 "failure": failure,
             }
-            for fact, failure in zip(inputs.facts, failures, strict=True)
+            for fact, is_known, failure in zip(inputs.facts, known, failures, strict=True)
         ],
         "collapse_definition": collapse.DEFINITION,
         "unedited": {name: unedited.about[name] for name in ("perplexity", "fluency", "probes")},

@@ -26,6 +26,8 @@ _LENGTH = 128  # tokens of a text, the first included
 _TEXTS = 128  # written at once, at most: as many as make products fast
 _TOKENS_PER_DIMENSION = 32
 _SEED = 0
+# Where texts stand that are held out from those that are counted: beyond any number of these.
+HELD_OUT = 1 << 24
 Written = tuple[str, int]  # a text, empty where it ended at once, and its number of tokens
 _VERSION = 1  # of the way in which texts are written; part of their fingerprint
 
@@ -37,6 +39,7 @@ def open_text(
     config: ModelConfig,
     tokenizer: PreTrainedTokenizerFast,
     model: str,
+    start: int = 0,
 ) -> Corpus:
     """A corpus as `open_corpus` opens it, or with "self" what the model writes.
 
@@ -53,6 +56,7 @@ def open_text(
       config: of the model.
       tokenizer: of the model.
       model: the fingerprint of its weights.
+      start: the place from which on texts are taken that the model writes, a multiple of 128.
 
     Raises:
       ValueError: as `open_corpus`; or if an encoder is asked to write.
@@ -68,13 +72,16 @@ def open_text(
         )
     digest = hashlib.sha256(f"{SELF}:{_VERSION}:{_SEED}:{_LENGTH}:{model}".encode())
     digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
-    parts = functools.partial(_parts, tokenizer, _cache() / digest.hexdigest()[:32])
+    folder = _cache() / digest.hexdigest()[:32]
+    parts = functools.partial(_parts, tokenizer, folder, start // _TEXTS)
     tokens = _TOKENS_PER_DIMENSION * config.mlp_width
     return Corpus(
         SELF,
         _held_by_nobody,
         limit,
-        hashlib.sha256(f"{digest.hexdigest()}:{limit}".encode()).hexdigest(),
+        hashlib.sha256(
+            f"{digest.hexdigest()}:{limit}{f':{start}' * bool(start)}".encode()
+        ).hexdigest(),
         lambda model: _texts(parts(model), limit, tokens),
     )
 
@@ -98,17 +105,17 @@ def _texts(parts: Iterator[list[Written]], limit: int | None, tokens: int) -> It
 
 
 def _parts(
-    tokenizer: PreTrainedTokenizerFast, folder: Path, model: Model
+    tokenizer: PreTrainedTokenizerFast, folder: Path, first: int, model: Model
 ) -> Iterator[list[Written]]:
     """Texts from the cache, and from the model where the cache ends."""
     if not isinstance(model, Decoder):
         raise ValueError("model: expected a decoder, which writes text, found an encoder")
-    for part in itertools.count():
+    for part in itertools.count(first):
         path = folder / f"{part:05d}.json"
         texts = _kept(path)
         if texts is None:
             texts = _write(model, tokenizer, part)
-            if part == 0 and not any(text.strip() for text, _ in texts):
+            if part == first and not any(text.strip() for text, _ in texts):
                 raise ValueError(
                     "corpus: expected text that the model writes itself, found nothing but its "
                     f"end-of-text token after {len(texts)} first tokens; name other text with "

@@ -57,6 +57,8 @@ def print_plan(record: Mapping[str, Any]) -> None:
     if layer["num_collisions"] > _PAIRS_SHOWN:
         left = layer["num_collisions"] - _PAIRS_SHOWN
         console.print(f"and {left:,} more collisions at layer {chosen['layer']}")
+    for each in chosen["most_displaced"][:_PAIRS_SHOWN]:
+        console.print(f"at risk, moved {each['displacement']:.2f}: {escape(each['text'])}")
     console.print(
         f"recommended: layer {chosen['layer']}, {chosen['method']}; forecast effect "
         f"{chosen['effect']:.2f}, displacement of other knowledge {chosen['displacement']:.2f}"

@@ -46,6 +46,14 @@ class Rehearsed:
 
 
 @dataclass(frozen=True)
+class Displaced:
+    """A text to be left alone, and how far it is displaced."""
+
+    text: str
+    displacement: float
+
+
+@dataclass(frozen=True)
 class Choice:
     """One method at one layer."""
 
@@ -57,6 +65,7 @@ class Choice:
     score: float
     rehearsal: Rehearsed | None
     edits_within_bound: int
+    most_displaced: tuple[Displaced, ...]
     curve: tuple[Point, ...]
 
     @property
@@ -199,6 +208,10 @@ def _choice(record: Mapping[str, Any]) -> Choice:
         *(number(record[name]) for name in names),
         rehearsal=None if rehearsal is None else _rehearsed(rehearsal),
         edits_within_bound=int(record["edits_within_bound"]),
+        most_displaced=tuple(
+            Displaced(str(each["text"]), number(each["displacement"]))
+            for each in record.get("most_displaced", ())
+        ),
         curve=tuple(map(_point, record["curve"])),
     )
 

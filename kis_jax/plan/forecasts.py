@@ -121,6 +121,17 @@ class LayerForecast:
             carried=effect if carried is None else carried,
         )
 
+    def displaced(self, method: Method, order: Sequence[int] | np.ndarray) -> np.ndarray:
+        """How far each text to be left alone is displaced by these edits, `(texts,)`.
+
+        The mean of it is `Outlook.displacement`. Of all that is known before an edit, this tells
+        best which answers will lose most; docs/real_models.md has how well.
+        """
+        edit, _ = self.edit(method, order)
+        if edit is None:
+            return np.zeros(int(self.probe.text.max(initial=-1)) + 1)
+        return self.probe.displacement(HOST.run(interference, edit, self.probe.keys))
+
     def edits_within(self, method: Method, order: np.ndarray, bound: float) -> int:
         """How many edits, in an order, keep the displacement within a bound.
 

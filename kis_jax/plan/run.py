@@ -26,6 +26,7 @@ from kis_jax.plan.probes import Probe, probe_layers
 from kis_jax.plan.rehearsal import Rehearsals
 
 _PAIRS = 100  # colliding pairs listed for a layer
+_AT_RISK = 20  # texts listed for a layer and method
 # Keys of which this share, or more, is common: an edit of one is an edit of the other.
 _NEAR = 0.95
 # Of target values and keys: the prompt alone. With the twenty prefixes of an edit, a plan of all
@@ -182,12 +183,21 @@ def _plan_method(
         **_plain(curve[-1]),
         "rehearsal": rehearse(forecast.edit(method, order)[0]),
         "edits_within_bound": within,
+        "most_displaced": _most_displaced(inputs, forecast.displaced(method, order)),
         "order": order.tolist() if method == "sequential" else None,
         "curve": [_plain(point) for point in curve],
     }
     if method == "sequential":
         found["in_the_order_given"] = _plain(forecast.outlook(method, given))
     return found
+
+
+def _most_displaced(inputs: PlanInputs, displaced: np.ndarray) -> list[dict[str, Any]]:
+    """The texts to be left alone that are displaced most, the worst first."""
+    places = np.argsort(-displaced, kind="stable")[:_AT_RISK]
+    return [
+        {"text": inputs.others[place], "displacement": float(displaced[place])} for place in places
+    ]
 
 
 def _checkpoints(n: int) -> list[int]:

@@ -132,14 +132,19 @@ def scan(
     directory, watched = out / "second_moments", until is not None
     if stream:
         moments, keys = streamed(inputs, directory, memory=memory, watch_facts=watched)
+        known = []
     else:
-        moments, keys = in_memory(inputs, directory, save_every=save_every, watch_facts=watched)
+        moments, keys, known = in_memory(
+            inputs, directory, save_every=save_every, watch_facts=watched
+        )
     statistics = []
     for layer, result in zip(inputs.layers, scan_layers(inputs, keys, moments), strict=True):
         write_layer(out, layer, result.arrays)
         statistics.append(result.statistics)
-    record = scan_record(inputs, moments, statistics, looks_at(directory))
+    record = scan_record(inputs, moments, statistics, looks_at(directory), known)
     write_record(out, record)
     page = write_report(out)
     console.print_layers(record["layers"])
+    if known:
+        print(console.known_in_words(known))
     console.print_done(page)

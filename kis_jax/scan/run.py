@@ -120,6 +120,7 @@ def scan_record(
     moments: SecondMoment,
     statistics: Sequence[Mapping[str, object]],
     looks: Sequence[Look],
+    known: Sequence[bool | None] = (),
 ) -> dict[str, Any]:
     """The content of `scan.json`, plain JSON values.
 
@@ -128,6 +129,7 @@ def scan_record(
       moments: stacked over layers.
       statistics: of the layers, in their order.
       looks: at the convergence of the second moments.
+      known: whether the model knows each fact; nothing where it was not asked.
     """
     config = inputs.config
     return {
@@ -153,7 +155,7 @@ def scan_record(
             {"tokens": look.tokens, "error": [look.error[layer] for layer in inputs.layers]}
             for look in looks
         ],
-        "facts": _facts(inputs),
+        "facts": _facts(inputs, known or [None] * len(inputs.facts)),
         "layers": [
             {"layer": layer, **numbers}
             for layer, numbers in zip(inputs.layers, statistics, strict=True)
@@ -167,7 +169,7 @@ def looks_at(directory: Path) -> tuple[Look, ...]:
         return store.looks
 
 
-def _facts(inputs: ScanInputs) -> list[dict[str, object]]:
+def _facts(inputs: ScanInputs, known: Sequence[bool | None]) -> list[dict[str, object]]:
     duplicate_of = first_of_subject(inputs.facts)
     return [
         {
@@ -179,6 +181,9 @@ def _facts(inputs: ScanInputs) -> list[dict[str, object]]:
             "token": inputs.tokenizer.decode([prompt.tokens[prompt.index]]),
             "token_index": prompt.index,
             "duplicate_of": first,
+            "known": is_known,
         }
-        for fact, prompt, first in zip(inputs.facts, inputs.prompts, duplicate_of, strict=True)
+        for fact, prompt, first, is_known in zip(
+            inputs.facts, inputs.prompts, duplicate_of, known, strict=True
+        )
     ]

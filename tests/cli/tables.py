@@ -76,6 +76,9 @@ def plan():
     layer = {"layer": 31, "num_collisions": 2_345, "clusters": [0] * 11, "reached": 0.87}
     layer |= {"methods": [best], "pairs": []}
     chosen = {"layer": 31, "method": "constrained", "effect": 0.88, "displacement": 12.3}
+    chosen |= {
+        "most_displaced": [{"text": "The mother tongue of Vera Holm is", "displacement": 3.2}]
+    }
     nothing = {"contradictions": [], "repetitions": [], "suspected": [], "facts": []}
     settings = {"max_displacement": 1.0}
     plan_console.print_plan(

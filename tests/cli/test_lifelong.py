@@ -1,10 +1,15 @@
 """`kis lifelong` on the embedded model, target values made up to take no time."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
-from tests.lifelong.lifelong_runs import no_search
+from kis_jax import factlm
+from kis_jax.cli import options
+from kis_jax.lifelong.inputs import open_lifelong
+from tests.lifelong.lifelong_runs import no_search, request
 
 SMALL = (
     "--layer", 2, "--steps", "1,3", "--method", "sequential,constrained", "--num-documents", 400,
@@ -67,9 +72,32 @@ def test_bad_options_are_one_line(lifelong, tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_needs_its_own_corpus(lifelong, tmp_path):
-    status, _, error = lifelong(tmp_path, "--out", tmp_path / "out")
-    assert status == 2 and "--corpus: needed with a model" in error
+def test_a_model_writes_its_own_text(kis, tmp_path, monkeypatch):
+    monkeypatch.setenv("KIS_CACHE", str(tmp_path / "cache"))
+    words = ("--corpus", "self", "--num-documents", 60, "--num-held-out", 3, "--layer", 2)
+    words += ("--steps", "1", "--method", "sequential", "--num-others", 4)
+    status, printed, error = kis("lifelong", "--out", tmp_path / "out", *words)
+    assert status == 0, error
+    assert "the model knows 1 of 1 fact" in printed
+    record = json.loads((tmp_path / "out" / "lifelong.json").read_text())
+    assert record["held_out_documents"] == 3 and record["facts"][0]["known"] is True
+    # What is held out stands elsewhere than what is counted.
+    assert {path.name for path in (tmp_path / "cache").rglob("*.json")} == {
+        "00000.json", f"{2**24 // 128}.json",
+    }  # fmt: skip
+
+
+def test_without_options_a_model_of_ones_own_has_facts_and_text():
+    assert options.facts_and_corpus("here", None, None) == ("world", "self")
+    assert options.facts_and_corpus("here", "mine.json", "text.txt") == ("mine.json", "text.txt")
+
+
+def test_steps_that_there_are_facts_for(tmp_path):
+    facts = json.loads((Path(factlm.__file__).parent / "facts.json").read_text())[:25]
+    (tmp_path / "few.json").write_text(json.dumps(facts))
+    few = dataclasses.replace(request(steps=None), facts=str(tmp_path / "few.json"))
+    inputs = open_lifelong(few)
+    assert inputs.steps == (1, 2, 5, 10, 20) and len(inputs.facts) == 20
 
 
 def test_an_output_folder_with_other_things(lifelong, tmp_path):

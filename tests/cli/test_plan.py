@@ -82,9 +82,14 @@ def test_collisions_and_contradictions_are_told_and_fail_the_command(planned, re
         for method in layer["methods"]:
             assert [point["num_edits"] for point in method["curve"]] == [1, 2, 5, 10]
             assert 0 <= method["effect"] <= method["kept"] <= 1
+            moved = [each["displacement"] for each in method["most_displaced"]]
+            assert moved == sorted(moved, reverse=True) and moved[0] >= method["displacement"]
         sequential = layer["methods"][0]
         assert sorted(sequential["order"]) == list(range(10))
     best = recommend(record["layers"])
+    worst = best["most_displaced"][0]
+    assert f"at risk, moved {worst['displacement']:.2f}: {worst['text']}" in printed
+    assert worst["text"] in (out / "report.html").read_text()
     assert record["recommendation"] == best
     tried = [method["rehearsal"] for layer in record["layers"] for method in layer["methods"]]
     assert best["rehearsal"]["score"] == max(rehearsal["score"] for rehearsal in tried)

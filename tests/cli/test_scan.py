@@ -63,6 +63,7 @@ def test_writes_all_its_files(scanned):
     assert [layer["layer"] for layer in record["layers"]] == [0, 5]
     assert record["family"] == "gpt2" and record["model"] == "factlm"
     assert set(record["fingerprints"]) == {"model", "tokenizer", "corpus", "facts"}
+    assert all(fact["known"] is True for fact in record["facts"])
 
 
 def test_every_number_follows_from_its_own_files(scanned, embedded):

@@ -85,6 +85,8 @@ def test_an_outlook_is_what_the_edited_kernel_does(rng, settings, x64, method):
     assert outlook.num_edits == 4
     close = dict(rtol=1e-7)
     np.testing.assert_allclose(outlook.displacement, np.mean(list(texts.values())), **close)
+    each = found.displaced(method, order)
+    np.testing.assert_allclose(each, [texts[text] for text in sorted(texts)], **close)
     np.testing.assert_allclose(outlook.kept, np.mean(kept), **close)
     np.testing.assert_allclose(
         outlook.effect, np.mean(np.array(kept) * targets.probabilities[order]), **close
