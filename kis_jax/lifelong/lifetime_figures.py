@@ -77,7 +77,10 @@ def interference(models: Sequence[Mapping[str, Any]]) -> Figure:
             edits = [point["edits"] for point in model["course"]]
             for name, mark in (("predicted", "-"), ("measured", "o")):
                 heights = [_positive(point[group][name]) for point in model["course"]]
-                axes.plot(edits, heights, mark, color=colour, markersize=2.5, linewidth=1)
+                label = f"{model['label']}, {name}"
+                axes.plot(
+                    edits, heights, mark, color=colour, markersize=2.5, linewidth=1, label=label
+                )
         axes.set_title(title, fontsize=8)
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter(NullFormatter())

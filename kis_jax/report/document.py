@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +14,46 @@ from matplotlib.figure import Figure
 
 from kis_jax.checkpoints.files import write_atomically
 from kis_jax.report import style, words
+from kis_jax.report.figure_data import csv_of
+
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def encoded(name: str, figure: Figure) -> dict[str, bytes]:
-    """A figure as PNG and SVG, by file name."""
-    return {f"{name}.png": style.png(figure), f"{name}.svg": style.svg(figure)}
+    """A figure as PNG and SVG, and what it shows as CSV, by file name."""
+    return {
+        f"{name}.png": style.png(figure),
+        f"{name}.svg": style.svg(figure),
+        f"{name}.csv": csv_of(figure).encode(),
+    }
 
 
-def render(template: str, pictures: Mapping[str, bytes], content: Mapping[str, Any]) -> str:
-    """One HTML document that loads nothing.
+def render(
+    template: str,
+    pictures: Mapping[str, bytes],
+    content: Mapping[str, Any],
+    *,
+    scripts: Sequence[str] = (),
+    data: Mapping[str, Any] | None = None,
+) -> str:
+    """One HTML document that loads nothing, and runs none but our own script.
+
+    The page's policy names the script by its hash: text that reached the page as markup could
+    still not be run.
 
     Args:
       template: name of a file in `templates/`.
       pictures: PNG files by name, as `encoded` gives them; a template asks for one by
         `picture(name)`, without the suffix, and is given its data, width and height.
       content: what else the template speaks of.
+      scripts: files in `templates/script/` that are joined, the one that begins last.
+      data: JSON values that the script finds.
 
     Returns:
       The document.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -50,8 +71,25 @@ def render(template: str, pictures: Mapping[str, bytes], content: Mapping[str, A
         return f"data:image/png;base64,{base64.b64encode(image).decode()}", width, height
 
     return environment.get_template(template).render(
-        picture=picture, between=words.between, **content
+        picture=picture,
+        between=words.between,
+        **scripted(scripts, data),
+        **content,
     )
+
+
+def scripted(names: Sequence[str], data: Mapping[str, Any] | None) -> dict[str, str]:
+    """The script of a page, its data, and what the policy of the page says of it."""
+    if not names:
+        return {"script": "", "data": "", "policy": ""}
+    parts = [(_TEMPLATES / "script" / name).read_text(encoding="utf-8") for name in names]
+    script = "\n".join(['"use strict";', "{", *parts, "}"])
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    for mark in "<>&":  # so that no text in it ends the element or begins another
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    policy = f"; script-src 'sha256-{digest}'"
+    return {"script": script, "data": text, "policy": policy}
 
 
 def write_document(

@@ -17,6 +17,8 @@ from kis_jax.report.record_files import number, read_record
 FORMAT = 1
 REMEDY = "run `kis scan` again into a fresh directory"
 MATRICES = ("superposition", "whitening_cosine", "activation_cosine")
+# A number for each key; scans of before there was an atlas have none of them.
+ROWS = ("whitened_norms", "strongest_random_directions", "strongest_other_tokens")
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Scan:
     record: Mapping[str, Any] = field(repr=False)
 
     def matrices(self, layer: int) -> dict[str, np.ndarray]:
-        """The (n, n) matrices of one layer that the figures need.
+        """The (n, n) matrices of one layer that a page needs, and those of `ROWS` that it has.
 
         Raises:
           ValueError: when the file is missing, damaged or of another shape than the scan's facts.
@@ -144,16 +146,17 @@ class Scan:
         try:
             # Opened here: `np.load` by name leaks its handle when the file is damaged.
             with path.open("rb") as file, np.load(file) as arrays:
-                found = {name: np.asarray(arrays[name], dtype=np.float64) for name in MATRICES}
+                names = (*MATRICES, *(name for name in ROWS if name in arrays))
+                found = {name: np.asarray(arrays[name], dtype=np.float64) for name in names}
         except FileNotFoundError:
             raise ValueError(f"{path}: no such file, but scan.json lists it; {REMEDY}") from None
         except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: cannot be read ({error}); {REMEDY}") from error
         expected = (len(self.facts), len(self.facts))
-        for name, matrix in found.items():
-            if matrix.shape != expected:
+        for name in MATRICES:
+            if found[name].shape != expected:
                 raise ValueError(
-                    f"{path}: `{name}` has shape {matrix.shape}, but scan.json lists "
+                    f"{path}: `{name}` has shape {found[name].shape}, but scan.json lists "
                     f"{expected[0]} facts, so {expected} was expected; {REMEDY}"
                 )
         return found

@@ -1,15 +1,18 @@
 """Kurtosis over a whole scan: pure functions from statistics to a `Figure`."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from kis_jax.report.scan_files import Convergence
 from kis_jax.report.style import BLUE, GREEN, GREY, ORANGE, PALE, WIDTH, styled
 
 _MOST_PANELS = 8
+_BAND = "#e3e7eb"
+_CONTROL_LOOKS = {"random_directions": ":", "other_tokens": "--"}
 
 
 @styled
@@ -54,6 +57,57 @@ def kurtosis_by_layer(
 
 
 @styled
+def layers_at_a_glance(
+    layers: Sequence[int], measures: Sequence[Mapping[str, Any]], controls: Mapping[str, str]
+) -> Figure:
+    """Kurtosis, bulk and tail by layer, each beside the band of its controls.
+
+    Args:
+      layers: numbers of the layers.
+      measures: for each a name, its scale, and rows of facts, of distinct subjects (or None) and
+        of controls; None or NaN for what is not finite.
+      controls: their names in words.
+
+    Returns:
+      The figure.
+    """
+    figure = Figure(figsize=(2 * WIDTH, 2.7))
+    figure.subplots_adjust(left=0.06, right=0.99, top=0.8, bottom=0.17, wspace=0.2)
+    panels = figure.subplots(1, len(measures), squeeze=False)[0]
+    for axes, measure in zip(panels, measures, strict=True):
+        rows = {name: _row(row) for name, row in measure["controls"].items()}
+        if rows:
+            stacked = np.stack(list(rows.values()))
+            ends = np.fmin.reduce(stacked), np.fmax.reduce(stacked)
+            axes.fill_between(layers, *ends, color=_BAND, linewidth=0, label="controls")
+        for name, row in rows.items():
+            axes.plot(layers, row, _CONTROL_LOOKS[name], color=GREY, lw=0.8, label=controls[name])
+        if measure["distinct"] is not None:
+            row = _row(measure["distinct"])
+            axes.plot(layers, row, "--", color=ORANGE, label="each subject once")
+        axes.plot(layers, _row(measure["facts"]), "o-", color=BLUE, markersize=3, label="facts")
+        axes.set_yscale(measure["scale"])
+        axes.set_title(measure["name"])
+        axes.set_xlabel("layer")
+        axes.set_xlim(min(layers) - 0.5, max(layers) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
+        low, high = _from_zero(_row(measure["facts"]), *rows.values())
+        if measure["scale"] == "asinh":
+            axes.set_yticks([0, 1, 10, 100, 1000])
+            axes.yaxis.set_major_formatter("{x:.0f}")
+            axes.yaxis.set_minor_locator(NullLocator())
+            low = max(low, -0.3)
+        axes.set_ylim(low, high)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="upper left", bbox_to_anchor=(0.05, 1), ncols=5)
+    return figure
+
+
+def _row(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+@styled
 def kurtosis_convergence(curves: Mapping[int, Convergence]) -> Figure:
     """Kurtosis in the number of facts, by layer.
 
@@ -74,10 +128,10 @@ def kurtosis_convergence(curves: Mapping[int, Convergence]) -> Figure:
     figure.subplots_adjust(left=0.12, right=0.98, top=0.92, bottom=0.14, wspace=0.12, hspace=0.28)
     for axes, layer in zip(panels, (layers[position] for position in spread), strict=False):
         curve = curves[layer]
-        axes.fill_between(curve.num_facts, curve.low, curve.high, color=PALE, linewidth=0)
-        axes.plot(curve.num_facts, curve.kurtosis, "o-", color=BLUE, markersize=2.5)
-        ends = (curve.bootstrap_low, curve.bootstrap_high)
-        axes.vlines(curve.num_facts, *ends, color=ORANGE, linewidth=0.9)
+        sizes, ends = curve.num_facts, (curve.bootstrap_low, curve.bootstrap_high)
+        axes.fill_between(sizes, curve.low, curve.high, color=PALE, linewidth=0, label="subsets")
+        axes.plot(sizes, curve.kurtosis, "o-", color=BLUE, markersize=2.5, label="mean of subsets")
+        axes.vlines(sizes, *ends, color=ORANGE, linewidth=0.9, label="bootstrap")
         axes.set_title(f"layer {layer}", fontsize=8, pad=3)
     for axes in panels[len(spread) :]:
         axes.set_visible(False)
@@ -117,11 +171,10 @@ def second_moment_convergence(
     if not drawn:
         axes.text(0.5, 0.5, "too few parts to tell", ha="center", transform=axes.transAxes)
         return figure
-    for column in range(len(layers)):
-        label = f"each of {len(layers)} layers" if column == 0 else None
+    for column, layer in enumerate(layers):
         axes.plot(
             [tokens[row] for row in drawn], errors[drawn, column], "o-", color=BLUE,
-            markersize=2.5, linewidth=0.8, alpha=0.6, label=label,
+            markersize=2.5, linewidth=0.8, alpha=0.6, label=f"_layer {layer}",
         )  # fmt: skip
     ends = np.array([tokens[drawn[0]], tokens[drawn[-1]]], dtype=np.float64)
     start = np.nanmedian(errors[drawn[0]])
@@ -129,7 +182,9 @@ def second_moment_convergence(
     axes.plot(ends, slope, "--", color=GREY, linewidth=1, label="one over the root of tokens")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    names = [f"each of {len(layers)} layers", "one over the root of tokens"]
+    handles = [axes.lines[0], axes.lines[-1]]
+    axes.legend(handles, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     return figure
 
 

@@ -92,7 +92,8 @@ def _draw_bulk(axes: Axes, entries: np.ndarray) -> None:
     points = np.linspace(centre - 4.5 * spread, centre + 4.5 * spread, 301)
     bins = np.linspace(points[0], points[-1], 61)
     # The area is that of all entries, also of those out of sight.
-    _fill(axes, entries, bins, PALE, scale=1 / (entries.size * (bins[1] - bins[0])))
+    scale = 1 / (entries.size * (bins[1] - bins[0]))
+    _fill(axes, entries, bins, PALE, scale=scale, label="_all entries")
     axes.plot(points, gaussian_density(entries, points), color=BLUE, label="density\nestimate")
     axes.plot(
         points, _normal(points, entries), color=GREY, linestyle="--", label="normal,\nequal std"
@@ -106,15 +107,16 @@ def _draw_tail(axes: Axes, entries: np.ndarray, duplicates: np.ndarray) -> None:
     low = max(-_FARTHEST, min(-0.5, 1.05 * entries.min()))
     high = min(_FARTHEST, max(1.1, 1.05 * entries.max()))
     bins = np.linspace(low, high, 91)
-    _fill(axes, entries, bins, PALE, floor=_FLOOR)
+    _fill(axes, entries, bins, PALE, floor=_FLOOR, label="_all entries")
     if duplicates.size:
         _fill(axes, duplicates, bins, ORANGE, floor=_FLOOR, label="same\nsubject")
         axes.legend(loc="upper right", handlelength=1.0, borderaxespad=0)
     points = np.linspace(low, high, 601)
     scale = entries.size * (bins[1] - bins[0])
     _count_in_powers(axes)
-    axes.plot(points, scale * gaussian_density(entries, points), color=BLUE, linewidth=1.0)
-    axes.plot(points, scale * _normal(points, entries), color=GREY, linestyle="--", linewidth=1.0)
+    estimate, normal = gaussian_density(entries, points), _normal(points, entries)
+    axes.plot(points, scale * estimate, color=BLUE, lw=1.0, label="_density estimate")
+    axes.plot(points, scale * normal, color=GREY, ls="--", lw=1.0, label="_normal, equal std")
     axes.set_xlim(low, high)
     axes.set_ylim(_FLOOR, 3 * np.histogram(entries, bins)[0].max())
     axes.set_ylabel("entries per bin")
@@ -147,12 +149,12 @@ def angle_distributions(
         (left, whitening_cosine, "whitening space"),
         (right, activation_cosine, "activation space"),
     ):
-        _fill(axes, _angles(cosine), bins, BLUE, floor=_FLOOR)
+        _fill(axes, _angles(cosine), bins, BLUE, floor=_FLOOR, label="_all pairs")
         duplicates = _angles(cosine, same_subject)
         if duplicates.size:
             _fill(axes, duplicates, bins, ORANGE, floor=_FLOOR, label="same subject")
             axes.legend(loc="upper right", handlelength=1.0, borderaxespad=0)
-        axes.axvline(90, color=GREY, linewidth=0.9, linestyle="--")
+        axes.axvline(90, color=GREY, linewidth=0.9, linestyle="--", label="_90 degrees")
         axes.set_title(title)
         axes.set_xlabel("angle between keys (degrees)")
         axes.set_xlim(0, 180)

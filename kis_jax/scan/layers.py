@@ -32,8 +32,9 @@ class LayerScan:
     """Superposition at one layer.
 
     Attributes:
-      arrays: `superposition, gram, whitening_cosine, activation_cosine` `(n, n)` and `keys`
-        `(n, d)`, float64.
+      arrays: `superposition, gram, whitening_cosine, activation_cosine` `(n, n)`, `keys` `(n, d)`,
+        `whitened_norms` `(n,)`, the roots of k C^-1 k, and `strongest_random_directions` and
+        `strongest_other_tokens`: of each key of a control its largest |P|; float64.
       statistics: plain JSON values, as `scan.json` holds them.
     """
 
@@ -164,8 +165,11 @@ def _measure(
         "random_directions": _statistics(random, rank),
         "distinct_subjects": _statistics(p, rank, unique),
     }
+    arrays |= {"whitened_norms": norms, "strongest_random_directions": _strongest(random)}
     if len(others) > 1:
-        controls["other_tokens"] = _statistics(superposition(others, whitening), rank)
+        of_others = superposition(others, whitening)
+        controls["other_tokens"] = _statistics(of_others, rank)
+        arrays["strongest_other_tokens"] = _strongest(of_others)
     return _Measured(
         arrays,
         summarize(keys, whitening, top=_PAIRS),
@@ -174,6 +178,11 @@ def _measure(
         whitening.condition,
         kurtosis_convergence(draws, p, sizes, resamples=_DRAWS) if sizes else None,
     )
+
+
+def _strongest(p: Array) -> Array:
+    """For each key the largest share, of either sign, of an edit of it that lands on another."""
+    return jnp.max(jnp.where(jnp.eye(len(p), dtype=bool), 0, jnp.abs(p)), axis=1)
 
 
 def _statistics(p: Array, rank: Array, kept: Array | None = None) -> dict[str, Array]:

@@ -1,19 +1,18 @@
 """The page of a scan: figures on disk and one self-contained HTML file."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kis_jax.report import document, words
 from kis_jax.report.scan_files import Scan, read_scan
-from kis_jax.scan import kurtosis_figures, layer_figures
+from kis_jax.scan import atlas, kurtosis_figures, layer_figures
 
 # The controls of a scan, and what they are called on the page.
-CONTROLS = {
-    "random_directions": "random directions",
-    "other_tokens": "other tokens of the same texts",
-    "distinct_subjects": "each subject once",
-}
+CONTROLS = {**atlas.CONTROLS, "distinct_subjects": "each subject once"}
+_SCRIPTS = ("common.js", "chart.js", "matrix.js", "fact.js", "graph.js", "scan.js")
 _PAIRS_SHOWN = 20
 _FACTS_SHOWN = 1000
 
@@ -28,20 +27,21 @@ def write_report(directory: Path) -> Path:
       directory: where `kis scan` wrote `scan.json` and `layer_000.npz` ...
 
     Returns:
-      The path of `report.html`, beside `figures/*.png` and `figures/*.svg`.
+      The path of `report.html`, beside `figures/*.png`, `.svg` and `.csv`.
 
     Raises:
       ValueError: when a file of the scan is missing or damaged; it names the file and the remedy.
     """
     directory = Path(directory)
     scan = read_scan(directory)
-    pictures = draw(scan)
-    page = render(scan, pictures)
+    data = atlas.content(scan)
+    pictures = draw(scan, data["measures"])
+    page = render(scan, pictures, data)
     return document.write_document(directory, page, pictures)
 
 
-def draw(scan: Scan) -> dict[str, bytes]:
-    """All figures of a scan as PNG and SVG, by file name."""
+def draw(scan: Scan, measures: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    """All figures of a scan as PNG and SVG, and their numbers as CSV, by file name."""
     layers = [layer.index for layer in scan.layers]
     kurtosis = [layer.kurtosis for layer in scan.layers]
     has_duplicates = any(fact.duplicate_of is not None for fact in scan.facts)
@@ -56,6 +56,8 @@ def draw(scan: Scan) -> dict[str, bytes]:
             random=_kurtosis_of(scan, "random_directions"),
         ),
     )
+    glance = kurtosis_figures.layers_at_a_glance(layers, measures, atlas.CONTROLS)
+    pictures |= document.encoded("layers_at_a_glance", glance)
     curves = {layer.index: layer.convergence for layer in scan.layers}
     pictures |= document.encoded(
         "kurtosis_convergence", kurtosis_figures.kurtosis_convergence(curves)
@@ -98,12 +100,13 @@ def _draw_layer(scan: Scan, layer: int, same_subject: np.ndarray) -> dict[str, b
     return pictures
 
 
-def render(scan: Scan, pictures: dict[str, bytes]) -> str:
+def render(scan: Scan, pictures: dict[str, bytes], data: Mapping[str, Any]) -> str:
     """The page's HTML.
 
     Args:
       scan: what to show.
       pictures: PNG files by name, as `draw` gives them.
+      data: of the atlas.
 
     Returns:
       One HTML document that loads nothing.
@@ -117,6 +120,9 @@ def render(scan: Scan, pictures: dict[str, bytes]) -> str:
         "duplicates": words.duplicates(scan.facts),
         "strongest": words.strongest(scan.layers, distinct=True),
         "control_names": CONTROLS,
+        "band_names": atlas.CONTROLS,
+        "measure_names": {key: name for key, name, *_ in atlas.MEASURES},
+        "shown": len(data["facts"]),
         "command": words.command(scan),
     }
-    return document.render("scan.html", pictures, content)
+    return document.render("scan.html", pictures, content, scripts=_SCRIPTS, data=data)

@@ -37,7 +37,7 @@ def compared(runs, tmp_path_factory):
 def test_writes_all_its_files(compared):
     assert {path.name for path in compared.iterdir()} == {"compare.json", "compare.html", "figures"}
     written = {path.name for path in (compared / "figures").iterdir()}
-    assert written == {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
+    assert written == {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "csv")}
 
 
 def test_the_record_alone_gives_the_same_bytes(compared, tmp_path):

@@ -37,7 +37,7 @@ def change(directory: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 
 def test_every_figure_is_written_for_print(report: Path) -> None:
     written = {path.name for path in (report / "figures").iterdir()}
-    assert written == {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
+    assert written == {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "csv")}
     for name in FIGURES:
         with Image.open(report / "figures" / f"{name}.png") as picture:
             assert picture.width >= 1000 and len(np.unique(np.asarray(picture))) > 5
@@ -115,7 +115,7 @@ def test_a_short_run_without_probes_is_drawn(tmp_path: Path) -> None:
             del course["checkpoints"][0]["interference"]["other_facts"]
 
     change(tmp_path, shorten)
-    assert len(draw(read_lifelong(tmp_path))) == 6
+    assert len(draw(read_lifelong(tmp_path))) == 9
     page = Page(write_lifelong_report(tmp_path).read_text(encoding="utf-8"))
     assert "nan" not in page.text.lower() and len(page.attributes("img")) == 3
 

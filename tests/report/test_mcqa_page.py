@@ -65,7 +65,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_figures_and_page(report: Path) -> None:
     names = ("accuracies", "confusion_0", "confusion_1")
     written = {path.name for path in (report / "figures").iterdir()}
-    assert written == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
+    assert written == {f"{name}.{kind}" for name in names for kind in ("png", "svg", "csv")}
     for name in names:
         with Image.open(report / "figures" / f"{name}.png") as picture:
             assert picture.width >= 1000 and len(np.unique(np.asarray(picture))) > 5

@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import json
 import re
 import subprocess
@@ -15,7 +17,12 @@ from PIL import Image
 from kis_jax.report import words
 from kis_jax.scan.page import write_report
 
-FIGURES = ["kurtosis_by_layer", "kurtosis_convergence", "second_moment_convergence"] + [
+FIGURES = [
+    "layers_at_a_glance",
+    "kurtosis_by_layer",
+    "kurtosis_convergence",
+    "second_moment_convergence",
+] + [
     f"layer_{layer:03d}_{name}"
     for layer in range(3)
     for name in ("superposition", "density", "angles")
@@ -44,7 +51,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] not in (["style"], ["script"]):
             self.text += data
 
     def attributes(self, tag: str) -> list[dict[str, str | None]]:
@@ -71,7 +78,7 @@ def edit(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def test_every_figure_is_written_for_print(report: Path) -> None:
     written = {path.name for path in (report / "figures").iterdir()}
-    assert written == {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
+    assert written == {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "csv")}
     for name in FIGURES:
         with Image.open(report / "figures" / f"{name}.png") as picture:
             assert picture.width >= 1000
@@ -83,18 +90,26 @@ def test_every_figure_is_written_for_print(report: Path) -> None:
         assert "<dc:date>" not in (report / "figures" / f"{name}.svg").read_text()
 
 
-def test_the_page_loads_nothing_and_runs_nothing(page: Page) -> None:
+def test_the_page_loads_nothing_and_runs_its_own_script_alone(report: Path, page: Page) -> None:
     assert not page.open, "every tag is closed"
-    assert not {"script", "link", "iframe", "object", "base", "form"} & {
-        tag for tag, _ in page.tags
-    }
+    assert not {"link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
+    assert [script.get("type") for script in page.attributes("script")] == [
+        "application/json",
+        None,
+    ]
     assert len(page.attributes("img")) == len(FIGURES)
     for _, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")]
         assert attributes.get("src", "data:")[:15] in ("data:", "data:image/png;")
         assert attributes.get("href", "#")[0] == "#"
     policy = [meta.get("content") or "" for meta in page.attributes("meta")]
-    assert any(content.startswith("default-src 'none'") for content in policy)
+    source = (report / "report.html").read_text(encoding="utf-8")
+    script = source.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert any(
+        content.startswith("default-src 'none'") and f"script-src 'sha256-{digest}'" in content
+        for content in policy
+    )
 
 
 def test_links_within_the_page_arrive(page: Page) -> None:
@@ -106,7 +121,8 @@ def test_links_within_the_page_arrive(page: Page) -> None:
 
 def test_hostile_text_stays_text(report: Path, page: Page) -> None:
     source = (report / "report.html").read_text(encoding="utf-8")
-    assert "<script" not in source and "<img src=x" not in source
+    assert source.count("<script") == 2 and "<img src=x" not in source
+    assert source.count("</script>") == 2, "no text ends the data's element"
     assert "<script>alert(1)</script>" in page.text
     assert 'Quote "O\'Brien" & <b>co</b>' in page.text
     assert "lone ? surrogate" in page.text
@@ -279,7 +295,7 @@ def test_importing_it_loads_neither_jax_nor_matplotlib() -> None:
 
 def test_writing_a_report_needs_no_jax(scan_directory: Path) -> None:
     program = (
-        "import sys, pathlib, kis_jax.report as report; "
+        "import sys, pathlib, kis_jax.scan.page as report; "
         "report.write_report(pathlib.Path(sys.argv[1])); "
         "assert not {'jax', 'scipy', 'matplotlib.pyplot'} & set(sys.modules)"
     )

@@ -157,3 +157,17 @@ def test_neurons_that_never_fire_are_dropped_and_counted(case, rng, inverse):
         scan_layer(keys, dead, ridge=0.0, inverse=inverse, duplicate_of=duplicate_of)
     with pytest.raises(ValueError, match="--inverse pseudo"):
         scan_layer(keys, dead, ridge=0.0, inverse="cholesky", duplicate_of=duplicate_of)
+
+
+def test_what_an_edit_would_move_and_how_strongly_controls_collide(case, rng):
+    keys, c, duplicate_of = case
+    others = rng.normal(size=(7, 12)).astype(np.float32)
+    arrays = scan_layer(keys, c, ridge=0.0, duplicate_of=duplicate_of, others=others).arrays
+    # An edit of unit residual moves text, of second moment C, by one over the whitened norm.
+    for key, norm in zip(keys.astype(np.float64), arrays["whitened_norms"], strict=True):
+        direction = np.linalg.solve(c, key) / (key @ np.linalg.solve(c, key))
+        np.testing.assert_allclose(1 / norm, np.sqrt(direction @ c @ direction), rtol=1e-6)
+    p = np.abs(references.superposition(others, c))
+    np.fill_diagonal(p, 0)
+    np.testing.assert_allclose(arrays["strongest_other_tokens"], p.max(axis=1), rtol=1e-6)
+    assert arrays["strongest_random_directions"].shape == (30,)
