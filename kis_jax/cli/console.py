@@ -203,10 +203,16 @@ def print_reliability(found: Reliability, tokens: int) -> None:
         return
     least = min(estimates, key=lambda layer: estimates[layer])
     reached = "known" if found.known else "not known as asked"
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(
         f"P is {reached} after {tokens:,} tokens: estimated correlation with that of endless text "
         f"{estimates[least]:.3f} at layer {least}, the least; {found.target:g} was asked for"
     )
+    moving = [layer for layer, estimate in found.estimates.items() if not estimate.steady]
+    if moving:
+        console.print(
+            f"kurtosis from half of the text is outside its 95 % interval at layers {moving}"
+        )
 
 
 def print_layers(layers: Sequence[Mapping[str, Any]]) -> None:

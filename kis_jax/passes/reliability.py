@@ -6,13 +6,16 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kis_jax.core.arrays.precision import HOST, Inverse
 from kis_jax.core.geometry.superposition import superposition
+from kis_jax.core.statistics.bootstrap import kurtosis_interval
 
 _FIRST = 4  # tokens for each dimension of keys at the first look
+_RESAMPLES = 200  # of the facts, for the interval of kurtosis
 _KEPT = 3  # looks: at each the text is longer by the root of two, and held against two looks before
 
 
@@ -24,10 +27,16 @@ class Estimate:
       correlation: estimated, of P between different facts with that of endless text; NaN if
         nothing can be said yet.
       kurtosis: of P between different facts, excess.
+      low: lower limit of its 95 % interval, by drawing facts anew; NaN while C has no inverse.
+      high: upper limit.
+      steady: whether the kurtosis from half of the text lies within the interval.
     """
 
     correlation: float
     kurtosis: float
+    low: float
+    high: float
+    steady: bool
 
 
 class Reliability:
@@ -40,6 +49,9 @@ class Reliability:
     $1 / \sqrt{1 + x}$. This is split-half reliability (Spearman 1910, Brown 1910) from a half and
     the whole: the sums of the other half need not be kept, and what the inverse of a C from few
     tokens gets wrong on both sides shows as well.
+
+    Kurtosis counts as known where that from half of the text lies within the interval that the
+    choice of facts leaves it: more text would then tell nothing that other facts would not undo.
 
     A pass that is taken up after an interruption looks anew, and may end a little later.
 
@@ -104,10 +116,14 @@ class Reliability:
         for earlier in self._seen:  # the last whose text is half as long, or nearly
             before = earlier if tokens >= 1.8 * earlier[0] else before
         for layer, p in found.items():
-            known = math.nan
+            apart = ~np.eye(len(p), dtype=bool)
+            known, kurtosis, (low, high) = math.nan, _kurtosis(p[apart]), _limits(p)
+            steady = False
             if before is not None:
-                known = correlation_with_truth(before[1][layer], p, tokens / before[0])
-            self.estimates[layer] = Estimate(known, _kurtosis(p))
+                earlier = before[1][layer][apart]
+                known = correlation_with_truth(earlier, p[apart], tokens / before[0])
+                steady = low <= _kurtosis(earlier) <= high
+            self.estimates[layer] = Estimate(known, kurtosis, low, high, steady)
         self._seen = [*self._seen, (tokens, found)][-_KEPT:]
         return self.known
 
@@ -115,7 +131,8 @@ class Reliability:
     def known(self) -> bool:
         """Whether P is known at every layer, as the last look tells."""
         return bool(self.estimates) and all(
-            estimate.correlation >= self.target for estimate in self.estimates.values()
+            estimate.correlation >= self.target and estimate.steady
+            for estimate in self.estimates.values()
         )
 
 
@@ -152,16 +169,22 @@ def correlation_with_truth(part: np.ndarray, whole: np.ndarray, ratio: float) ->
 def _between(
     keys: np.ndarray, second_moment: np.ndarray, ridge: float, inverse: Inverse
 ) -> np.ndarray:
-    """P between different facts, flat; NaN while C has no inverse."""
-    n = len(keys)
-    apart = ~np.eye(n, dtype=bool)
+    """P, `(n, n)`; NaN while C has no inverse."""
     with HOST.active():
         try:
             whitening = HOST.whitener(second_moment, ridge=ridge, inverse=inverse)
         except ValueError:  # fewer tokens than dimensions, as yet
-            return np.full(n * (n - 1), np.nan)
-        p = np.asarray(superposition(jnp.asarray(keys, jnp.float64), whitening))
-    return p[apart]
+            return np.full((len(keys), len(keys)), np.nan)
+        return np.asarray(superposition(jnp.asarray(keys, jnp.float64), whitening))
+
+
+def _limits(p: np.ndarray) -> tuple[float, float]:
+    """Of the kurtosis of P, `(n, n)`."""
+    if not np.isfinite(p).all():
+        return math.nan, math.nan
+    with HOST.active():
+        found = kurtosis_interval(jax.random.key(0), jnp.asarray(p), resamples=_RESAMPLES)
+    return float(found.lower), float(found.upper)
 
 
 def _kurtosis(p: np.ndarray) -> float:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from kis_jax.passes import reliability
 from kis_jax.passes.reliability import Reliability, correlation_with_truth
 
 D, N = 24, 16
@@ -64,6 +65,19 @@ def test_nothing_is_said_without_an_inverse_or_a_number(rng):
     assert math.isnan(watched.estimates[0].correlation)
     assert math.isnan(correlation_with_truth(np.array([1.0, np.nan]), np.ones(2), 2.0))
     assert correlation_with_truth(np.array([1.0, -1.0]), np.array([-1.0, 1.0]), 2.0) == 0.0
+
+
+def test_it_goes_on_while_kurtosis_leaves_its_interval(rng, monkeypatch):
+    apart = rng.normal(size=(D, D))
+    keys, c = rng.normal(size=(1, N, D)), apart @ apart.T
+    watched = Reliability(keys, (0,), target=0.9)
+    assert not watched.look(100, lambda layer: c) and not watched.estimates[0].steady
+    assert watched.look(200, lambda layer: c) and watched.estimates[0].steady
+    estimate = watched.estimates[0]
+    assert estimate.low < estimate.kurtosis < estimate.high
+    monkeypatch.setattr(reliability, "_limits", lambda p: (estimate.kurtosis + 1, math.inf))
+    assert not watched.look(400, lambda layer: c)
+    assert watched.estimates[0].correlation == 1.0 and not watched.estimates[0].steady
 
 
 @pytest.mark.parametrize("target", [0.0, 1.0, -1.0, float("nan")])
