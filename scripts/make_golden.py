@@ -33,8 +33,10 @@ _ENCODERS = ("bert", "roberta", "distilbert", "deberta-v2")
 # What torch's modules call the second matrix of the MLP; written down here anew, so that a fault
 # in a family's table shows.
 _SECOND_MATRIX = re.compile(
-    r"\.mlp\.(c_proj|fc_out|dense_4h_to_h|down_proj)$|\.ffn\.lin2$|\.layer\.\d+\.output\.dense$"
+    r"\.mlp\.(experts|c_proj|fc_out|dense_4h_to_h|down_proj)$|\.ffn\.lin2$|\.layer\.\d+\.output\.dense$"
 )
+# What is stored of a mixture beside its keys.
+_ROUTES = ("experts", "gates")
 
 
 def random_model(case: Case, seed: int = 0) -> PreTrainedModel:
@@ -52,6 +54,7 @@ def random_model(case: Case, seed: int = 0) -> PreTrainedModel:
 
 def _random(auto: Any, case: Case, seed: int) -> PreTrainedModel:
     torch.manual_seed(seed)
+    case.config._experts_implementation = "eager"  # others run in float32 and less alone
     model = auto.from_config(case.config, attn_implementation="eager").eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -71,7 +74,7 @@ def random_batch(case: Case, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def torch_outputs(
     model: PreTrainedModel, tokens: np.ndarray, mask: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, ...]:
     """What the model returns, and the inputs of every layer's second MLP matrix.
 
     Each text runs alone, without padding, mask or positions, in float64: the definition, against
@@ -79,14 +82,20 @@ def torch_outputs(
 
     Returns:
       Logits of a decoder `(b, t, v)`, or hidden states `(b, t, width)` of an encoder or of a
-      model without a head; keys `(layers, b, t, d)`. Zero at padding.
+      model without a head; keys `(layers, b, t, d)`. Of a mixture of experts keys
+      `(layers, b, t, k, d)`, then the experts of each token and their gates, `(layers, b, t, k)`.
+      Zero at padding.
     """
     model = model.double()
-    matrices = [module for name, module in model.named_modules() if _SECOND_MATRIX.search(name)]
-    keys: list[torch.Tensor] = []
+    keys: list[tuple[torch.Tensor, ...]] = []
+
+    def read(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        keys.append(_routed(module, *inputs) if len(inputs) == 3 else (inputs[0][0],))
+
     hooks = [
-        matrix.register_forward_pre_hook(lambda module, inputs: keys.append(inputs[0][0]))
-        for matrix in matrices
+        module.register_forward_pre_hook(read)
+        for name, module in model.named_modules()
+        if _SECOND_MATRIX.search(name)
     ]
     headed = model.config.model_type not in _ENCODERS and hasattr(model, "lm_head")
     headed = headed or hasattr(model, "embed_out")
@@ -98,16 +107,32 @@ def torch_outputs(
             inputs = torch.tensor(tokens[row, mask[row]][None], dtype=torch.long)
             found = model(inputs) if headed else model.base_model(inputs)
             outputs[row] = _spread(found[0][0], mask[row])
-            all_keys[row] = np.stack([_spread(layer, mask[row]) for layer in keys])
+            all_keys[row] = [
+                np.stack([_spread(layer, mask[row]) for layer in part])
+                for part in zip(*keys, strict=True)
+            ]
     for hook in hooks:
         hook.remove()
     rows = range(len(tokens))
-    return np.stack([outputs[row] for row in rows]), np.stack([all_keys[row] for row in rows], 1)
+    parts = zip(*(all_keys[row] for row in rows), strict=True)
+    return np.stack([outputs[row] for row in rows]), *(np.stack(part, 1) for part in parts)
+
+
+def _routed(
+    experts: Any, x: torch.Tensor, chosen: torch.Tensor, gates: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Keys of each token's experts `(t, k, d)`, one by one; which these are; and their gates."""
+    keys = []
+    for token, own in zip(x, chosen, strict=True):
+        for expert in own:
+            gate, up = (experts.gate_up_proj[expert] @ token).chunk(2)
+            keys.append(experts.act_fn(gate) * up)
+    return torch.stack(keys).reshape(*chosen.shape, -1), chosen, gates
 
 
 def _spread(values: torch.Tensor, there: np.ndarray) -> np.ndarray:
     """Values of a text's tokens at their places, zero elsewhere."""
-    spread = np.zeros((len(there), values.shape[-1]))
+    spread = np.zeros((len(there), *values.shape[1:]))
     spread[there] = values.numpy()
     return spread
 
@@ -118,13 +143,14 @@ def write(name: str, directory: Path) -> None:
     model.save_pretrained(directory)
     (directory / "generation_config.json").unlink(missing_ok=True)
     tokens, mask = random_batch(CASES[name])
-    outputs, keys = torch_outputs(model, tokens, mask)
+    outputs, keys, *routes = torch_outputs(model, tokens, mask)
     np.savez_compressed(
         directory / "outputs.npz",
         tokens=tokens,
         mask=mask,
         outputs=outputs.astype(np.float32),
         keys=keys.astype(np.float32),
+        **{name: part.astype(np.float32) for name, part in zip(_ROUTES, routes, strict=False)},
     )
 
 

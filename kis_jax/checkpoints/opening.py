@@ -24,14 +24,14 @@ _MOST_LAYERS = 10_000
 # Of torch.compile, of DistributedDataParallel, and of programs that hold a model as a part.
 _WRAPPERS = ("_orig_mod.", "module.", "model.")
 _NO_HINT = "this family of models is not supported"
-_EXPERTS = "mixtures of experts are not supported, as they have several second MLP matrices a layer"
+_EXPERTS = "of mixtures of experts, mixtral, olmoe and qwen3_moe are supported"
 # What is near a supported family, and may be taken for one.
 _HINTS = {
     "gemma3": "of a Gemma 3 that sees images only the text part, gemma3_text, is supported",
     "xlm-roberta": "it is a RoBERTa under another name: write roberta in its place",
-    "mixtral": _EXPERTS,
-    "qwen2_moe": _EXPERTS,
-    "qwen3_moe": _EXPERTS,
+    **dict.fromkeys(
+        ("deepseek_v3", "gpt_oss", "granitemoe", "granitemoehybrid", "qwen2_moe"), _EXPERTS
+    ),
 }
 
 

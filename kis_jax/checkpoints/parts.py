@@ -45,9 +45,8 @@ class Parts:
         """
         for bounds, part in self._parts.items():
             index = tuple(slice(*ends) for ends in bounds)
-            target = part
-            if entry.layer is not None:  # layers lie on axis 0, which no sharding cuts
-                index, target = index[1:], part[entry.layer]
+            # Layers and experts lie on the first axes, which no sharding cuts.
+            index, target = index[len(entry.place) :], part[entry.place]
             read_into(target, entry.source, tensor, entry.layout, index)
 
     def on_devices(self) -> jax.Array:

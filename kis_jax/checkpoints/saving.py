@@ -97,8 +97,7 @@ def parameters_of(model: nnx.Module) -> dict[str, jax.Array]:
 
 def part_of(parameters: Mapping[str, jax.Array], entry: Entry) -> np.ndarray:
     """What of a parameter lies in one tensor, on the host."""
-    values = parameters[entry.target]
-    return np.asarray(values if entry.layer is None else values[entry.layer])
+    return np.asarray(parameters[entry.target][entry.place])
 
 
 def _assemble(entries: list[Entry], parameters: Mapping[str, jax.Array]) -> np.ndarray:

@@ -81,9 +81,16 @@ class StreamedModel:
           ValueError: if a number is not finite, or the file has become shorter.
         """
         shapes = {path_name(p): leaf.shape[1:] for p, leaf in self._block_parameters.items()}
+        found: dict[str, Any] = {}
+        for entry in self._layers[layer]:
+            name = entry.target.removeprefix(_BLOCKS)
+            if entry.expert is None:
+                found[name] = self._read(entry, shapes[name])
+            else:
+                found.setdefault(name, []).append(self._read(entry, shapes[name][1:]))
         return {
-            (name := entry.target.removeprefix(_BLOCKS)): self._read(entry, shapes[name])
-            for entry in self._layers[layer]
+            name: jnp.stack(part) if isinstance(part, list) else part
+            for name, part in found.items()
         }
 
     def block(self, parameters: Mapping[str, Array]) -> Any:

@@ -22,6 +22,7 @@ class Entry:
       shape: its shape.
       target: path of the parameter.
       layer: place on the parameter's leading axis; None if the tensor is the whole of it.
+      expert: place on the axis after that, of a mixture; None if the tensor is of all experts.
       layout: how the parameter lies in the tensor.
     """
 
@@ -30,6 +31,12 @@ class Entry:
     target: str
     layer: int | None
     layout: Layout
+    expert: int | None = None
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """What of the parameter the tensor is, by its leading axes."""
+        return tuple(index for index in (self.layer, self.expert) if index is not None)
 
 
 def expand(family: Family, shapes: Mapping[str, Shape]) -> list[Entry]:
@@ -58,7 +65,12 @@ def expand(family: Family, shapes: Mapping[str, Shape]) -> list[Entry]:
             continue
         for layer in range(shape[0]):
             source = row.source.replace("{layer}", str(layer))
-            entries.append(Entry(source, layout.shape(shape[1:]), target, layer, layout))
+            if "{expert}" not in source:
+                entries.append(Entry(source, layout.shape(shape[1:]), target, layer, layout))
+                continue
+            for expert in range(shape[1]):
+                name = source.replace("{expert}", str(expert))
+                entries.append(Entry(name, layout.shape(shape[2:]), target, layer, layout, expert))
     return entries
 
 

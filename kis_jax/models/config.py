@@ -10,6 +10,21 @@ from kis_jax.models.rotary import Rotary
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Experts:
+    """How a layer's MLP is a mixture of experts, each as wide as `mlp_width` says.
+
+    Attributes:
+      count: how many there are.
+      chosen: how many read a token: those with the largest share in a softmax over all.
+      renormalized: whether these shares are divided by their sum.
+    """
+
+    count: int
+    chosen: int
+    renormalized: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """What decoders and encoders have in common.
 
@@ -37,6 +52,7 @@ class ModelConfig:
       qkv_bias: whether the projections to queries, keys and values have biases.
       output_bias: whether attention's output projection has one.
       mlp_bias: whether the matrices of the MLP have biases.
+      experts: that stand in place of the MLP of every layer; None if one MLP does.
     """
 
     family: str
@@ -60,6 +76,7 @@ class ModelConfig:
     qkv_bias: bool = True
     output_bias: bool = True
     mlp_bias: bool = True
+    experts: Experts | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

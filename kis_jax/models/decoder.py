@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from kis_jax.models.attention import Attention, Past
 from kis_jax.models.config import DecoderConfig
+from kis_jax.models.mixture import Mixture
 from kis_jax.models.mlp import MLP
 from kis_jax.models.norms import LayerNorm, RMSNorm, make_norm
 from kis_jax.models.positions import positions_of
@@ -31,7 +32,10 @@ class Block(nnx.Module):
         self.attention = Attention(config, linear=linear, norm=norm)
         self.attention_post_norm = norm() if config.norms_after else None
         self.mlp_norm = norm() if config.norms_before and not config.shared_norm else None
-        self.mlp = MLP(config, linear=linear)
+        if config.experts is None:
+            self.mlp = MLP(config, linear=linear)
+        else:
+            self.mlp = Mixture(config, config.experts, dtype, rngs=rngs)
         self.mlp_post_norm = norm() if config.norms_after else None
         self.shared_norm = config.shared_norm
         self.residual_scale = config.residual_scale

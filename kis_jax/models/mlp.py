@@ -38,9 +38,15 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Values `(b, t, width)`, and the keys they were read with, `(b, t, mlp_width)`."""
-        activation = ACTIVATIONS[self.activation]
-        if self.gated:
-            keys = activation(self.gate(x)) * self.input(x)
-        else:
-            keys = activation(self.input(x))
-        return self.output(keys), keys
+        return through(
+            x, self.activation, self.input, self.gate if self.gated else None, self.output
+        )
+
+
+def through(
+    x: Array, activation: str, first: nnx.Linear, gate: nnx.Linear | None, second: nnx.Linear
+) -> tuple[Array, Array]:
+    """What an MLP of these projections makes of `x`, and the keys its second was read with."""
+    activate = ACTIVATIONS[activation]
+    keys = activate(first(x)) if gate is None else activate(gate(x)) * first(x)
+    return second(keys), keys

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from kis_jax.models.attention import Past
+from kis_jax.models.routed import Routed
 
-Tap = Callable[[Array, Array], Any]
+Tap = Callable[[Any, Array], Any]
 
 
 @jax.tree_util.register_dataclass
@@ -37,13 +38,13 @@ class Glimpse:
     """What one layer shows of itself as it runs.
 
     Attributes:
-      keys: of its MLP, `(b, t, mlp_width)`.
+      keys: of its MLP, `(b, t, mlp_width)`; of a mixture, those of the experts of each token.
       values: what its MLP's second matrix makes of them, `(b, t, width)`; before any shift.
       rest: the stream that the values are added to, `(b, t, width)`.
       past: attention's keys and values of these tokens.
     """
 
-    keys: Array
+    keys: Array | Routed
     values: Array
     rest: Array
     past: Past

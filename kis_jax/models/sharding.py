@@ -65,6 +65,11 @@ def partitions(paths: Iterable[str], config: ModelConfig, mesh: Mesh) -> dict[st
       ValueError: if keys do not go up over the devices of the model axis.
     """
     devices = mesh.shape[MODEL]
+    if config.experts is not None:
+        raise ValueError(
+            "mesh: expected a model with one MLP a layer, found a mixture of experts, which runs "
+            "on one device; leave the mesh out"
+        )
     if config.mlp_width % devices:
         raise ValueError(
             f"mesh: expected a model axis that divides {config.mlp_width}, the width of the keys, "

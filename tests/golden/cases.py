@@ -20,12 +20,15 @@ from transformers import (
     Ministral3Config,
     Mistral3Config,
     MistralConfig,
+    MixtralConfig,
     Olmo2Config,
     Olmo3Config,
+    OlmoeConfig,
     Phi3Config,
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
     RobertaConfig,
     SmolLM3Config,
 )
@@ -278,6 +281,48 @@ CASES = {
         Mistral3Config(
             text_config={"model_type": "mistral", **_GQA, "sliding_window": None},
             **_SEES | {"tie_word_embeddings": True},
+        ),
+        golden=False,
+    ),
+    "mixtral": Case(
+        MixtralConfig(**_GQA, num_local_experts=5, num_experts_per_tok=2, sliding_window=4)
+    ),
+    "mixtral_one": Case(
+        MixtralConfig(**_MQA, num_local_experts=1, num_experts_per_tok=1), golden=False
+    ),
+    "mixtral_all": Case(
+        MixtralConfig(**_MQA, num_local_experts=3, num_experts_per_tok=3), golden=False
+    ),
+    "olmoe": Case(OlmoeConfig(**_GQA_4, num_experts=7, num_experts_per_tok=3)),
+    "olmoe_renormalized": Case(
+        OlmoeConfig(
+            **_GQA_4,
+            num_experts=4,
+            num_experts_per_tok=1,
+            norm_topk_prob=True,
+            attention_bias=True,
+        ),
+        golden=False,
+    ),
+    "qwen3_moe": Case(
+        Qwen3MoeConfig(
+            **_GQA,
+            moe_intermediate_size=9,
+            num_experts=6,
+            num_experts_per_tok=3,
+            norm_topk_prob=True,
+            tie_word_embeddings=True,
+        )
+    ),
+    "qwen3_moe_windows": Case(
+        Qwen3MoeConfig(
+            **_MQA,
+            moe_intermediate_size=9,
+            num_experts=6,
+            num_experts_per_tok=2,
+            use_sliding_window=True,
+            sliding_window=4,
+            attention_bias=True,
         ),
         golden=False,
     ),

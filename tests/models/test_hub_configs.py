@@ -11,6 +11,7 @@ import jax
 import pytest
 from flax import nnx
 
+from kis_jax.models.config import Experts
 from kis_jax.models.families import FAMILIES
 from kis_jax.models.rotary import Banded, Long, Ramp, Rotary
 
@@ -32,6 +33,9 @@ PARAMETERS = {
     "ibm-granite/granite-3.0-8b-base": 8_170_848_256,
     "allenai/Olmo-3-1025-7B": 7_298_011_136,
     "mistralai/Ministral-3-8B-Base-2512": 8_489_553_920,  # its text part
+    "mistralai/Mixtral-8x7B-v0.1": 46_702_792_704,
+    "allenai/OLMoE-1B-7B-0924": 6_919_161_856,
+    "Qwen/Qwen3-30B-A3B": 30_532_122_624,
     "microsoft/Phi-3-mini-4k-instruct": 3_821_079_552,
     "microsoft/Phi-3-mini-128k-instruct": 3_821_079_552,
     "google-bert/bert-base-uncased": 109_482_240 - 590_592,
@@ -100,6 +104,8 @@ def test_positions_are_read():
     assert ministral.scaling == Ramp(16.0, 1.0, 32.0, 16384, 1.0)
     assert ministral.growth == (0.1, 16384)
     assert read("HuggingFaceTB/SmolLM3-3B").unrotated == tuple(range(3, 36, 4))
+    assert read("Qwen/Qwen3-30B-A3B").experts == Experts(count=128, chosen=8, renormalized=True)
+    assert not read("allenai/OLMoE-1B-7B-0924").experts.renormalized
     roberta = read("FacebookAI/roberta-base")
     assert (roberta.context_length, roberta.position_offset) == (512, 2)
 

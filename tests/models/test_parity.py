@@ -32,8 +32,10 @@ def outputs_and_keys(model, tokens, mask):
     return model(tokens, mask, tap=lambda keys, mask: keys)
 
 
-def assert_equal(model, tokens, mask, outputs, keys):
+def assert_equal(model, tokens, mask, outputs, keys, *routes):
     found, found_keys = outputs_and_keys(model, jnp.asarray(tokens), jnp.asarray(mask))
+    if routes:
+        found_keys, keys = assert_routes_equal(found_keys, keys, *routes, mask)
     assert jnp.isfinite(found).all() and jnp.isfinite(found_keys).all(), "at padding too"
     np.testing.assert_allclose(found_keys[:, mask], keys[:, mask], rtol=0, atol=1e-5)
     if outputs is not None:
@@ -41,9 +43,25 @@ def assert_equal(model, tokens, mask, outputs, keys):
         np.testing.assert_allclose(found[mask], outputs[mask], rtol=0, atol=1e-5)
 
 
+def assert_routes_equal(found, keys, experts, gates, mask):
+    """Experts and gates of each token; the keys of both, those of a token in one order."""
+    order, others = np.argsort(found.experts), np.argsort(experts)
+
+    def taken(values, order):
+        return np.take_along_axis(np.asarray(values), order, -1)[:, mask]
+
+    np.testing.assert_array_equal(taken(found.experts, order), taken(experts, others))
+    np.testing.assert_allclose(taken(found.gates, order), taken(gates, others), rtol=0, atol=1e-5)
+    return (
+        np.take_along_axis(np.asarray(values), order[..., None], -2)
+        for values, order in ((found.keys, order), (keys, others))
+    )
+
+
 def stored(name):
     with np.load(golden.DIRECTORY / name / "outputs.npz") as arrays:
-        return [arrays[key] for key in ("tokens", "mask", "outputs", "keys")]
+        names = ("tokens", "mask", "outputs", "keys", "experts", "gates")
+        return [arrays[key] for key in names if key in arrays]
 
 
 def test_all_golden_cases_are_stored():
@@ -64,11 +82,11 @@ def test_equals_the_torch_that_is_installed(name, tmp_path):
     torch_model = make_golden.random_model(case, seed=1)
     torch_model.save_pretrained(tmp_path)
     tokens, mask = make_golden.random_batch(case, seed=1)
-    outputs, keys = make_golden.torch_outputs(torch_model, tokens, mask)
+    outputs, *keys = make_golden.torch_outputs(torch_model, tokens, mask)
     model = load_model(tmp_path)
     # Saved without its head, a decoder with a tied one has logits here and none there.
     headless = case.bare and model.config.causal
-    assert_equal(model, tokens, mask, None if headless else outputs, keys)
+    assert_equal(model, tokens, mask, None if headless else outputs, *keys)
 
 
 @pytest.mark.parametrize("name", BFLOAT16_ERRORS)

@@ -85,6 +85,14 @@ def test_every_family_has_a_case():
             "rope_parameters: expected settings under full_attention and .* found rope_type",
         ),
         ("ministral3", {"rope_parameters": {}}, "llama_4_scaling_beta: expected float, found None"),
+        (
+            "mixtral",
+            {"num_local_experts": 1},
+            "num_experts_per_tok: expected at most as many .*, found 3 of 1",
+        ),
+        ("olmoe", {"clip_qkv": 8.0}, "found clip_qkv=8.0"),
+        ("qwen3_moe", {"decoder_sparse_step": 2}, "found decoder_sparse_step=2"),
+        ("qwen3_moe", {"mlp_only_layers": [0]}, r"found mlp_only_layers=\[0\]"),
         ("mistral", {"layer_types": ["full_attention"] * 2}, "found layer_types="),
         ("qwen2", {"use_mrope": True}, "found use_mrope=True"),
         (

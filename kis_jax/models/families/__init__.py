@@ -14,11 +14,14 @@ from kis_jax.models.families import (
     ministral3,
     mistral,
     mistral3,
+    mixtral,
     olmo2,
     olmo3,
+    olmoe,
     phi3,
     qwen2,
     qwen3,
+    qwen3_moe,
     roberta,
     smollm3,
 )
@@ -28,6 +31,7 @@ from kis_jax.models.families.family import Weight as Weight
 _MODULES = (
     *(gpt2, gptj, gpt_neox, llama, mistral, qwen2, qwen3, gemma2, gemma3, olmo2, phi3),
     *(smollm3, granite, olmo3, ministral3, mistral3),
+    *(mixtral, olmoe, qwen3_moe),
     *(bert, roberta, distilbert, deberta_v2),
 )
 
