@@ -25,11 +25,15 @@ def main(
     tokens_per_batch: Annotated[
         int, typer.Option(help="The fewer, the more steps an epoch has.")
     ] = TOKENS_PER_BATCH,
+    experts: Annotated[
+        int | None,
+        typer.Option(help="A mixture of so many; 1 for its dense twin. [default: a GPT-2]"),
+    ] = None,
 ) -> None:
     """Trains factlm and prints how many of its facts it knows."""
     try:
         shape = Size.of_width(size, num_layers, epochs)
-        figures = train(shape, seed, out, typer.echo, facts, tokens_per_batch)
+        figures = train(shape, seed, out, typer.echo, facts, tokens_per_batch, experts)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     for name, share in figures["recall"].items():

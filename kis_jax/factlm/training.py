@@ -19,10 +19,11 @@ from kis_jax.factlm.batches import epoch, fill_buckets, num_batches
 from kis_jax.factlm.corpus import corpus_text, training_texts
 from kis_jax.factlm.recall import recall
 from kis_jax.factlm.records import facts_json
+from kis_jax.factlm.shapes import attributes_of
 from kis_jax.factlm.tokenizer import END_OF_TEXT_ID, save_tokenizer, train_tokenizer
 from kis_jax.factlm.world import build_world, part_of_world
-from kis_jax.models import Decoder
-from kis_jax.models.families import gpt2
+from kis_jax.models import Decoder, DecoderConfig
+from kis_jax.models.families import FAMILIES
 
 HEAD_WIDTH = 32
 REFERENCE_WIDTH = 128
@@ -78,6 +79,7 @@ CONTEXT_LENGTH = 96
 TOKENS_PER_BATCH = 1024
 WEIGHT_DECAY = 0.1
 WARMUP_SHARE = 0.1
+_BALANCE = 0.01  # weight of a mixture's uneven use of its experts
 
 
 def train(
@@ -87,6 +89,7 @@ def train(
     report: Callable[[str], None],
     num_facts: int | None = None,
     tokens_per_batch: int = TOKENS_PER_BATCH,
+    experts: int | None = None,
 ) -> dict[str, Any]:
     """Trains a model and writes it, with its facts and corpus, as the package ships them.
 
@@ -98,6 +101,8 @@ def train(
       num_facts: the world is cut to the subjects of its first facts, about so many in all;
         the tokenizer is that of the whole world. All of them where it is None.
       tokens_per_batch: the fewer, the more steps an epoch has.
+      experts: in place of the MLP of each layer; None for the model that is shipped. See
+        `kis_jax.factlm.shapes`.
 
     Returns:
       The figures that are also written to `model/training.json`.
@@ -114,18 +119,17 @@ def train(
     (out / "corpus.txt").write_text(corpus_text(world))
     save_tokenizer(tokenizer, directory, CONTEXT_LENGTH)
 
-    config = {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "vocab_size": VOCAB_SIZE,
-        "n_positions": CONTEXT_LENGTH,
-        "n_embd": size.width,
-        "n_layer": size.num_layers,
-        "n_head": size.num_heads,
-        "bos_token_id": END_OF_TEXT_ID,
-        "eos_token_id": END_OF_TEXT_ID,
-    }
-    model = _with_flat_products(Decoder(gpt2.read_config(config), rngs=nnx.Rngs(seed)))
+    config = attributes_of(
+        experts,
+        vocab_size=VOCAB_SIZE,
+        context_length=CONTEXT_LENGTH,
+        width=size.width,
+        num_layers=size.num_layers,
+        num_heads=size.num_heads,
+        end_of_text=END_OF_TEXT_ID,
+    )
+    shape = FAMILIES[config["model_type"]].read_config(config)
+    model = _with_flat_products(Decoder(cast(DecoderConfig, shape), rngs=nnx.Rngs(seed)))
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
     model, loss = fit(model, encoded, size, seed, report, tokens_per_batch)
     checkpoints.save(model, directory, config)
@@ -134,6 +138,7 @@ def train(
         "width": size.width,
         "num_layers": size.num_layers,
         "learning_rate": size.learning_rate,
+        **({} if experts is None else {"experts": experts}),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(model)),
         "facts": len(world.facts),
         "epochs": size.epochs,
@@ -217,11 +222,34 @@ def _step(
 def _loss(model: Decoder, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
     """Mean cross-entropy of each next token, that of the end of the text included."""
     counted = jnp.arange(tokens.shape[1] - 1) < lengths[:, None]
-    logits = model(tokens[:, :-1])
+    balance = 0.0
+    if model.config.experts is None:
+        logits = model(tokens[:, :-1])
+    else:
+        logits, (chosen, gates) = model(
+            tokens[:, :-1], tap=lambda keys, _: (keys.experts, keys.gates)
+        )
+        balance = _BALANCE * _imbalance(chosen, gates, counted, count=model.config.experts.count)
     # Not a gather: the gradient of one is a scatter, which is slow on a CPU.
     hit = jnp.arange(logits.shape[-1]) == tokens[:, 1:, None]
     losses = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(logits, axis=-1, where=hit)
-    return jnp.mean(losses, where=counted)
+    return jnp.mean(losses, where=counted) + balance
+
+
+def _imbalance(
+    experts: jax.Array, gates: jax.Array, counted: jax.Array, *, count: int
+) -> jax.Array:
+    """How unevenly layers route their tokens: 1 where all experts read as many, more otherwise.
+
+    The share of choices that fall on an expert, times the share of gates that it has, summed over
+    experts (Fedus et al. 2022, arXiv 2101.03961, of chosen experts alone).
+    """
+    there = counted[None, ..., None, None]
+    hits = there & (experts[..., None] == jnp.arange(count))
+    chosen = jnp.sum(hits, axis=(1, 2, 3), dtype=jnp.float32)
+    weights = jnp.sum(jnp.where(hits, gates[..., None], 0.0), axis=(1, 2, 3))
+    chosen, weights = (part / jnp.sum(part, axis=-1, keepdims=True) for part in (chosen, weights))
+    return count * jnp.mean(jnp.sum(chosen * weights, axis=-1))
 
 
 def _with_flat_products(model: Decoder) -> Decoder:
@@ -232,7 +260,7 @@ def _with_flat_products(model: Decoder) -> Decoder:
     attention, mlp = model.blocks.attention, model.blocks.mlp
     for linear in (attention.query, attention.key, attention.value, attention.output):
         linear.dot_general = _flat_product
-    for linear in (mlp.input, mlp.output):
+    for linear in (mlp.input, mlp.output) if model.config.experts is None else ():
         linear.dot_general = _flat_product
     return model
 

@@ -1,8 +1,8 @@
-"""A mixture of experts in place of a layer's MLP: each token is read by a few of many MLPs.
+r"""A mixture of experts in place of a layer's MLP: each token is read by a few of many MLPs.
 
 Its memory is the second matrices of all experts, one below the other: values are
-$\\sum_e g_e\\,k_e W_e$, linear in the gated keys $(g_e k_e)_e$, which are zero for every expert that
-a token is not routed to.
+$\sum_e g_e\,k_e W_e$, linear in the gated keys $(g_e k_e)_e$, which are zero for every expert
+that a token is not routed to.
 """
 
 from __future__ import annotations
@@ -87,9 +87,8 @@ class Mixture(nnx.Module):
         within = jnp.arange(pairs) - first[sorted_experts]
         places = jnp.zeros(pairs, int).at[order].set(size * first_block[sorted_experts] + within)
         # Places that stay empty read a row of zeros after the last token.
-        sources = (
-            jnp.full(blocks * size, tokens).at[places].set(jnp.arange(pairs) // self.experts.chosen)
-        )
+        readers = jnp.arange(pairs) // self.experts.chosen
+        sources = jnp.full(blocks * size, tokens).at[places].set(readers)
         rows = jnp.concat([x, jnp.zeros_like(x[:1])])[sources].reshape(blocks, size, -1)
         owners = jnp.searchsorted(jnp.cumsum(begun), jnp.arange(blocks), side="right")
 
@@ -98,7 +97,7 @@ class Mixture(nnx.Module):
             return None, self._read(owner, rows)
 
         _, (values, keys) = jax.lax.scan(read, None, (rows, jnp.minimum(owners, count - 1)))
-        return tuple(array.reshape(blocks * size, -1)[places] for array in (values, keys))
+        return jax.tree.map(lambda made: made.reshape(blocks * size, -1)[places], (values, keys))
 
     def _read(self, expert: Array, x: Array) -> tuple[Array, Array]:
         """What one expert makes of tokens, `(tokens, width)`, and its keys."""

@@ -38,9 +38,8 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Values `(b, t, width)`, and the keys they were read with, `(b, t, mlp_width)`."""
-        return through(
-            x, self.activation, self.input, self.gate if self.gated else None, self.output
-        )
+        gate = self.gate if self.gated else None
+        return through(x, self.activation, self.input, gate, self.output)
 
 
 def through(
