@@ -7,7 +7,6 @@ from kis_jax.models.config import ModelConfig as ModelConfig
 from kis_jax.models.decoder import Decoder as Decoder
 from kis_jax.models.encoder import Encoder as Encoder
 from kis_jax.models.multiple_choice import MultipleChoice as MultipleChoice
-from kis_jax.models.routed import Routed as Routed
 from kis_jax.models.scanning import Glimpse as Glimpse
 from kis_jax.models.scanning import Shift as Shift
 

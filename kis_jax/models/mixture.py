@@ -13,12 +13,11 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
+from kis_jax.core.arrays.groups import group_rows
+from kis_jax.core.geometry.routed import Routed
 from kis_jax.models.config import Experts, ModelConfig
 from kis_jax.models.mlp import MLP, through
-from kis_jax.models.routed import Routed
 from kis_jax.models.stack import make_linear, stack
-
-_BLOCK = 8, 128  # the fewest and the most tokens that an expert reads at once
 
 
 class Mixture(nnx.Module):
@@ -75,29 +74,14 @@ class Mixture(nnx.Module):
           x: `(tokens, width)`.
           experts: of each token in turn, those that read it, `(pairs,)`.
         """
-        count, pairs, tokens = self.experts.count, len(experts), len(x)
-        size = min(max(_BLOCK[0], pairs // count), _BLOCK[1])
-        blocks = pairs // size + min(count, pairs)  # the most that may be begun
-        of_each = jnp.bincount(experts, length=count)
-        begun = -(-of_each // size)  # blocks of each expert, the last one not full
-        order = jnp.argsort(experts, stable=True)
-        sorted_experts = experts[order]
-        first = jnp.cumsum(of_each) - of_each
-        first_block = jnp.cumsum(begun) - begun
-        within = jnp.arange(pairs) - first[sorted_experts]
-        places = jnp.zeros(pairs, int).at[order].set(size * first_block[sorted_experts] + within)
-        # Places that stay empty read a row of zeros after the last token.
-        readers = jnp.arange(pairs) // self.experts.chosen
-        sources = jnp.full(blocks * size, tokens).at[places].set(readers)
-        rows = jnp.concat([x, jnp.zeros_like(x[:1])])[sources].reshape(blocks, size, -1)
-        owners = jnp.searchsorted(jnp.cumsum(begun), jnp.arange(blocks), side="right")
+        groups = group_rows(experts, self.experts.count)
+        rows = x[jnp.arange(len(experts)) // self.experts.chosen]
 
         def read(_: None, block: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
-            rows, owner = block
-            return None, self._read(owner, rows)
+            return None, self._read(*block)
 
-        _, (values, keys) = jax.lax.scan(read, None, (rows, jnp.minimum(owners, count - 1)))
-        return jax.tree.map(lambda made: made.reshape(blocks * size, -1)[places], (values, keys))
+        _, made = jax.lax.scan(read, None, (groups.owners, groups.blocks(rows)))
+        return jax.tree.map(groups.rows, made)
 
     def _read(self, expert: Array, x: Array) -> tuple[Array, Array]:
         """What one expert makes of tokens, `(tokens, width)`, and its keys."""

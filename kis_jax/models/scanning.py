@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kis_jax.core.geometry.routed import Routed
 from kis_jax.models.attention import Past
-from kis_jax.models.routed import Routed
 
 Tap = Callable[[Any, Array], Any]
 
