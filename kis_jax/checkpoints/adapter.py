@@ -62,6 +62,7 @@ def write_adapter(edits: Mapping[int, Edit], directory: Path, *, source: str | P
     """Writes what `save_adapter` writes, into a directory that the caller puts in its place."""
     found = locate(source)
     family, config = read_config(found)
+    config.check_one_mlp("a LoRA adapter: torch holds all experts in one tensor")
     factors = {layer: _factors(edit, layer, config) for layer, edit in sorted(edits.items())}
     if not factors:
         raise ValueError("edits: expected an edit of one layer at least, found none")

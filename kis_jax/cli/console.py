@@ -257,6 +257,8 @@ def _inspection_rows(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "vocabulary", f"{shape.vocab_size:,}"
     yield "context", f"{shape.context_length:,} tokens"
     yield "parameters", f"{shape.num_parameters:,}"
+    if shape.num_experts > 1:
+        yield "experts", f"{shape.num_experts} a layer, {shape.experts_per_token} a token"
     yield "second MLP matrix", shape.memory_tensor
     if found.ignored_attributes:
         yield "in config.json, unused", ", ".join(found.ignored_attributes)

@@ -104,9 +104,11 @@ def bytes_per_token(config: ModelConfig, length: int) -> int:
     """What one layer holds for each token of texts of one length.
 
     Attention weights for every head and position of the text, twice; the MLP's hidden layer,
-    three times; the residual stream and its projections, ten times; four bytes each.
+    three times, that of each expert that reads it in a mixture; the residual stream and its
+    projections, ten times; four bytes each.
     """
-    return 4 * (2 * config.num_heads * length + 3 * config.mlp_width + 10 * config.width)
+    hidden = 3 * config.experts_per_token * config.mlp_width
+    return 4 * (2 * config.num_heads * length + hidden + 10 * config.width)
 
 
 def batch_bytes(config: ModelConfig, *, token_budget: int, longest: int) -> int:

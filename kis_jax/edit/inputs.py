@@ -129,6 +129,7 @@ def open_edit(request: EditRequest) -> EditInputs:
         )
     directory = locate(request.model)
     _, config = read_config(directory)
+    config.check_one_mlp("kis edit")
     settings = placed(edit_settings(config), request.position)
     layers = _layers(request, config, settings)
     tokenizer = load_tokenizer(directory)

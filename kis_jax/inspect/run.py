@@ -37,6 +37,8 @@ class Architecture:
       vocab_size: number of tokens.
       context_length: the most tokens of a text.
       num_parameters: numbers in the model, a tied head counted once.
+      num_experts: MLPs in a layer; 1 where it is no mixture.
+      experts_per_token: how many of them read a token.
       memory_tensor: the checkpoint's name for the second MLP matrix, which edits write.
     """
 
@@ -51,6 +53,8 @@ class Architecture:
     context_length: int
     num_parameters: int
     memory_tensor: str
+    num_experts: int = 1
+    experts_per_token: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,22 +189,26 @@ def _architecture(
         context_length=config.context_length,
         num_parameters=sum(map(math.prod, shapes.values())),
         memory_tensor=_memory_tensor(family, stored),
+        num_experts=config.experts_per_layer,
+        experts_per_token=config.experts_per_token,
     )
 
 
 def _memory_tensor(family: Family, stored: set[str] | None) -> str:
     name = next(row.source for row in family.weights if row.target == MEMORY)
-    if stored is None or name.replace("{layer}", "0") in stored:
+    if stored is None or name.replace("{layer}", "0").replace("{expert}", "0") in stored:
         return name
     return name.removeprefix(family.prefix)
 
 
 def _cost(config: ModelConfig, shapes: dict[str, Shape], tokens: int, length: int) -> ScanCost:
+    read = config.experts_per_token / config.experts_per_layer  # of a mixture, by each token
     matrices = sum(
-        math.prod(shape)
+        round(math.prod(shape) * (read if len(shape) > 3 else 1))
         for name, shape in shapes.items()
         if name.startswith("blocks.") and len(shape) > 2
     )
     attention = 4 * config.num_layers * length * config.num_heads * config.head_dim
     forward, gram = 2 * matrices + attention, 2 * config.num_layers * config.mlp_width**2
+    gram *= config.experts_per_token
     return ScanCost(tokens, forward, gram, tokens * (forward + gram))

@@ -78,6 +78,25 @@ class ModelConfig:
     mlp_bias: bool = True
     experts: Experts | None = None
 
+    @property
+    def experts_per_layer(self) -> int:
+        """Second matrices of MLPs in a layer, each with its own second moment; 1 of one MLP."""
+        return 1 if self.experts is None else self.experts.count
+
+    @property
+    def experts_per_token(self) -> int:
+        """How many MLPs of a layer read a token."""
+        return 1 if self.experts is None else self.experts.chosen
+
+    def check_one_mlp(self, task: str) -> None:
+        """Raises ValueError if layers are mixtures of experts, which a task does not take."""
+        if self.experts is not None:
+            raise ValueError(
+                f"model: expected one MLP a layer for {task}, found mixtures of "
+                f"{self.experts.count} experts; of these kis scan and kis inspect tell, and "
+                "kis_jax.core.editing.routed edits"
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderConfig(ModelConfig):

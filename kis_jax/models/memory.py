@@ -103,6 +103,7 @@ def check_layers(layers: Mapping[int, object] | list[int], config: ModelConfig) 
 
 
 def _stacked(model: Model) -> Array:
+    model.config.check_one_mlp("edits of one kernel a layer")
     return model.blocks.mlp.output.kernel[...]
 
 

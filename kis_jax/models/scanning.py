@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kis_jax.core.geometry.routed import Routed
 from kis_jax.models.attention import Past
 
 Tap = Callable[[Any, Array], Any]
@@ -38,13 +37,14 @@ class Glimpse:
     """What one layer shows of itself as it runs.
 
     Attributes:
-      keys: of its MLP, `(b, t, mlp_width)`; of a mixture, those of the experts of each token.
+      keys: of its MLP, `(b, t, mlp_width)`; of a mixture, a `Routed`: those of the
+        experts of each token.
       values: what its MLP's second matrix makes of them, `(b, t, width)`; before any shift.
       rest: the stream that the values are added to, `(b, t, width)`.
       past: attention's keys and values of these tokens.
     """
 
-    keys: Array | Routed
+    keys: Any
     values: Array
     rest: Array
     past: Past

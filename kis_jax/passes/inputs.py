@@ -174,6 +174,7 @@ def open_inputs(
     *,
     streamed: bool = False,
     controls: bool = False,
+    mixtures: bool = False,
     model_fingerprint: str | None = None,
 ) -> ScanInputs:
     """Opens all that a request names, cheap things first.
@@ -182,6 +183,7 @@ def open_inputs(
       request: what is asked for.
       streamed: whether the model is read layer by layer, so that it need not fit the memory.
       controls: whether other tokens of the facts' prompts are measured as well.
+      mixtures: whether the command takes mixtures of experts.
       model_fingerprint: where another host has read the model for it already.
 
     Raises:
@@ -201,6 +203,9 @@ def open_inputs(
         )
     directory = locate(request.model)
     family, config = read_config(directory)
+    if not mixtures:
+        config.check_one_mlp("this command")
+    _check_mixture(request, config, streamed=streamed)
     length = checked_length(request.document_length, config)
     shapes = parameter_shapes(family, config)
     if not streamed:
@@ -253,6 +258,21 @@ def open_inputs(
         sum(map(math.prod, shapes.values())),
         fingerprints,
     )
+
+
+def _check_mixture(request: ScanRequest, config: ModelConfig, *, streamed: bool) -> None:
+    """Mixtures are held in memory and measured to the end of the corpus, each C as it is."""
+    asked = {
+        "stream": streamed,
+        "until": request.until is not None,
+        "reliability": request.reliability is not None,
+        "shrinkage": request.shrinkage,
+    }
+    if config.experts is not None and (found := [name for name, given in asked.items() if given]):
+        raise ValueError(
+            f"{', '.join(found)}: expected none for a mixture of experts, which is scanned in "
+            "memory over all of the corpus; leave it out"
+        )
 
 
 def _check_fits(memory: ScanMemory) -> None:

@@ -88,7 +88,7 @@ def scan_memory(
       document_length: the most tokens of a text.
     """
     weights = sum(map(math.prod, shapes.values())) * jnp.dtype(dtype).itemsize
-    squares = config.num_layers * config.mlp_width**2
+    squares = config.num_layers * config.experts_per_layer * config.mlp_width**2
     budget = token_budget(config)
     activations = batch_bytes(config, token_budget=budget, longest=document_length)
     rest, host = weights + 4 * squares, 8 * squares

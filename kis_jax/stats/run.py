@@ -252,7 +252,9 @@ def _of_layer(spread: Spread | None, layer: int) -> Spread | None:
 
 def _model(model: str) -> tuple[Path, Family, Any]:
     directory = locate(model)
-    return directory, *read_config(directory)
+    family, config = read_config(directory)
+    config.check_one_mlp("kis stats")
+    return directory, family, config
 
 
 def _module(family: Family) -> str:

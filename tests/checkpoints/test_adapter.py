@@ -28,7 +28,7 @@ def delta(edit):
     return np.asarray(edit.directions, np.float64).T @ np.asarray(edit.residuals, np.float64)
 
 
-@pytest.mark.parametrize("name", golden.NAMES)
+@pytest.mark.parametrize("name", golden.ONE_MLP)
 @pytest.mark.parametrize("n", [1, 3, 100])
 def test_the_factors_multiply_to_the_transposed_update(name, n, tmp_path):
     source = golden.DIRECTORY / name
@@ -48,7 +48,7 @@ def test_the_factors_multiply_to_the_transposed_update(name, n, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # of peft and what it imports
-@pytest.mark.parametrize("name", golden.NAMES)
+@pytest.mark.parametrize("name", golden.ONE_MLP)
 def test_merged_by_peft_it_gives_the_edited_model(name, tmp_path):
     torch = pytest.importorskip("torch")
     peft = pytest.importorskip("peft")
@@ -142,3 +142,12 @@ def test_an_edit_of_many_facts_is_no_larger_than_its_matrix(tmp_path):
     (a,), (b,) = ([v for k, v in tensors.items() if part in k] for part in ("lora_A", "lora_B"))
     assert len(a) == min(d, m) < n
     np.testing.assert_allclose(b.astype(np.float64) @ a, delta(edit).T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(set(golden.NAMES) - set(golden.ONE_MLP)))
+def test_no_adapter_is_made_of_a_mixture(name, tmp_path):
+    source = golden.DIRECTORY / name
+    edits = {0: edit_of(load_model(source).config, 3)}
+    with pytest.raises(ValueError, match="LoRA adapter: torch holds all experts in one tensor"):
+        save_adapter(edits, tmp_path / "a", source=source)
+    assert not (tmp_path / "a").exists()

@@ -421,7 +421,7 @@ def test_names_that_are_none_are_refused(name):
 
 @pytest.mark.parametrize(
     ("model_type", "hint"),
-    [("gemma3", "gemma3_text, is supported"), ("mixtral", "mixtures of experts are not")],
+    [("gemma3", "gemma3_text, is supported"), ("qwen2_moe", "of mixtures of experts, mixtral,")],
 )
 def test_families_near_to_a_supported_one_are_told_apart(directory, model_type, hint):
     (directory / "config.json").write_text(json.dumps({"model_type": model_type}))

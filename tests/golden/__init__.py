@@ -7,6 +7,8 @@ from kis_jax.models.families import FAMILIES
 
 DIRECTORY = Path(__file__).parent
 NAMES = tuple(sorted(path.parent.name for path in DIRECTORY.glob("*/outputs.npz")))
+_MIXTURES = {"mixtral", "olmoe", "qwen3_moe"}
+ONE_MLP = tuple(name for name in NAMES if name not in _MIXTURES)
 
 
 def torch_class(config: ModelConfig) -> str:

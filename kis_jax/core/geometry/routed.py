@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
@@ -110,7 +109,7 @@ class Share(NamedTuple):
       keys: their gated keys, `(r, d)`.
     """
 
-    rows: np.ndarray
+    rows: Array
     keys: Array
 
 
@@ -120,23 +119,24 @@ def by_expert(routed: Routed) -> dict[int, Share]:
     Raises:
       ValueError: if a gate is not finite, or an expert stands twice with one fact.
     """
-    experts = np.asarray(routed.experts)
+    experts = routed.experts
     if experts.ndim != 2 or routed.keys.ndim != 3:
         raise ValueError(
             f"routed: expected one token a fact, keys (n, k, d), found {routed.keys.shape}"
         )
-    if not np.isfinite(np.asarray(routed.gates)).all():
-        fact = int(np.argmin(np.isfinite(np.asarray(routed.gates)).all(axis=1)))
+    sound = jnp.all(jnp.isfinite(routed.gates), axis=1)
+    if not jnp.all(sound):
+        fact = int(jnp.argmin(sound))
         raise ValueError(
             f"routed: expected finite gates, found NaN or infinity in fact {fact} (counted from 0)"
             "; check the router's weights, and try float32 if it ran in bfloat16"
         )
-    if (np.diff(np.sort(experts, axis=1), axis=1) == 0).any():
+    if jnp.any(jnp.diff(jnp.sort(experts, axis=1), axis=1) == 0):
         raise ValueError("routed: expected different experts for each fact, found one twice")
     gated = routed.gated
     found = {}
-    for expert in np.unique(experts):
-        rows, slots = np.nonzero(experts == expert)
+    for expert in jnp.unique(experts):
+        rows, slots = jnp.nonzero(experts == expert)
         found[int(expert)] = Share(rows, gated[rows, slots])
     return found
 
@@ -168,7 +168,7 @@ def routed_gram(
             for part in (share, columns[expert])
         )
         products = inner(a, b, extended=space is not None and space.extended)
-        place = np.ix_(share.rows, columns[expert].rows)
+        place = jnp.ix_(share.rows, columns[expert].rows)
         found = found.astype(products.dtype).at[place].add(products)
     return found
 
