@@ -124,7 +124,7 @@ def scan(
 
         scan_on_mesh(ask, out, mesh, save_every=save_every)
         return
-    inputs = open_inputs(ask(), streamed=stream, controls=True, mixtures=True)
+    inputs = open_inputs(ask(), streamed=stream, controls=True)
     check_directory(out, inputs.identity)
     check_memory_option(stream, memory)
     out.mkdir(parents=True, exist_ok=True)
