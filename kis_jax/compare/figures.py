@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -240,7 +241,7 @@ def convergence(models: Sequence[ComparedModel]) -> Figure:
     for model, colour, shift in zip(models, _colours(models), shifts, strict=True):
         curve = model.convergence
         places = curve.num_facts * np.exp(shift)  # beside one another, not on one another
-        style = {"color": colour, "label": model.label}
+        style: dict[str, Any] = {"color": colour, "label": model.label}
         axes.plot(places, curve.kurtosis, "o-", markersize=3, linewidth=1.1, **style)
         axes.vlines(places, curve.bootstrap_low, curve.bootstrap_high, linewidth=0.9, **style)
     sizes = sorted({size for model in models for size in model.convergence.num_facts})

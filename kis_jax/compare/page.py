@@ -6,9 +6,11 @@ import math
 import shlex
 from pathlib import Path
 
+from kis_jax.compare import curves
 from kis_jax.compare.figures import SIZES, figures
 from kis_jax.compare.files import Comparison, Law, read_comparison
 from kis_jax.report import document
+from kis_jax.report.curves import SCRIPTS
 
 MEASURES = {
     "kurtosis": "Kurtosis, facts",
@@ -56,7 +58,10 @@ def render(comparison: Comparison, pictures: dict[str, bytes]) -> str:
         "verdicts": verdicts(comparison),
         "command": f"kis compare {runs} --depth {comparison.depth:g}",
     }
-    return document.render("compare.html", pictures, content)
+    data = curves.content(comparison)
+    return document.render(
+        "compare.html", pictures, {**content, "curves": data}, scripts=SCRIPTS, data=data
+    )
 
 
 def verdicts(comparison: Comparison) -> list[str]:

@@ -96,6 +96,7 @@ class Checks:
             "edits": block.stop,
             "made": block.stop - len(course.left_out),
             "metrics": metrics,
+            "lost": self._lost(rows, found["efficacy"], course),
             "unedited": compared,
             "perplexity": unknown,
             "fluency": _unless_broken(lambda: self._fluency(model), None),
@@ -103,6 +104,11 @@ class Checks:
             **self._moved(method, course, model),
             "signs": signs_of_collapse({**told, "perplexity": unknown}, start),
         }
+
+    def _lost(self, rows: np.ndarray, efficacy: np.ndarray, course: Course) -> list[int]:
+        """Facts looked at that had been edited, and whose new target is no longer the likelier."""
+        made = ~np.isin(rows, list(course.left_out))
+        return [int(row) for row in rows[made & (efficacy < 0.5)]]
 
     @property
     def _measure_names(self) -> list[str]:

@@ -15,6 +15,15 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
+class EditedFact:
+    """A fact that was to be edited; `sides` is its prompt before and after the subject."""
+
+    subject: str
+    sides: tuple[str, str]
+    target: str
+
+
+@dataclass(frozen=True)
 class Score:
     """A mean over facts, and the interval that holds it. NaN: no fact tells."""
 
@@ -37,7 +46,11 @@ class Moved:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that was measured after some number of edits."""
+    """All that was measured after some number of edits.
+
+    `lost` are the places of facts that had been edited and no longer stand; None in runs of
+    before they were listed.
+    """
 
     edits: int
     made: int
@@ -48,6 +61,7 @@ class Checkpoint:
     probes: Mapping[str, float]
     update: float
     interference: Mapping[str, Moved]
+    lost: tuple[int, ...] | None
 
     def score(self, name: str) -> Score:
         """A metric; NaN where there is none."""
@@ -103,12 +117,17 @@ class Lifelong:
     edit_settings: Mapping[str, Any]
     definition: str
     token_count: int
-    num_facts: int
+    facts: tuple[EditedFact, ...]
     failures: int
     unedited_perplexity: float
     unedited_fluency: float
     unedited_probes: Mapping[str, float]
     courses: tuple[Course, ...]
+
+    @property
+    def num_facts(self) -> int:
+        """How many facts were to be edited."""
+        return len(self.facts)
 
     @property
     def worst_error(self) -> float:
@@ -142,13 +161,18 @@ def _lifelong(record: Mapping[str, Any]) -> Lifelong:
         edit_settings=dict(record["edit_settings"]),
         definition=str(record["collapse_definition"]),
         token_count=int(record["token_count"]),
-        num_facts=len(record["facts"]),
+        facts=tuple(map(_fact, record["facts"])),
         failures=sum(fact["failure"] is not None for fact in record["facts"]),
         unedited_perplexity=number(record["unedited"]["perplexity"]),
         unedited_fluency=number(record["unedited"]["fluency"]),
         unedited_probes=_numbers(record["unedited"]["probes"]),
         courses=courses,
     )
+
+
+def _fact(record: Mapping[str, Any]) -> EditedFact:
+    before, _, after = str(record["prompt"]).partition("{}")
+    return EditedFact(str(record["subject"]), (before, after), str(record["target"]))
 
 
 def _course(record: Mapping[str, Any]) -> Course:
@@ -177,6 +201,7 @@ def _checkpoint(record: Mapping[str, Any]) -> Checkpoint:
         probes=_numbers(record["probes"]),
         update=number(record["update"]["relative"]),
         interference={name: _moved(moved) for name, moved in record["interference"].items()},
+        lost=None if record.get("lost") is None else tuple(map(int, record["lost"])),
     )
 
 

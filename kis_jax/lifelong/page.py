@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kis_jax.lifelong import figures
+from kis_jax.lifelong import curves, figures
 from kis_jax.lifelong.files import Checkpoint, Lifelong, Sign, read_lifelong
 from kis_jax.report import document, words
+from kis_jax.report.curves import SCRIPTS
 
 # The options that `kis lifelong` takes; other settings follow from them.
 _OPTIONS = (
@@ -83,7 +84,10 @@ def render(run: Lifelong, pictures: dict[str, bytes]) -> str:
         "small": small,
         "command": words.command_line("lifelong", run.model, run.settings, _OPTIONS),
     }
-    return document.render("lifelong.html", pictures, content)
+    data = curves.content(run)
+    return document.render(
+        "lifelong.html", pictures, {**content, "curves": data}, scripts=SCRIPTS, data=data
+    )
 
 
 def _columns(run: Lifelong) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kis_jax.plan import figures
+from kis_jax.plan import curves, figures
 from kis_jax.plan.files import Plan, read_plan
 from kis_jax.report import document, words
+from kis_jax.report.curves import SCRIPTS
 
 # The options that `kis plan` takes; other settings follow from them.
 _OPTIONS = (
@@ -71,4 +72,7 @@ def render(plan: Plan, pictures: dict[str, bytes]) -> str:
         "facts_shown": _FACTS_SHOWN,
         "command": words.command_line("plan", plan.model, plan.settings, _OPTIONS),
     }
-    return document.render("plan.html", pictures, content)
+    data = curves.content(plan)
+    return document.render(
+        "plan.html", pictures, {**content, "curves": data}, scripts=SCRIPTS, data=data
+    )

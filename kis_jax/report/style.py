@@ -75,7 +75,7 @@ def png(figure: Figure) -> bytes:
     pixels = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
     picture = Image.fromarray(pixels).quantize(256, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
+    picture.save(buffer, "PNG", dpi=(DOTS_PER_INCH, DOTS_PER_INCH), compress_level=9)
     return buffer.getvalue()
 
 

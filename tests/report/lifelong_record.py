@@ -32,6 +32,7 @@ def checkpoint(edits: int, *, decay: float, exact: bool, foreseen: bool) -> dict
     return {
         "edits": edits,
         "made": edits,
+        "lost": list(range(0, edits, 3)) if decay > 0.5 else [],
         "metrics": metrics,
         "unedited": {"efficacy": 0.02, "neighborhood": 0.95},
         "perplexity": 5.0 * (1 + decay * edits / 50) if edits < 500 or decay < 0.5 else None,

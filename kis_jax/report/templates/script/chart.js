@@ -38,7 +38,7 @@ function chart(host, { x, label, height = 170, scale = "linear", log = false, lo
   host.replaceChildren(picture);
   const across = x.map((value) => (log ? Math.log(Math.max(value, 1)) : value));
   const { to, ticks } = SCALES[scale];
-  const margin = { left: 42, right: 10, top: 8, bottom: 24 };
+  const margin = { left: 42, right: 16, top: 8, bottom: 24 };
   let content = { lines: [], bands: [], marks: [] };
   let place = 0;
   let width = 0;
@@ -81,7 +81,7 @@ function chart(host, { x, label, height = 170, scale = "linear", log = false, lo
       const edge = band.low.map((value, at) => [left(at), y(value)]);
       const back = band.high.map((value, at) => [left(at), y(value)]).reverse();
       const whole = [...edge, ...back].filter(([, height]) => Number.isFinite(height));
-      picture.append(drawn("path", { class: "band", d: `${path(whole)}Z` },
+      picture.append(drawn("path", { class: `band ${band.look ?? ""}`, d: `${path(whole)}Z` },
         drawn("title", {}, band.name)));
     }
     for (const mark of marks) {

@@ -9,22 +9,64 @@ function superposition({ levels, scales }, n) {
     return part === NOT_FINITE ? NaN : part * scales[layer];
   };
   const size = (part) => (part === NOT_FINITE ? -1 : Math.abs(part));
-  // Pairs of a layer, the strongest first: [i, j, p(i, j), p(j, i)] with |p(i, j)| the larger one.
-  function pairs(layer, threshold) {
-    const found = [];
+
+  // Calls `each(i, j, |p| in parts)` for the pairs of a layer from a threshold on, p(i, j) the larger.
+  function forPairs(layer, threshold, each) {
     const from = layer * n * n;
     const least = threshold / scales[layer];
     for (let i = 0; i < n; i++)
       for (let j = 0; j < i; j++) {
         const there = size(parts[from + i * n + j]);
         const back = size(parts[from + j * n + i]);
-        if (there < least && back < least) continue;
-        found.push(there >= back ? [i, j] : [j, i]);
+        if (there >= least && there >= back) each(i, j, there);
+        else if (back >= least) each(j, i, back);
       }
-    return found.map(([i, j]) => [i, j, at(layer, i, j), at(layer, j, i)])
-      .sort((one, other) => Math.abs(other[2]) - Math.abs(one[2]));
   }
-  return { at, pairs, n };
+
+  // The pairs of a layer from a threshold on: how many, and the strongest of them in their order,
+  // as [i, j, p(i, j), p(j, i)]. With `first`, pairs of one subject are left out.
+  function pairs(layer, threshold, most, first = null) {
+    const counts = new Uint32Array(32768);
+    let count = 0;
+    const apart = (i, j) => first === null || first[i] !== first[j];
+    forPairs(layer, threshold, (i, j, part) => {
+      if (!apart(i, j)) return;
+      counts[part] += 1;
+      count += 1;
+    });
+    let least = 32767;
+    for (let above = counts[least]; above < most && least > 0;) above += counts[--least];
+    const strongest = [];
+    forPairs(layer, Math.max(threshold, least * scales[layer]), (i, j, part) => {
+      if (part >= least && apart(i, j)) strongest.push([i, j, at(layer, i, j), at(layer, j, i)]);
+    });
+    strongest.sort((one, other) => Math.abs(other[2]) - Math.abs(one[2]));
+    return { count, strongest: strongest.slice(0, most) };
+  }
+
+  // Groups of facts that pairs from a threshold on join, the largest first, each in an order given.
+  function groups(layer, threshold, first, order) {
+    const parent = Int32Array.from({ length: n }, (_, fact) => fact);
+    const root = (fact) => {
+      while (parent[fact] !== fact) fact = parent[fact] = parent[parent[fact]];
+      return fact;
+    };
+    forPairs(layer, threshold, (i, j) => { if (first[i] !== first[j]) parent[root(i)] = root(j); });
+    return gathered(order, root);
+  }
+  return { at, pairs, groups, n };
+}
+
+// Facts by their root, alone ones left out.
+function gathered(order, root) {
+  const found = new Map();
+  for (const fact of order) {
+    const top = root(fact);
+    if (found.has(top)) found.get(top).push(fact);
+    else found.set(top, [fact]);
+  }
+  return [...found.values()].filter((group) => group.length > 1)
+    .sort((one, other) => other.length - one.length);
 }
 
 const COLOURS = ["--cold", "--zero", "--warm"];

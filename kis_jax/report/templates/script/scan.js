@@ -119,10 +119,10 @@ function atlas() {
 
   function pairList() {
     const MOST = 12;
-    const all = matrix.pairs(state.layer, state.threshold);
-    byId("pairs-count").textContent = `${counted(all.length, "pair")} at ${number(state.threshold)} or above`
-      + (all.length > MOST ? `; the strongest ${MOST}:` : all.length ? ":" : ".");
-    byId("pairs").replaceChildren(...all.slice(0, MOST).map(([i, j, there, back]) => element("li", {},
+    const { count, strongest } = matrix.pairs(state.layer, state.threshold, MOST);
+    byId("pairs-count").textContent = `${counted(count, "pair")} at ${number(state.threshold)} or above`
+      + (count > MOST ? `; the strongest ${MOST}:` : count ? ":" : ".");
+    byId("pairs").replaceChildren(...strongest.map(([i, j, there, back]) => element("li", {},
       element("button", { type: "button", class: "plain", onclick: () => pin([i, j]) },
         element("bdi", {}, facts[i].subject), " → ", element("bdi", {}, facts[j].subject)),
       facts[i].first === facts[j].first ? element("span", { class: "tag" }, "same subject") : null,
