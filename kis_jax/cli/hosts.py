@@ -71,10 +71,9 @@ class OnMesh:
             join(self.place, seconds=self.seconds)
         with ends_with_the_others(), heard_by_the_others():
             agree("request", lambda: {**self.asked, **versions()}, seconds=self.seconds)
-            if self.asked.get("--stream") or self.asked.get("--until") is not None:
+            if self.asked.get("--stream"):
                 raise ValueError(
-                    "stream, until: are for one device; leave them out, or --model-axis and "
-                    "--distributed"
+                    "stream: is for one device; leave it out, or --model-axis and --distributed"
                 )
             with contextlib.ExitStack() as stack:
                 if self.place is not None:

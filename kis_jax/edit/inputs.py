@@ -23,11 +23,11 @@ from kis_jax.edit.closed_forms import Method
 from kis_jax.edit.methods import check_facts
 from kis_jax.models import Model, ModelConfig
 from kis_jax.passes.inputs import parse_layers
-from kis_jax.passes.layer_store import open_store, store_of
 from kis_jax.passes.measuring import check_enough_tokens
 from kis_jax.passes.memory import checked_length
 from kis_jax.passes.own_text import open_text
 from kis_jax.passes.saved import resumable_second_moments
+from kis_jax.passes.store import MomentStore, store_of
 from kis_jax.passes.targets.settings import EditSettings, edit_settings
 
 # Files of second moments: steps of orbax, those of layers and of hosts, and what is being written.
@@ -179,27 +179,29 @@ def edit_moments(
     """
     request = inputs.request
     inverted: Any = {"ridge": request.ridge, "inverse": request.inverse}
-    with open_store(store_of(request.second_moments), inputs.moments_identity) as store:
-        if inputs.corpus is not None:
-            moments = resumable_second_moments(
-                model,
-                inputs.tokenizer,
-                inputs.corpus,
-                store,
-                token_budget=token_budget(inputs.config),
-                document_length=checked_length(request.document_length, inputs.config),
-                on_batch=on_batch,
-            )
-            check_enough_tokens(moments, name=inputs.corpus.name, **inverted)
-            return moments, inputs.moments_identity
-        saved = store.restore()
-        if saved is None or not saved.complete:
-            raise ValueError(
-                f"{request.second_moments}: expected second moments over a whole corpus, found "
-                "none, or those of a run that was cut short; let that run finish, or pass --corpus"
-            )
-        check_enough_tokens(saved.moments, name=str(request.second_moments), **inverted)
-        return saved.moments, store.saved_identity() or {}
+    directory, identity = store_of(request.second_moments), inputs.moments_identity
+    if inputs.corpus is not None:
+        moments = resumable_second_moments(
+            model,
+            inputs.tokenizer,
+            inputs.corpus,
+            directory,
+            identity,
+            token_budget=token_budget(inputs.config),
+            document_length=checked_length(request.document_length, inputs.config),
+            on_batch=on_batch,
+        )
+        check_enough_tokens(moments, name=inputs.corpus.name, **inverted)
+        return moments, identity
+    store = MomentStore(directory, identity)
+    saved = store.restore()
+    if saved is None or not saved.complete:
+        raise ValueError(
+            f"{request.second_moments}: expected second moments over a whole corpus, found none, "
+            "or those of a run that was cut short; let that run finish, or pass --corpus"
+        )
+    check_enough_tokens(saved.moments, name=str(request.second_moments), **inverted)
+    return saved.moments, store.saved_identity()
 
 
 def placed(settings: EditSettings, position: EditPosition | None) -> EditSettings:

@@ -111,8 +111,8 @@ def lifelong(
     from kis_jax.lifelong.page import write_lifelong_report
     from kis_jax.lifelong.record import check_lifelong_directory, write_lifelong
     from kis_jax.lifelong.run import run_lifelong
-    from kis_jax.passes.layer_store import store_of
     from kis_jax.passes.measuring import measure_second_moments
+    from kis_jax.passes.store import store_of
 
     facts, corpus = options.facts_and_corpus(model, facts, corpus)
     inputs = open_lifelong(
@@ -144,7 +144,7 @@ def lifelong(
     out.mkdir(parents=True, exist_ok=True)
     documents = inputs.scan.corpus.num_documents or inputs.scan.request.num_documents
     with console.corpus_progress(documents) as on_batch:
-        moments = measure_second_moments(inputs.scan, loaded, kept, on_batch=on_batch)
+        moments, _ = measure_second_moments(inputs.scan, loaded, kept, on_batch=on_batch)
     inputs = inputs.written(loaded)
     with lifelong_console.lifelong_progress(inputs.steps[-1]) as on_step:
         record = run_lifelong(inputs, loaded, moments, out / "progress", on_step=on_step)

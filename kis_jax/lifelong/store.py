@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kis_jax.checkpoints.files import write_atomically
+from kis_jax.passes.store import check_same_run
 
 _ABOUT = "about"
 
@@ -60,13 +61,8 @@ class LifelongStore:
             found = dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             raise self._damaged(path, "it is not the JSON that was written") from None
-        names = sorted(found.keys() | self._identity.keys())
-        different = [name for name in names if found.get(name) != self._identity.get(name)]
-        if different:
-            raise ValueError(
-                f"{directory}: expected the states of this run, found those of another: "
-                f"{', '.join(different)} differ; choose another folder"
-            )
+        whole = dict.fromkeys(found) | self._identity
+        check_same_run(directory, whole, found, of="the states of this run, found those")
 
     def save(self, name: str, saved: Saved) -> None:
         """Saves a state in place of the one of that name."""

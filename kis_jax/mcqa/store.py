@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import orbax.checkpoint as ocp
+
+from kis_jax.passes.store import check_same_run
 
 _ARRAYS, _ABOUT = "arrays", "about"
 
@@ -49,7 +52,12 @@ class TrainingStore:
             options=ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False),
         )
         if (epochs := self._manager.latest_step()) is not None:
-            self._check(self._read(epochs, _ABOUT, ocp.args.JsonRestore()))
+            found = self._read(epochs, _ABOUT, ocp.args.JsonRestore())["identity"]
+            whole = dict.fromkeys(found) | self._identity
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._manager.close)
+                check_same_run(directory, whole, found, of="the progress of this run, found that")
+                stack.pop_all()
 
     def __enter__(self) -> Self:
         """Opened."""
@@ -99,17 +107,6 @@ class TrainingStore:
         found = self._read(epochs, _ARRAYS, ocp.args.StandardRestore(wanted))
         arrays = jax.tree.unflatten(structure, [found[name] for name in wanted])
         return Saved(arrays, {name: about[name] for name in about if name != "identity"})
-
-    def _check(self, about: Mapping[str, Any]) -> None:
-        found = about["identity"]
-        names = sorted(found.keys() | self._identity.keys())
-        different = [name for name in names if found.get(name) != self._identity.get(name)]
-        if different:
-            self._manager.close()
-            raise ValueError(
-                f"{self.directory}: expected the progress of this run, found that of another: "
-                f"{', '.join(different)} differ; choose another folder"
-            )
 
     def _read(self, epochs: int, item: str, how: Any) -> Any:
         try:

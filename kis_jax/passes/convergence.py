@@ -12,6 +12,7 @@ import numpy as np
 
 from kis_jax.core.arrays.precision import HOST, Inverse
 from kis_jax.core.geometry.superposition import off_diagonal_moments, superposition
+from kis_jax.passes.reliability import Reliability
 
 # With fewer parts their spread says little: of 8, some 25 %.
 _FEWEST_PARTS = 8
@@ -103,11 +104,13 @@ class Watch:
         before; None for never.
       kurtosis: of P between facts, from the index of a layer and its C; None not to watch it.
       layers: at which kurtosis is watched.
+      reliability: the pass may end where it finds P known as well; None not to look at P.
     """
 
     until: float | None = None
     kurtosis: Callable[[int, np.ndarray], float] | None = None
     layers: tuple[int, ...] = ()
+    reliability: Reliability | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError if `until` is not between 0 and 1."""
@@ -127,11 +130,13 @@ class Convergence:
 
     Attributes:
       looks: in their order.
+      reliability: that of the watch.
     """
 
     def __init__(self, watch: Watch, looks: Sequence[Look]) -> None:
         """Goes on to watch a pass; see `Watch.start`."""
         self._watch, self.looks = watch, list(looks)
+        self.reliability = watch.reliability
 
     def look(
         self,

@@ -196,10 +196,10 @@ def open_inputs(
             "shrinkage, until: expected one of the two, found both; a corpus of which a part is "
             "enough needs no shrinkage, so leave it out"
         )
-    if request.reliability is not None and (request.facts is None or streamed):
+    if request.reliability is not None and request.facts is None:
         raise ValueError(
-            "reliability: expected facts and a model that is held in memory, so that P is looked "
-            "at on the way; leave it out, or name --num-documents or --until"
+            "reliability: expected facts, so that P is looked at on the way; leave it out, or name "
+            "--num-documents or --until"
         )
     directory = locate(request.model)
     family, config = read_config(directory)

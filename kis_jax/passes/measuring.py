@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +19,9 @@ from kis_jax.data.notes import DataNote
 from kis_jax.models import Model
 from kis_jax.passes.convergence import Watch, kurtosis_of
 from kis_jax.passes.inputs import ScanInputs
-from kis_jax.passes.layer_store import LayerStore, open_store
 from kis_jax.passes.reliability import Reliability
 from kis_jax.passes.saved import SECONDS_BETWEEN_SAVES, resumable_second_moments
+from kis_jax.passes.store import MomentStore
 from kis_jax.passes.stream_plan import StreamPlan
 from kis_jax.passes.streaming import streamed_keys_and_moments
 
@@ -31,42 +32,47 @@ def measure_second_moments(
     directory: Path,
     *,
     keys: np.ndarray | None = None,
-    reliability: Reliability | None = None,
+    watch_kurtosis: bool = False,
     save_every: float = SECONDS_BETWEEN_SAVES,
     on_batch: Callable[[Batch], None] = lambda batch: None,
-) -> SecondMoment:
+) -> tuple[SecondMoment, Reliability | None]:
     """Second moments of all layers, resumed from `directory` and saved there.
+
+    With a model on a mesh its devices share the work; on many hosts, every host calls this.
 
     Args:
       inputs: of the scan.
       model: whose keys are measured.
       directory: of the second moments.
-      keys: of the facts, `(layers, n, d)`, and of controls after them; if given, the kurtosis of P
-        between the facts is watched.
-      reliability: the pass ends where it finds P known as well.
+      keys: of the facts, `(layers, n, d)`, and of controls after them; if given, P between the
+        facts is watched as the request has it.
+      watch_kurtosis: of P between the facts, even if no end is asked for.
       save_every: seconds between two saves.
       on_batch: called after each batch.
+
+    Returns:
+      Them, and how well P is known, if the request asks for it.
 
     Raises:
       Preempted: on SIGTERM, when all is saved.
       ValueError: if the directory holds those of another run; if the corpus has fewer tokens
         than C needs to be invertible, and no ridge was asked for.
     """
-    with open_store(directory, inputs.second_moment_identity) as store:
-        moments = resumable_second_moments(
-            model,
-            inputs.tokenizer,
-            inputs.corpus,
-            store,
-            token_budget=inputs.token_budget,
-            document_length=inputs.document_length,
-            save_every=save_every,
-            watch=_watch(inputs, keys),
-            reliability=reliability,
-            on_batch=on_batch,
-        )
+    watch = _watch(inputs, keys, watch_kurtosis)
+    moments = resumable_second_moments(
+        model,
+        inputs.tokenizer,
+        inputs.corpus,
+        directory,
+        inputs.second_moment_identity,
+        token_budget=inputs.token_budget,
+        document_length=inputs.document_length,
+        save_every=save_every,
+        watch=watch,
+        on_batch=on_batch,
+    )
     check_measured(moments, inputs)
-    return moments
+    return moments, watch.reliability
 
 
 def measure_streamed(
@@ -75,9 +81,9 @@ def measure_streamed(
     directory: Path,
     plan: StreamPlan,
     *,
-    watch_facts: bool = False,
+    watch_kurtosis: bool = False,
     on_layer: Callable[[Batch], None] = lambda batch: None,
-) -> tuple[SecondMoment, np.ndarray]:
+) -> tuple[SecondMoment, np.ndarray, Reliability | None]:
     """Second moments of all layers, and keys of the facts, from one pass layer after layer.
 
     Args:
@@ -85,33 +91,40 @@ def measure_streamed(
       model: streamed.
       directory: of the second moments; an unfinished pass there is taken up.
       plan: how much of the corpus is taken at once, where no pass is taken up.
-      watch_facts: whether the kurtosis of P between the facts is watched.
+      watch_kurtosis: of P between the facts, even if no end is asked for.
       on_layer: called after each batch in each layer.
 
     Returns:
-      Second moments, read layer by layer as they are asked for, and keys `(layers, n, d)`, those
-      of the facts before those of the controls.
+      Second moments, read layer by layer as they are asked for; keys `(layers, n, d)`, those of
+      the facts before those of the controls; how well P is known, if the request asks for it.
 
     Raises:
       ValueError: as `measure_second_moments`; or if the directory holds those of an unfinished
         pass that is not streamed.
       Preempted: on SIGTERM.
     """
-    if any(path.name.isdigit() for path in directory.glob("*")):
-        raise ValueError(
-            f"{directory}: expected second moments of a streamed scan, found those of one without "
-            "--stream; go on without it, or choose another output folder"
-        )
     config = inputs.config
     settings = {"token_budget": plan.token_budget, "chunk_tokens": plan.chunk_tokens}
     with writing_alone(directory):
-        store = LayerStore(
+        store = MomentStore(
             directory,
             inputs.second_moment_identity,
             num_layers=config.num_layers,
             width=config.mlp_width,
             settings=settings,
         )
+        if not store.complete and "chunk_tokens" not in store.settings:
+            raise ValueError(
+                f"{directory}: expected second moments of a streamed scan, found those of one "
+                "without --stream; go on without it, or choose another output folder"
+            )
+        watch: Watch | None = None
+
+        def watched(keys: np.ndarray) -> Watch:
+            nonlocal watch
+            watch = _watch(inputs, keys, watch_kurtosis) if watch is None else watch
+            return watch
+
         keys = streamed_keys_and_moments(
             model,
             tokenize_corpus(
@@ -123,22 +136,28 @@ def measure_streamed(
             store,
             token_budget=plan.token_budget,
             chunk_tokens=plan.chunk_tokens,
-            watch=lambda keys: _watch(inputs, keys if watch_facts else None),
+            watch=watched,
             on_layer=on_layer,
         )
         saved = store.restore()
     assert saved is not None
     check_measured(saved.moments, inputs)
-    return saved.moments, keys
+    return saved.moments, keys, watched(keys).reliability
 
 
-def _watch(inputs: ScanInputs, keys: np.ndarray | None) -> Watch:
+def _watch(inputs: ScanInputs, keys: np.ndarray | None, kurtosis: bool) -> Watch:
+    """What a scan looks at on the way; without keys of facts, C alone."""
+    request = inputs.request
     if keys is None or not inputs.prompts:
-        return Watch(inputs.request.until)
-    kurtosis = kurtosis_of(
-        keys[:, : len(inputs.prompts)], ridge=inputs.request.ridge, inverse=inputs.request.inverse
-    )
-    return Watch(inputs.request.until, kurtosis, tuple(inputs.layers))
+        return Watch(request.until)
+    of_facts, layers = keys[:, : len(inputs.prompts)], tuple(inputs.layers)
+    how: Any = {"ridge": request.ridge, "inverse": request.inverse}
+    kurtosis |= request.until is not None
+    reliability = None
+    if request.reliability is not None:
+        reliability = Reliability(of_facts, layers, target=request.reliability, **how)
+    of_layer = kurtosis_of(of_facts, **how) if kurtosis else None
+    return Watch(request.until, of_layer, layers, reliability)
 
 
 def check_measured(moments: SecondMoment, inputs: ScanInputs) -> None:

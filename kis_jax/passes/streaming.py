@@ -20,9 +20,10 @@ from kis_jax.data.prompts import Prompt
 from kis_jax.models.streaming import run_layer
 from kis_jax.passes.convergence import Watch, due
 from kis_jax.passes.keys import check_finite
-from kis_jax.passes.layer_store import LayerStore
 from kis_jax.passes.memory import return_freed_memory
 from kis_jax.passes.preemption import Preempted, preemption_notice
+from kis_jax.passes.reliability import Reliability
+from kis_jax.passes.store import MomentStore
 
 # Batches summed in float32 before they are added to the float64 sum on disk; see
 # `kis_jax.passes.second_moments`.
@@ -33,7 +34,7 @@ def streamed_keys_and_moments(
     model: StreamedModel,
     texts: Iterable[list[int]],
     prompts: Sequence[Prompt],
-    store: LayerStore,
+    store: MomentStore,
     *,
     token_budget: int,
     chunk_tokens: int,
@@ -74,6 +75,7 @@ def streamed_keys_and_moments(
     facts = list(fill_batches((p.tokens for p in prompts), config, token_budget=token_budget))
     if store.complete or watch(keys).start(store.looks).converged:
         texts = ()
+    reliability: Reliability | None = None
     batches = fill_batches(texts, config, token_budget=token_budget)
     done = 0
     with contextlib.ExitStack() as stack:
@@ -89,12 +91,15 @@ def streamed_keys_and_moments(
             else:
                 for batch in chunk * config.num_layers:
                     on_layer(batch)
-            if not _is_due(store, done):
+            if {layer.batches for layer in store.layers} != {done}:
                 continue
-            if facts:  # killed between the sums and this look
+            if facts:  # killed between the sums and a look
                 run.run([], done, facts, prompts, keys)
                 facts = []
-            if _look(store, watch(keys)):
+            reliability = reliability or watch(keys).reliability
+            if reliability is not None and _known(store, reliability):
+                break
+            if _is_due(store) and _look(store, watch(keys)):
                 break
         if facts:
             run.run([], done, facts, prompts, keys)
@@ -105,14 +110,22 @@ def streamed_keys_and_moments(
     return keys
 
 
-def _is_due(store: LayerStore, done: int) -> bool:
-    """Whether it is time for a look at sums that all end with this batch, and none was taken."""
+def _is_due(store: MomentStore) -> bool:
+    """Whether it is time for a look at sums that are all of one length, and none was taken."""
     states = store.layers
     looked = bool(store.looks) and store.looks[-1].tokens >= states[0].count
-    return not looked and due(states[0].parts) and {s.batches for s in states} == {done}
+    return not looked and due(states[0].parts)
 
 
-def _look(store: LayerStore, watch: Watch) -> bool:
+def _known(store: MomentStore, reliability: Reliability) -> bool:
+    """Whether P is known from sums that are all of one length."""
+    tokens = store.layers[0].count
+    return reliability.due(tokens) and reliability.look(
+        tokens, lambda layer: store.read(layer) / tokens
+    )
+
+
+def _look(store: MomentStore, watch: Watch) -> bool:
     """Looks at the convergence of sums that are all of one length; whether the pass may end."""
     convergence, states = watch.start(store.looks), store.layers
     count = np.array([state.count for state in states])
@@ -157,7 +170,7 @@ class _Chunks:
         self,
         model: StreamedModel,
         reader: _Reader,
-        store: LayerStore,
+        store: MomentStore,
         pool: ThreadPoolExecutor,
         noticed: Callable[[], bool],
         on_layer: Callable[[Batch], None],

@@ -71,8 +71,8 @@ def plan(
     """
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console
-    from kis_jax.passes.layer_store import store_of
     from kis_jax.passes.measuring import measure_second_moments
+    from kis_jax.passes.store import store_of
     from kis_jax.plan import console as plan_console
     from kis_jax.plan.inputs import PlanRequest, open_plan, parse_planned
     from kis_jax.plan.page import write_plan_report
@@ -106,7 +106,7 @@ def plan(
     out.mkdir(parents=True, exist_ok=True)
     documents = inputs.scan.corpus.num_documents or num_documents
     with console.corpus_progress(documents) as on_batch:
-        moments = measure_second_moments(inputs.scan, loaded, kept, on_batch=on_batch)
+        moments, _ = measure_second_moments(inputs.scan, loaded, kept, on_batch=on_batch)
     with plan_console.plan_progress(len(inputs.facts), len(inputs.scan.layers)) as on_layer:
         record = make_plan(inputs, loaded, moments, on_layer=on_layer)
     write_plan(out, record)

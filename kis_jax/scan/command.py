@@ -85,14 +85,17 @@ def scan(
     Writes scan.json, layer_000.npz and so on, figures/ and report.html into the output folder;
     and second_moments/, which the same command takes up again if it was interrupted.
     """
+    import jax
+
     from kis_jax.cli import console
-    from kis_jax.cli.hosts import on_mesh
-    from kis_jax.cli.measuring import check_memory_option, in_memory, streamed
-    from kis_jax.passes.inputs import ScanRequest, open_inputs
+    from kis_jax.cli.measuring import measured, opened
+    from kis_jax.passes.hosts.distributed import each
+    from kis_jax.passes.inputs import ScanRequest
     from kis_jax.passes.own_text import SELF
+    from kis_jax.passes.store import MomentStore
     from kis_jax.scan.page import write_report
     from kis_jax.scan.record import check_directory, clear_leftovers, write_layer, write_record
-    from kis_jax.scan.run import looks_at, scan_layers, scan_record
+    from kis_jax.scan.run import scan_layers_on_hosts, scan_record
 
     def ask() -> ScanRequest:
         edited, text = options.facts_and_corpus(model, facts, corpus)
@@ -116,35 +119,26 @@ def scan(
             reliability=reliability if text != SELF or ends else reliability or 0.98,
         )
 
-    mesh = on_mesh(context)
-    if mesh is not None:
-        if reliability is not None:
-            raise ValueError("reliability: is for one device; leave it out, or --model-axis")
-        from kis_jax.cli.mesh import scan_on_mesh
-
-        scan_on_mesh(ask, out, mesh, save_every=save_every)
-        return
-    inputs = open_inputs(ask(), streamed=stream, controls=True)
-    check_directory(out, inputs.identity)
-    check_memory_option(stream, memory)
-    out.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(out)
-    directory, watched = out / "second_moments", until is not None
-    if stream:
-        moments, keys = streamed(inputs, directory, memory=memory, watch_facts=watched)
-        known = []
-    else:
-        moments, keys, known = in_memory(
-            inputs, directory, save_every=save_every, watch_facts=watched
+    with opened(context, ask, out, stream=stream, memory=memory, controls=True) as (inputs, mesh):
+        each(lambda: check_directory(out, inputs.identity))
+        first = jax.process_index() == 0
+        if first:
+            out.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(out)
+        directory = out / "second_moments"
+        moments, keys, known = measured(
+            inputs, directory, mesh, stream=stream, memory=memory, save_every=save_every
         )
-    statistics = []
-    for layer, result in zip(inputs.layers, scan_layers(inputs, keys, moments), strict=True):
-        write_layer(out, layer, result.arrays)
-        statistics.append(result.statistics)
-    record = scan_record(inputs, moments, statistics, looks_at(directory), known)
-    write_record(out, record)
-    page = write_report(out)
-    console.print_layers(record["layers"])
-    if known:
-        print(console.known_in_words(known))
-    console.print_done(page)
+        statistics = scan_layers_on_hosts(
+            inputs, keys, moments, lambda layer, arrays: write_layer(out, layer, arrays)
+        )
+        record = scan_record(inputs, moments, statistics, MomentStore(directory, {}).looks, known)
+        if first:
+            write_record(out, record)
+            write_report(out)
+        each(lambda: None)  # no host leaves before the report is written
+        if first:
+            console.print_layers(record["layers"])
+            if known:
+                print(console.known_in_words(known))
+            console.print_done(out / "report.html")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -17,7 +16,6 @@ from kis_jax.data.facts import first_of_subject
 from kis_jax.passes.convergence import Look
 from kis_jax.passes.hosts.distributed import together
 from kis_jax.passes.inputs import ScanInputs
-from kis_jax.passes.layer_store import open_store
 from kis_jax.passes.measuring import tell_dropped
 from kis_jax.passes.memory import return_freed_memory
 from kis_jax.scan.layers import LayerScan, scan_layer
@@ -57,13 +55,13 @@ def scan_layers(inputs: ScanInputs, keys: np.ndarray, moments: SecondMoment) -> 
 
 @dataclasses.dataclass(frozen=True)
 class _Own:
-    """Sums of those layers that one host measures; asked for as if they were all there."""
+    """Sums of those layers that one host measures; asked for once, as if all were there."""
 
     layers: dict[int, np.ndarray]
     shape: tuple[int, ...]
 
     def __getitem__(self, layer: int) -> np.ndarray:
-        return self.layers[layer]
+        return self.layers.pop(layer)  # held by nobody else, as several of its size are to come
 
 
 def scan_layers_on_hosts(
@@ -98,7 +96,7 @@ def scan_layers_on_hosts(
         def measure(totals: dict[int, np.ndarray] = totals) -> list[dict[str, Any]]:
             own = SecondMoment(cast(Any, _Own(totals, moments.total.shape)), moments.count)
             found = []
-            for layer in totals:
+            for layer in list(totals):
                 (scanned,) = scan_layers(dataclasses.replace(inputs, layers=[layer]), keys, own)
                 write(layer, scanned.arrays)
                 found.append(scanned.statistics)
@@ -161,12 +159,6 @@ def scan_record(
             for layer, numbers in zip(inputs.layers, statistics, strict=True)
         ],
     }
-
-
-def looks_at(directory: Path) -> tuple[Look, ...]:
-    """At the convergence of finished second moments in a directory; none if they had none."""
-    with open_store(directory, {}) as store:
-        return store.looks
 
 
 def _facts(inputs: ScanInputs, known: Sequence[bool | None]) -> list[dict[str, object]]:

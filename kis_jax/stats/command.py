@@ -60,10 +60,11 @@ def collect(
     wait_for_hosts: options.WaitForHosts = 300.0,
 ) -> None:
     """Measures C at every layer over a corpus; a run that was interrupted goes on."""
+    import jax
+
     from kis_jax.cli import console
-    from kis_jax.cli.hosts import on_mesh
-    from kis_jax.cli.measuring import check_memory_option, in_memory, streamed
-    from kis_jax.passes.inputs import ScanRequest, open_inputs
+    from kis_jax.cli.measuring import measured, opened
+    from kis_jax.passes.inputs import ScanRequest
     from kis_jax.stats import console as stats_console
     from kis_jax.stats.run import open_stats
 
@@ -84,20 +85,13 @@ def collect(
             until=until,
         )
 
-    mesh = on_mesh(context)
-    if mesh is not None:
-        from kis_jax.cli.mesh import collect_on_mesh
-
-        collect_on_mesh(ask, out, mesh, save_every=save_every)
-        return
-    check_memory_option(stream, memory)
-    inputs = open_inputs(ask(), streamed=stream)
-    if stream:
-        streamed(inputs, out, memory=memory, watch_facts=True)
-    else:
-        in_memory(inputs, out, save_every=save_every, watch_facts=True)
-    stats_console.print_stats(open_stats(out))
-    console.print_folder(out)
+    with opened(context, ask, out, stream=stream, memory=memory) as (inputs, mesh):
+        how = {"stream": stream, "memory": memory, "save_every": save_every}
+        measured(inputs, out, mesh, **how, watch_kurtosis=True)
+        if jax.process_index() == 0:
+            if not list(out.glob("hosts_*")):  # as the hosts saved them, if they are too large
+                stats_console.print_stats(open_stats(out))
+            console.print_folder(out)
 
 
 @app.command()

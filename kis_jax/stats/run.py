@@ -21,7 +21,7 @@ from kis_jax.checkpoints.tokenizers import load_tokenizer
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.models.families import Family
 from kis_jax.passes.convergence import Look, Spread, Watch
-from kis_jax.passes.layer_store import LayerStore, open_store, packed_rows, store_of
+from kis_jax.passes.store import MomentStore, packed_rows, store_of
 
 _SAME = ("model", "tokenizer", "dtype", "document_length")  # of parts that may be merged
 _ROWS = 512  # of a sum that are looked at together
@@ -64,14 +64,16 @@ def open_stats(directory: Path) -> Stats:
     place = store_of(directory)
     if not place.is_dir():
         raise ValueError(f"{directory}: expected a folder of second moments, found none")
-    with open_store(place, {}) as store:
-        saved, identity = store.restore(), store.saved_identity()
-    if saved is None or identity is None:
+    store = MomentStore(place, {})
+    saved = store.restore()
+    if saved is None:
         raise ValueError(
             f"{directory}: expected second moments, found none; name the folder of a scan or of "
             "kis stats"
         )
-    return Stats(place, identity, saved.moments, saved.complete, saved.spread, saved.looks)
+    return Stats(
+        place, store.saved_identity(), saved.moments, saved.complete, saved.spread, saved.looks
+    )
 
 
 def merge_stats(parts: Sequence[Stats], out: Path) -> Stats:
@@ -228,13 +230,13 @@ def _mergeable(parts: Sequence[Stats]) -> Sequence[Stats]:
     return parts
 
 
-def _new_store(out: Path, identity: Mapping[str, object], layers: int, d: int) -> LayerStore:
+def _new_store(out: Path, identity: Mapping[str, object], layers: int, d: int) -> MomentStore:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"out: expected an empty folder, found {out} with other things; name one")
-    return LayerStore(out, identity, num_layers=layers, width=d)
+    return MomentStore(out, identity, num_layers=layers, width=d)
 
 
-def _finish(store: LayerStore) -> None:
+def _finish(store: MomentStore) -> None:
     """A last look at convergence where all layers have it, and the end."""
     states = store.layers
     count = np.array([state.count for state in states])

@@ -16,7 +16,7 @@ from kis_jax.data.facts import Fact, read_facts
 from kis_jax.data.prompts import tokenize_facts
 from kis_jax.factlm import NAME, facts_path
 from kis_jax.passes.keys import fact_keys
-from kis_jax.passes.store import SecondMomentStore
+from kis_jax.passes.store import MomentStore
 from kis_jax.passes.targets.settings import edit_settings
 from kis_jax.plan.files import read_plan
 from kis_jax.plan.inputs import PlanRequest, open_plan, texts_left_alone
@@ -107,8 +107,7 @@ def test_superposition_is_that_of_a_scan(planned, records):
     identity = open_plan(
         PlanRequest(NAME, str(path), NAME, num_facts=10, num_others=12, num_documents=300)
     ).scan.second_moment_identity
-    with SecondMomentStore(out / "second_moments", identity) as store:
-        moments = store.restore().moments
+    moments = MomentStore(out / "second_moments", identity).restore().moments
     for layer in record["layers"]:
         index = layer["layer"]
         inverse = np.linalg.inv(moments.total[index] / moments.count[index])

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer
 
 from kis_jax import factlm
-from kis_jax.passes.store import SecondMomentStore
+from kis_jax.passes.store import MomentStore
 from tests import references
 
 SMALL = ("--num-facts", 24, "--num-documents", 300, "--layers", "0,5")
@@ -69,8 +69,7 @@ def test_writes_all_its_files(scanned):
 def test_every_number_follows_from_its_own_files(scanned, embedded):
     """P, Q and both cosine matrices by loops and an explicit inverse, from keys and C on disk."""
     out, record = scanned
-    with SecondMomentStore(out / "second_moments", {}) as store:
-        saved = store.restore()
+    saved = MomentStore(out / "second_moments", {}).restore()
     moments = saved.moments
     assert saved.complete and moments.count.tolist() == 6 * [record["token_count"]]
     for layer in record["layers"]:
@@ -129,8 +128,7 @@ def test_a_scan_of_before_shrinkage_is_still_this_run(scanned, kis, tmp_path):
 def test_second_moments_equal_one_text_at_a_time(scanned, embedded):
     out, record = scanned
     expected, count = independent_second_moments(embedded, record)
-    with SecondMomentStore(out / "second_moments", {}) as store:
-        moments = store.restore().moments
+    moments = MomentStore(out / "second_moments", {}).restore().moments
     assert count == record["token_count"]
     for layer in range(6):
         np.testing.assert_allclose(
@@ -186,8 +184,7 @@ def test_gpt2s_tokenizer_and_real_records(shared_data, tmp_path, kis):
         tokens = tokenizer(fact["prompt"].replace("{}", fact["subject"]))["input_ids"]
         decoded = tokenizer.decode(tokens[: fact["token_index"] + 1])
         assert decoded.endswith(fact["subject"])
-    with SecondMomentStore(out / "second_moments", {}) as store:
-        moments = store.restore().moments
+    moments = MomentStore(out / "second_moments", {}).restore().moments
     for layer in (0, 1):
         with np.load(out / f"layer_{layer:03d}.npz") as arrays:
             p = references.superposition(arrays["keys"], moments.mean[layer])
@@ -361,8 +358,15 @@ def test_a_pass_over_text_of_its_own_ends_where_p_is_known(kis, checkpoint, tmp_
     assert 4 * 512 < record["token_count"] < 0.7 * 32 * 512
 
 
-def test_reliability_needs_a_model_in_memory(scan_error):
-    assert "reliability: expected facts" in scan_error("--reliability", 0.9, "--stream")
+def test_a_streamed_pass_ends_where_p_is_known(kis, tmp_path):
+    asked = ("--num-facts", 12, "--layers", "5", "--reliability", 0.8, "--stream")
+    status, _, error = kis("scan", *asked, "--memory", "300MB", "--out", tmp_path / "out")
+    assert status == 0, error
+    assert "P is known after" in error
+    assert json.loads((tmp_path / "out" / "scan.json").read_text())["token_count"] < 100_000
+
+
+def test_reliability_is_a_correlation(scan_error):
     assert "reliability: expected a correlation" in scan_error("--reliability", 2, *SMALL)
 
 

@@ -58,7 +58,7 @@ class Bench:
     def __init__(self, model, folder: Path):
         self.model = model
         self.folder = folder
-        self.moments = measure_second_moments(
+        self.moments, _ = measure_second_moments(
             open_lifelong(request(steps=(1,))).scan, model, folder / "second_moments"
         )
 

@@ -11,8 +11,8 @@ import kis_jax as kis
 from kis_jax import factlm
 from kis_jax.checkpoints.streamed import StreamedModel
 from kis_jax.data.batches import fill_batches
-from kis_jax.passes.layer_store import LayerStore
 from kis_jax.passes.second_moments import SecondMomentPass
+from kis_jax.passes.store import MomentStore
 from kis_jax.passes.streaming import streamed_keys_and_moments
 from tests import references
 
@@ -83,7 +83,7 @@ def passed(dtype, texts):
 
 def streamed(texts, directory):
     model = StreamedModel(factlm.model_directory())
-    store = LayerStore(directory, {}, num_layers=6, width=512)
+    store = MomentStore(directory, {}, num_layers=6, width=512)
     streamed_keys_and_moments(model, texts, [], store, token_budget=1024, chunk_tokens=4096)
     return np.stack([store.read(layer) / store.layers[layer].count for layer in range(6)])
 

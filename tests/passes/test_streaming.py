@@ -14,9 +14,9 @@ from kis_jax.data.batches import fill_batches
 from kis_jax.data.prompts import Prompt
 from kis_jax.passes import streaming
 from kis_jax.passes.keys import fact_keys
-from kis_jax.passes.layer_store import ABOUT, LayerStore, open_store
 from kis_jax.passes.preemption import Preempted
 from kis_jax.passes.second_moments import SecondMomentPass
+from kis_jax.passes.store import ABOUT, MomentStore
 from kis_jax.passes.streaming import streamed_keys_and_moments
 from tests import golden
 
@@ -29,7 +29,7 @@ def texts_of(rng, vocabulary, count=40):
 
 
 def stream(model, texts, prompts, directory, **options):
-    store = LayerStore(
+    store = MomentStore(
         directory,
         {"model": "m"},
         num_layers=model.config.num_layers,
@@ -94,7 +94,7 @@ def test_killed_between_any_two_layers_it_ends_with_the_same_bits(
     model, undisturbed, tmp_path, monkeypatch, layers_done
 ):
     texts, expected = undisturbed
-    added, add = 0, LayerStore.add
+    added, add = 0, MomentStore.add
 
     def killed(self, *arguments, **options):
         nonlocal added
@@ -104,7 +104,7 @@ def test_killed_between_any_two_layers_it_ends_with_the_same_bits(
         return add(self, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LayerStore, "add", killed)
+        patch.setattr(MomentStore, "add", killed)
         with pytest.raises(KeyboardInterrupt):
             stream(model, texts, [], tmp_path)
     prompts = [Prompt(texts[0], 0)]
@@ -113,7 +113,7 @@ def test_killed_between_any_two_layers_it_ends_with_the_same_bits(
     assert (tmp_path / ABOUT).read_text() == expected, "digests of all sums among it"
     assert {path.name for path in tmp_path.iterdir()} == {
         ABOUT,
-        *(layer.file for layer in LayerStore(tmp_path, {}).layers),
+        *(layer.file for layer in MomentStore(tmp_path, {}).layers),
     }
 
 
@@ -129,7 +129,7 @@ def test_sigterm_ends_it_and_nothing_that_was_saved_is_lost(model, undisturbed, 
 
     with pytest.raises(Preempted):
         stream(model, texts, [], tmp_path, on_layer=notice)
-    assert batches == 8 and any(layer.batches for layer in LayerStore(tmp_path, {}).layers)
+    assert batches == 8 and any(layer.batches for layer in MomentStore(tmp_path, {}).layers)
     stream(model, texts, [], tmp_path)
     assert (tmp_path / ABOUT).read_text() == expected
 
@@ -177,8 +177,8 @@ def test_a_store_of_another_run_or_with_damage_is_refused(model, undisturbed, tm
     texts, _ = undisturbed
     _, saved = stream(model, texts, [], tmp_path)
     with pytest.raises(ValueError, match="those of another: model differ; choose"):
-        open_store(tmp_path, {"model": "n"})
-    store = LayerStore(tmp_path, {})
+        MomentStore(tmp_path, {"model": "n"})
+    store = MomentStore(tmp_path, {})
     path = tmp_path / store.layers[1].file
     content = bytearray(path.read_bytes())
     content[8] ^= 1
@@ -190,7 +190,7 @@ def test_a_store_of_another_run_or_with_damage_is_refused(model, undisturbed, tm
         store.read(1)
     (tmp_path / ABOUT).write_text("{}")
     with pytest.raises(ValueError, match="written by another version"):
-        open_store(tmp_path, {})
+        MomentStore(tmp_path, {})
 
 
 def test_keys_that_are_not_finite_stop_it(model, tmp_path, monkeypatch):

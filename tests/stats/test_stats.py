@@ -5,10 +5,9 @@ import pytest
 
 from kis_jax import factlm
 from kis_jax.data.corpora import open_corpus
-from kis_jax.passes.layer_store import LayerStore, packed_rows
 from kis_jax.passes.saved import resumable_second_moments
 from kis_jax.passes.second_moments import second_moments
-from kis_jax.passes.store import SecondMomentStore
+from kis_jax.passes.store import MomentStore, packed_rows
 from kis_jax.stats.run import describe, export_rome, import_rome, merge_stats, open_stats
 
 IDENTITY = {"model": "m", "tokenizer": "t", "dtype": "float32", "document_length": 96}
@@ -27,8 +26,10 @@ def parts(embedded, lines, tmp_path_factory):
     for name, half in (("a", lines[:60]), ("b", lines[60:])):
         (folder / f"{name}.txt").write_text("\n".join(half))
         corpus = open_corpus(folder / f"{name}.txt")
-        with SecondMomentStore(folder / name, IDENTITY | {"corpus": corpus.fingerprint}) as store:
-            resumable_second_moments(model, tokenizer, corpus, store, token_budget=512)
+        identity = IDENTITY | {"corpus": corpus.fingerprint}
+        resumable_second_moments(
+            model, tokenizer, corpus, folder / name, identity, token_budget=512
+        )
     return folder
 
 
@@ -87,8 +88,8 @@ def of_factlm(embedded, lines, tmp_path_factory):
     (folder / "text.txt").write_text("\n".join(lines))
     corpus = open_corpus(folder / "text.txt")
     name = fingerprint.of_model(factlm.model_directory())
-    with SecondMomentStore(folder / "c", IDENTITY | {"model": name, "corpus": "c"}) as store:
-        resumable_second_moments(model, tokenizer, corpus, store, token_budget=512)
+    identity = IDENTITY | {"model": name, "corpus": "c"}
+    resumable_second_moments(model, tokenizer, corpus, folder / "c", identity, token_budget=512)
     return open_stats(folder / "c")
 
 
@@ -196,7 +197,7 @@ def test_moments_of_another_model_are_not_exported(parts, tmp_path):
 def test_a_store_gives_back_what_it_was_given(tmp_path, rng, d):
     keys = rng.normal(size=(50, d))
     total = keys.T @ keys
-    store = LayerStore(tmp_path, IDENTITY, num_layers=1, width=d)
+    store = MomentStore(tmp_path, IDENTITY, num_layers=1, width=d)
     store.add(0, packed_rows(total), 50, 1)
     store.add(0, packed_rows(total), 50, 2)
     np.testing.assert_allclose(store.read(0), 2 * total, rtol=1e-12, atol=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -15,8 +16,9 @@ import numpy as np
 
 from kis_jax.checkpoints.files import room_for, write_atomically
 from kis_jax.core.geometry.second_moment import SecondMoment
+from kis_jax.passes.convergence import Look, Spread
 from kis_jax.passes.hosts.distributed import each, from_first, share
-from kis_jax.passes.store import Saved
+from kis_jax.passes.store import Saved, check_same_run
 
 _PREFIX = "hosts_"
 
@@ -53,6 +55,8 @@ class HostStore:
             "batches": saved.batches,
             "token_budget": saved.token_budget,
             "complete": saved.complete,
+            "spread": None if saved.spread is None else saved.spread.as_json(),
+            "looks": [dataclasses.asdict(look) for look in saved.looks],
             "rows": _ranges(self._rows),
         }
         self._run.mkdir(parents=True, exist_ok=True)
@@ -126,22 +130,12 @@ class HostStore:
                 except ValueError as error:
                     damaged = damaged or str(error)
                     continue
-                self._check_identity(about["identity"])
+                check_same_run(self._directory, self._identity, about["identity"])
                 saves[host][about["batches"], about["complete"]] = path
             for key in set.intersection(*map(set, saves)):
                 found.append((key, [str(of_host[key]) for of_host in saves]))
         found.sort(key=lambda save: save[0], reverse=True)
         return [files for _, files in found], damaged
-
-    def _check_identity(self, found: Mapping[str, object]) -> None:
-        different = sorted(
-            name for name in self._identity if found.get(name) != self._identity[name]
-        )
-        if different:
-            raise ValueError(
-                f"{self._directory}: expected second moments of this run, found those of another: "
-                f"{', '.join(different)} differ; choose another folder"
-            )
 
     def _read(self, files: list[Path]) -> Saved:
         """This host's rows, from the files of those that had them."""
@@ -158,7 +152,15 @@ class HostStore:
                     total = np.zeros((len(part), len(self._rows), self._width))
                 total[:, place[rows[mine]]] = part[:, mine]
         moments = SecondMoment(total, count)  # pyright: ignore[reportArgumentType]
-        return Saved(moments, about["batches"], about["token_budget"], about["complete"])
+        spread = about.get("spread")  # of an earlier version neither this nor looks
+        return Saved(
+            moments,
+            about["batches"],
+            about["token_budget"],
+            about["complete"],
+            None if spread is None else Spread.from_json(spread),
+            tuple(Look(**look) for look in about.get("looks", [])),
+        )
 
 
 def _load(path: Path, *names: str) -> list[Any]:
