@@ -360,7 +360,7 @@ def test_a_pass_over_text_of_its_own_ends_where_p_is_known(kis, checkpoint, tmp_
 
 def test_a_streamed_pass_ends_where_p_is_known(kis, tmp_path):
     asked = ("--num-facts", 12, "--layers", "5", "--reliability", 0.8, "--stream")
-    status, _, error = kis("scan", *asked, "--memory", "300MB", "--out", tmp_path / "out")
+    status, _, error = kis("scan", *asked, "--memory", "860MB", "--out", tmp_path / "out")
     assert status == 0, error
     assert "P is known after" in error
     assert json.loads((tmp_path / "out" / "scan.json").read_text())["token_count"] < 100_000

@@ -89,6 +89,7 @@ def assert_same(out, alone):
                 )
     found, expected = (json.loads((path / "scan.json").read_text()) for path in (out, alone))
     assert found["token_count"] == expected["token_count"]
+    assert found["second_moment_convergence"], "looked at on many hosts as on one"
     for one, other in zip(found["layers"], expected["layers"], strict=True):
         assert one["kurtosis"] == pytest.approx(other["kurtosis"], rel=1e-4)
     assert not list(out.glob("second_moments/hosts_*")), "all is in one file in the end"

@@ -1,6 +1,7 @@
 """`kis stats` and `kis scan --stream` as a user runs them, killed at random moments among it."""
 
 import json
+import shutil
 import random
 import signal
 import subprocess
@@ -46,7 +47,12 @@ def test_a_streamed_scan_writes_the_files_of_a_plain_one(plain, kis, tmp_path):
     assert kis("scan", "--out", out, *SMALL)[0] == 0
     again = json.loads((out / "scan.json").read_text())
     assert again["layers"][0]["kurtosis"] == b["layers"][0]["kurtosis"]
-    status, _, error = kis("scan", "--out", plain, *SMALL, "--stream")
+    # And those of a plain scan serve a streamed one, once they are whole.
+    copied = shutil.copytree(plain, tmp_path / "copied")
+    assert kis("scan", "--out", copied, *SMALL, "--stream")[0] == 0
+    about = copied / "second_moments" / "layers.json"
+    about.write_text(about.read_text().replace('"complete": true', '"complete": false'))
+    status, _, error = kis("scan", "--out", copied, *SMALL, "--stream")
     assert status == 2 and "of one without --stream; go on without it" in error
 
 
