@@ -1,8 +1,8 @@
 """`kis stats` and `kis scan --stream` as a user runs them, killed at random moments among it."""
 
 import json
-import shutil
 import random
+import shutil
 import signal
 import subprocess
 import sys
