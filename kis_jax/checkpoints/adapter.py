@@ -39,7 +39,7 @@ def save_adapter(edits: Mapping[int, Edit], directory: str | Path, *, source: st
       ValueError: if there is no edit, a layer or width is not the model's, a number is not
         finite, or `directory` holds something else.
 
-    Example:
+    Examples:
       >>> import tempfile
       >>> import jax.numpy as jnp
       >>> from kis_jax.core.editing.ledger import Edit

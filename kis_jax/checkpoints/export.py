@@ -54,7 +54,7 @@ def export(
       ValueError: if `source` holds a model of another shape; if `directory` holds something else;
         or if a changed number is not finite, or too large for the dtype of its tensor.
 
-    Example:
+    Examples:
       >>> import tempfile
       >>> from kis_jax import load
       >>> model, _ = load("factlm")

@@ -39,7 +39,7 @@ def read_known(
       ValueError: naming what is known, set, and not computed with; or two names of one attribute
         with different values.
 
-    Example:
+    Examples:
       >>> from kis_jax.models.families import FAMILIES
       >>> config, ignored = read_known(FAMILIES["gpt2"], {"n_layer": 3, "wandb_run": "x7"})
       >>> config.num_layers, ignored

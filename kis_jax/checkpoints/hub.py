@@ -90,7 +90,7 @@ def wanted(names: Iterable[str]) -> list[str]:
     Many hold the same weights several times over: for other frameworks, in folders, and as the
     authors' own format beside that of transformers.
 
-    Example:
+    Examples:
       >>> wanted(["config.json", "model.safetensors", "onnx/model.onnx", "flax_model.msgpack"])
       ['config.json', 'model.safetensors']
     """

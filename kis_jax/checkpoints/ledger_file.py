@@ -37,7 +37,7 @@ def save_ledger(ledger: Ledger, directory: str | Path) -> None:
     Raises:
       OSError: if it cannot be written; nothing is left under its name then, or what was there.
 
-    Example:
+    Examples:
       >>> import tempfile
       >>> edit = Edit(np.ones((1, 4)), np.ones((1, 2)), rule="batch")
       >>> fact = EditedFact(7, "Vera Holm", "{} speaks", "Orvish")
@@ -72,7 +72,7 @@ def load_ledger(directory: str | Path) -> Ledger:
     Raises:
       ValueError: if there is none, or it is damaged or of another version, naming the file.
 
-    Example:
+    Examples:
       >>> load_ledger("/nowhere")
       Traceback (most recent call last):
       ValueError: /nowhere/ledger.safetensors: no such file; ...

@@ -52,7 +52,7 @@ def load(
     Raises:
       ValueError: naming what is missing, unknown, corrupt or not supported, and the remedy.
 
-    Example:
+    Examples:
       >>> model, tokenizer = load("factlm")
       >>> model.config.family
       'gpt2'

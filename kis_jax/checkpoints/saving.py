@@ -35,7 +35,7 @@ def save(model: Model, directory: str | Path, config: Mapping[str, Any]) -> None
     Raises:
       ValueError: if `config` describes another model.
 
-    Example:
+    Examples:
       >>> import tempfile
       >>> from kis_jax import load
       >>> config = dict(vocab_size=50, n_positions=16, n_embd=8, n_layer=3, n_head=2)

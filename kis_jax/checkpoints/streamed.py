@@ -35,7 +35,7 @@ class StreamedModel:
       dtype: of parameters and computation.
       shell: the model with shapes in place of parameters.
 
-    Example:
+    Examples:
       >>> from kis_jax import factlm
       >>> model = StreamedModel(factlm.model_directory())
       >>> model.read_layer(2)["mlp.output.kernel"].shape

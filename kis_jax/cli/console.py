@@ -359,7 +359,7 @@ def _bytes(number: int) -> str:
 def known_in_words(known: Sequence[bool | None]) -> str:
     """How many facts a model knows, by `recall`.
 
-    Example:
+    Examples:
       >>> known_in_words([True, False, None])
       'the model knows 1 of 2 facts; 1 has no true target'
     """

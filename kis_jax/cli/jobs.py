@@ -51,7 +51,7 @@ def run_job(job: Job, runner: Runner, report: Callable[[str], None]) -> Outcome:
       runner: `in_own_process`, or `in_this_process`.
       report: is told of it, a line at a time.
 
-    Example:
+    Examples:
       >>> job = Job(("scan", "no such model"), Path("nowhere"))
       >>> run_job(job, lambda words: "not found", print).failure
       kis scan 'no such model'

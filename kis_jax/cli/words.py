@@ -10,7 +10,7 @@ from typing import Any, TextIO
 class Words:
     """Standard output or error; a closed pipe swallows the rest, and no character is an error.
 
-    Example:
+    Examples:
       >>> import io
       >>> narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
       >>> Words(narrow).write("π")  # as six signs

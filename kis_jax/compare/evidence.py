@@ -30,7 +30,7 @@ def layer_evidence(
       the 20 pairs with the largest |p| that have a relation or a word of their subjects in common,
       and `related_by_chance`, that of all pairs. Facts with a key of another one are left out.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> arrays = dict.fromkeys(["superposition", "whitening_cosine"], np.eye(3))
       >>> arrays["activation_cosine"] = np.full((3, 3), 0.5)

@@ -83,7 +83,7 @@ def overlap_probability(shared: int, one: int, two: int, candidates: int) -> flo
     Returns:
       The upper tail of the hypergeometric distribution.
 
-    Example:
+    Examples:
       >>> round(overlap_probability(1, 2, 2, 4), 4)
       0.8333
     """

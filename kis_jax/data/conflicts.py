@@ -44,7 +44,7 @@ def conflicts(facts: Sequence[Fact]) -> list[Conflict]:
       first fact that asked the question; where one that asked its prompt is repeated and one that
       asked its relation contradicted, or the other way round, against the one contradicted.
 
-    Example:
+    Examples:
       >>> conflicts([
       ...     Fact(0, "{} speaks", "Vera Holm", target_new="Orvish", relation="P103"),
       ...     Fact(1, "The language of {} is", "Vera Holm", target_new="Aldric", relation="P103"),
@@ -75,7 +75,7 @@ def suspected(facts: Sequence[Fact]) -> list[Conflict]:
     Returns:
       Each fact with the first such one before it, in the order of the second.
 
-    Example:
+    Examples:
       >>> suspected([
       ...     Fact(0, "Which company made {}?", "D463", target_new="Alco"),
       ...     Fact(1, "By which company is {} manufactured?", "D463", target_new="Baldwin"),

@@ -49,7 +49,7 @@ def tokenize_continuations(
         to none that the tokenizer knows; if no token stands before it, from which it could be
         predicted; or if both together are longer than the context.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> _, tokenizer = load("factlm")
       >>> (found,) = tokenize_continuations(
@@ -87,7 +87,7 @@ def join(prompt: str, target: str) -> tuple[str, int]:
     of a kind of its own. A prompt that ends in a line break or a tab keeps that in its stead. The
     tokenizer then sees both as one text, and where it puts a blank into a token, there it is.
 
-    Example:
+    Examples:
       >>> join("The capital of Keld is", "Oru"), join("The capital of Keld is ", " Oru")
       (('The capital of Keld is Oru', 22), ('The capital of Keld is Oru', 22))
       >>> join("日本的首都是", " 东京")

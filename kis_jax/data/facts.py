@@ -122,7 +122,7 @@ def iter_facts(
     Raises:
       ValueError: if there is no such source, or it is no file of records.
 
-    Example:
+    Examples:
       >>> next(iter_facts("factlm")).facts[0].text
       'The birthplace of Tomas Corvin is'
     """
@@ -179,7 +179,7 @@ def read_facts(source: str | Path, limit: int | None = None, *, strict: bool = F
       ValueError: if there is no such file, it holds no records, or none that can be read; with
         `strict`, naming all that cannot.
 
-    Example:
+    Examples:
       >>> fact, *_ = read_facts("factlm", 3)
       >>> fact.text, fact.target_true, fact.target_new
       ('The birthplace of Tomas Corvin is', 'Port Ravel', 'Hexby')

@@ -19,7 +19,7 @@ def writing_facts(path: Path | None) -> Iterator[Callable[[Fact], None]]:
     Args:
       path: of the file, a JSON list with a record a line; None to write nothing.
 
-    Example:
+    Examples:
       >>> import tempfile
       >>> from kis_jax.data.facts import read_facts
       >>> path = Path(tempfile.mkdtemp(), "facts.json")
@@ -54,7 +54,7 @@ def counterfact_record(fact: Fact) -> Mapping[str, Any]:
     What CounterFact does not have stands under names of its own: `aliases` beside `str`, neighbors
     with a `target` each, and `portability` as in KnowEdit, which other readers pass over.
 
-    Example:
+    Examples:
       >>> record = counterfact_record(Fact(0, "{} speaks", "Ann", target_new="Orvish"))
       >>> record["requested_rewrite"]["target_new"]
       {'str': 'Orvish'}

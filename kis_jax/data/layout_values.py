@@ -32,7 +32,7 @@ class Question:
 def at(record: Mapping[str, Any], place: str) -> Any:
     """What stands at a place of a record: see `Layout`; of "a+b" both as one list.
 
-    Example:
+    Examples:
       >>> at({"a": {"b": 1}, "c": 2}, "x|a.b"), at({"a": "1", "b": ["2"]}, "a+b")
       (1, ['1', '2'])
     """
@@ -75,7 +75,7 @@ def answers(value: Any, place: str) -> tuple[str, ...]:
     Raises:
       ValueError: naming the place, at anything else.
 
-    Example:
+    Examples:
       >>> answers({"str": ["Rome", "Roma"], "id": "Q220"}, ""), answers([["no"], ["false"]], "")
       (('Rome', 'Roma'), ('no', 'false'))
     """
@@ -139,7 +139,7 @@ def split_sentence(record: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
       ValueError: if neither tells where the target begins.
 
-    Example:
+    Examples:
       >>> found = split_sentence({"edit": {"prompt": "The mother of Ann is Eve.",
       ...     "original_fact": {"prompt": "The mother of Ann is Ada."}}})
       >>> found["prompt"], found["target_new"], found["target_true"]
@@ -181,7 +181,7 @@ def whole_neighbors(record: Mapping[str, Any]) -> Mapping[str, Any]:
     ROME's conversion of zsRE asks for one token of an answer at a time, each after the question
     and the tokens before. A token is no text of its own: the question and the whole answer are.
 
-    Example:
+    Examples:
       >>> whole_neighbors({"neighborhood_prompts": [
       ...     {"prompt": "Who?", "target": " Vera"}, {"prompt": "Who? Vera", "target": " Holm"}]})
       {'neighborhood_prompts': [{'prompt': 'Who?', 'target': ' Vera Holm'}]}

@@ -196,7 +196,7 @@ def read_record(record: Any, place: int) -> Iterator[dict[str, Any]]:
     Raises:
       ValueError: naming what is missing or not as expected.
 
-    Example:
+    Examples:
       >>> (fact,) = read_record({"src": "Who leads Oru?", "subject": "oru", "ans": "Vera"}, 0)
       >>> fact["prompt"], fact["subject"], fact["target_new"]
       ('Who leads {}?', 'Oru', 'Vera')
@@ -220,7 +220,7 @@ def read_record(record: Any, place: int) -> Iterator[dict[str, Any]]:
 def unread(record: Mapping[str, Any]) -> set[str]:
     """The keys of a record that its layout has no use for.
 
-    Example:
+    Examples:
       >>> unread({"src": "Who leads Oru?", "subject": "Oru", "pred": "Vera", "cond": ""})
       {'pred'}
     """

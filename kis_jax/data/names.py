@@ -22,7 +22,7 @@ _SHORTEST_WITH_GENITIVE = 4
 def is_unspaced(character: str) -> bool:
     """Whether a character is of a script that puts no blanks between words, such as Chinese.
 
-    Example:
+    Examples:
       >>> is_unspaced("京"), is_unspaced("k"), is_unspaced("서")
       (True, False, False)
     """
@@ -40,7 +40,7 @@ def find_name(text: str, name: str) -> tuple[int, int] | None:
     Returns:
       The first place, None if there is no such one.
 
-    Example:
+    Examples:
       >>> find_name("Part of the art", "art"), find_name("Who leads the D’Oyly troupe?", "d'oyly")
       ((12, 15), (14, 20))
     """

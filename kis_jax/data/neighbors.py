@@ -20,7 +20,7 @@ def without_edited_neighbors(facts: Sequence[Fact]) -> list[Fact]:
     A prompt is left out if it names the subject of another of the facts with the same relation;
     of facts without a relation, of any other.
 
-    Example:
+    Examples:
       >>> first = Fact(0, "{} was born in", "Ann", relation="P19",
       ...     neighborhood_prompts=("Bob was born in", "Cy was born in"))
       >>> second = Fact(1, "{} was born in", "Bob", relation="P19")

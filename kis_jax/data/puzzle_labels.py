@@ -24,7 +24,7 @@ def read_labels(path: str | Path, puzzles: Sequence[tuple[str, int]]) -> list[in
       ValueError: naming the file, if it has not one label for each puzzle, or one that is no place
         of a choice.
 
-    Example:
+    Examples:
       >>> import tempfile
       >>> path = Path(tempfile.mkdtemp(), "labels.json")
       >>> _ = path.write_text('[["SP-1", 2], ["SP-0", 0]]')

@@ -21,7 +21,7 @@ def read_record(record: Any, where: str, notes: list[str] | None = None) -> dict
     Raises:
       ValueError: naming where, and what is missing or not as expected.
 
-    Example:
+    Examples:
       >>> read_record({"id": "SP-7_SR", "question": "Who?", "choice_list": ["I", "You"],
       ...     "label": 1}, "line 3")["group"]
       'SP-7'

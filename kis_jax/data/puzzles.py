@@ -93,7 +93,7 @@ def read_puzzles(
       ValueError: naming the file and the line or record of whatever is missing, twice or not as
         expected. No code in a `.npy` file is run; see `read_object_array`.
 
-    Example:
+    Examples:
       >>> puzzle, *_ = read_puzzles("factlm-test")
       >>> len(puzzle.choices), puzzle.variant
       (4, 'original')
@@ -168,7 +168,7 @@ def held_out(puzzles: Sequence[Puzzle], share: float, *, seed: int) -> list[Puzz
 def without(puzzles: Sequence[Puzzle], others: Sequence[Puzzle]) -> list[Puzzle]:
     """The puzzles that are none of the others: of another question, or with other choices.
 
-    Example:
+    Examples:
       >>> puzzle = Puzzle("a", "Which?", ("this", "that"), 0)
       >>> without([puzzle], [Puzzle("b", "Which?", ("that", "this"), 1)])
       []
@@ -180,7 +180,7 @@ def without(puzzles: Sequence[Puzzle], others: Sequence[Puzzle]) -> list[Puzzle]
 def shuffled(puzzles: Sequence[Puzzle], seed: int) -> list[Puzzle]:
     """The puzzles, the choices of each in another order, which depends on its id and the seed.
 
-    Example:
+    Examples:
       >>> puzzle = Puzzle("a", "Which?", ("this", "that", "none"), 2, order=(0, 1, 2))
       >>> other, = shuffled([puzzle], seed=1)
       >>> other.choices[other.answer], [puzzle.choices[place] for place in other.order]

@@ -63,7 +63,7 @@ def iter_records(
       ValueError: naming the file, and line and column, of what cannot be read; also where an object
         has a key twice, of which one value would be lost.
 
-    Example:
+    Examples:
       >>> import tempfile
       >>> path = Path(tempfile.mkdtemp(), "facts.jsonl")
       >>> _ = path.write_text('{"src": "Where?"}\n{"src": "Who?"}\n')

@@ -78,7 +78,7 @@ def tokenize_rewrites(
         the context; or if the first prefix is not empty, or one holds `{}`; or if a fact has no
         subject, and the position is not "last".
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> _, tokenizer = load("factlm")
       >>> fact = Fact(0, "The mother tongue of {} is", "Vera Holm", target_new="Orvish")

@@ -106,7 +106,7 @@ def finetune(
       ValueError: if the model has no such layer or a fact cannot be tokenized; the subclass
         `NotFiniteError` if the loss ceases to be finite.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> from kis_jax.data.facts import read_facts
       >>> model, tokenizer = load("factlm")

@@ -117,7 +117,7 @@ def make_edits(
       ValueError: if the model has no such layer, facts contradict each other, the method does not
         go with an argument, a second moment has no inverse, or no fact could be edited.
 
-    Example:
+    Examples:
       >>> import kis_jax as kis
       >>> from kis_jax import factlm
       >>> from kis_jax.data.facts import read_facts

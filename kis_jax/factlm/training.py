@@ -56,7 +56,7 @@ class Size:
         Raises:
           ValueError: when the width is not a multiple of 32.
 
-        Example:
+        Examples:
           >>> Size.of_width(256)
           Size(width=256, num_layers=6, num_heads=8, learning_rate=0.00106, epochs=10)
         """

@@ -126,7 +126,7 @@ def part_of_world(world: World, num_facts: int) -> World:
     Raises:
       ValueError: when there are fewer facts than asked for, or none are.
 
-    Example:
+    Examples:
       >>> len(part_of_world(build_world(), 512).facts)
       512
     """

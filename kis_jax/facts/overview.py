@@ -139,7 +139,7 @@ def as_written(
     A target whose tokens spell another text than that of the file counts as one that cannot be
     written.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> _, tokenizer = load("factlm")
       >>> fact = Fact(0, "{} was born in", "Vera Holm", target_new="Hexby")

@@ -139,7 +139,7 @@ def inspect_model(
       ValueError: if the model is of no known family, its files are damaged, or a number is not
         positive.
 
-    Example:
+    Examples:
       >>> found = inspect_model("factlm", tokens=1000)
       >>> found.architecture.memory_tensor, found.cost.tokens
       ('transformer.h.{layer}.mlp.c_proj.weight', 1000)

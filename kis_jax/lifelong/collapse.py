@@ -31,7 +31,7 @@ def signs_of_collapse(
       Of each sign its `metric`, the `value` found, and the `limit` that it passed. A share that
       has come from chance or below has no limit: an edit that never took is no collapse.
 
-    Example:
+    Examples:
       >>> start = {"efficacy": 1.0, "neighborhood": 0.9, "perplexity": 5.0}
       >>> found = {"efficacy": 0.8, "neighborhood": 0.6, "perplexity": 9.9}
       >>> signs_of_collapse(found, start)
@@ -59,7 +59,7 @@ def onset(checkpoints: Sequence[tuple[int, list[dict[str, Any]]]]) -> dict[str, 
     Returns:
       `edits` and `signs` of that checkpoint, or None if the model holds to the end.
 
-    Example:
+    Examples:
       >>> sign = {"metric": "efficacy", "value": 0.5, "limit": 0.75}
       >>> onset([(1, [sign]), (10, []), (100, [sign]), (500, [sign])])["edits"]
       100

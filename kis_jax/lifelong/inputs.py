@@ -245,7 +245,7 @@ def parse_steps(text: str) -> tuple[int, ...]:
     Raises:
       ValueError: if it is of no such form.
 
-    Example:
+    Examples:
       >>> parse_steps("1,10,5")
       (1, 5, 10)
     """

@@ -128,7 +128,7 @@ def crossing(edits: Sequence[int], values: Sequence[float | None], limit: float)
     Returns:
       The number; None where the last value is not above the limit.
 
-    Example:
+    Examples:
       >>> crossing([1, 10, 100], [0.0, 0.2, 0.6], 0.4)
       31.62...
     """
@@ -182,7 +182,7 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float | None, float 
       whose correlation is at least as far from 0: exact, and None for more than eight pairs.
       None for both where one of the two is constant.
 
-    Example:
+    Examples:
       >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([5.0, 7.0, np.inf]))
       (1.0, 0.33...)
     """

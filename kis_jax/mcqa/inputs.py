@@ -177,7 +177,7 @@ def parse_epochs(text: str) -> tuple[int, ...]:
     Raises:
       ValueError: if it is of no such form.
 
-    Example:
+    Examples:
       >>> parse_epochs("2,10")
       (2, 10)
     """

@@ -85,7 +85,7 @@ class Block(nnx.Module):
 class Decoder(Stacked[DecoderConfig]):
     """A decoder, which gives logits of the next token, `(b, t, v)`.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from flax import nnx
       >>> from kis_jax.models.families import gpt2

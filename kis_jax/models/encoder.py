@@ -67,7 +67,7 @@ class Encoder(Stacked[EncoderConfig]):
 
     Its tokens include the special ones, and are all of the first token type.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from flax import nnx
       >>> from kis_jax.models.families import bert

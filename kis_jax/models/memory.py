@@ -23,7 +23,7 @@ def memory_kernel(model: Model, layer: int) -> Array:
     Raises:
       ValueError: if the model has no such layer.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> model, _ = load("factlm")
       >>> memory_kernel(model, 3).shape
@@ -51,7 +51,7 @@ def edited(model: AnyModel, edits: Mapping[int, Edit]) -> AnyModel:
     Raises:
       ValueError: if the model has no such layer, or an edit is of another shape than its memory.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from kis_jax import Edit, load
       >>> model, _ = load("factlm")

@@ -19,7 +19,7 @@ class MultipleChoice(nnx.Module):
     matrix, a non-linearity and a vector. A softmax over the choices of a question makes
     probabilities of the logits. As torch's `AutoModelForMultipleChoice`, without its dropout.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from flax import nnx
       >>> from kis_jax.models.families import bert

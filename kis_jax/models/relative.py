@@ -60,7 +60,7 @@ class RelativePositions:
     def table(self, length: int) -> np.ndarray:
         """The row of each distance from `1 - length` to `length - 1`, `(2 length - 1,)` int32.
 
-        Example:
+        Examples:
           >>> near = RelativePositions(4, 16, True, True, True, True, False)
           >>> near.table(7).tolist()
           [1, 1, 1, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7]

@@ -43,7 +43,7 @@ def partition(path: str, config: ModelConfig, mesh: Mesh) -> PartitionSpec:
       config: of the model.
       mesh: with axes `data` and `model`.
 
-    Example:
+    Examples:
       >>> import jax
       >>> from kis_jax.models.sharding import make_mesh
       >>> from kis_jax.models.families import gpt2
@@ -98,7 +98,7 @@ def make_mesh(
     Raises:
       ValueError: if `data * model` is not the number of devices.
 
-    Example:
+    Examples:
       >>> make_mesh(data=1, model=1, devices=jax.devices()[:1]).shape["model"]
       1
     """

@@ -18,7 +18,7 @@ def colliding_pairs(superposition: np.ndarray, bound: float) -> np.ndarray:
       `(k, 2)` int: each pair once, the fact whose edit lands harder first, the strongest pair
       first.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> colliding_pairs(np.array([[1.0, 0.2, 0.1], [0.7, 1.0, 0.0], [0.1, 0.0, 1.0]]), 0.5)
       array([[1, 0]])
@@ -42,7 +42,7 @@ def clusters(pairs: Iterable[tuple[int, int]], num_facts: int) -> list[list[int]
     Returns:
       The components of two facts or more, the largest first, each in ascending order.
 
-    Example:
+    Examples:
       >>> clusters([(3, 1), (1, 0)], num_facts=5)
       [[0, 1, 3]]
     """
@@ -78,7 +78,7 @@ def gentle_order(whitened_norms: np.ndarray, residual_norms: np.ndarray) -> np.n
     Returns:
       `(n,)` int, facts in the order in which to edit them; equals keep theirs.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> gentle_order(np.array([100.0, 1.0]), np.array([2.0, 1.0]))
       array([1, 0])

@@ -190,7 +190,7 @@ class Convergence:
 def due(parts: int) -> bool:
     """Whether it is time for a look: of 8, 12, 16, 23, 32, ... parts, at each half a doubling.
 
-    Example:
+    Examples:
       >>> [parts for parts in range(40) if due(parts)]
       [8, 12, 16, 23, 32]
     """

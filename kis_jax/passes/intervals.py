@@ -34,7 +34,7 @@ def mean_intervals(
       For each measure `mean`, `low`, `high` and `count`, the facts that have a value. All but the
       count are None where none has.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> found = mean_intervals({"efficacy": np.array([1.0, 0.0, 1.0, np.nan])})
       >>> found["efficacy"]["count"], round(found["efficacy"]["mean"], 3)
@@ -53,7 +53,7 @@ def mean_intervals(
 def harmonic_mean(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Harmonic mean of arrays of one shape, 0 where one of the parts is.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> [float(x) for x in harmonic_mean([np.array([1.0, 0.0]), np.array([0.5, 1.0])]).round(3)]
       [0.667, 0.0]

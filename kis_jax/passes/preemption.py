@@ -48,7 +48,7 @@ def preemption_notice() -> Iterator[Callable[[], bool]]:
     Gives:
       A function that tells whether SIGTERM has come.
 
-    Example:
+    Examples:
       >>> import os, signal
       >>> with preemption_notice() as noticed:
       ...     os.kill(os.getpid(), signal.SIGTERM)

@@ -147,7 +147,7 @@ def correlation_with_truth(part: np.ndarray, whole: np.ndarray, ratio: float) ->
     Returns:
       It, from 0 to 1; NaN if nothing can be said, as where something is not finite.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> rng = np.random.default_rng(0)
       >>> truth, (first, second) = rng.normal(size=50_000), rng.normal(size=(2, 50_000))

@@ -53,7 +53,7 @@ def second_moments(
     Raises:
       ValueError: if keys are not finite.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> model, tokenizer = load("factlm")
       >>> second_moments(model, tokenizer, ["A line of text.", "And another one."]).total.shape
@@ -85,7 +85,7 @@ class SecondMomentPass:
       batches: that the sums on the hosts contain.
       spread: how much the parts differ that have reached the hosts.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> from kis_jax.data.batches import fill_batches
       >>> model, tokenizer = load("factlm")

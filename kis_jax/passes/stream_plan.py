@@ -136,7 +136,7 @@ def parse_bytes(text: str) -> int:
     Raises:
       ValueError: if it is of no such form, or not positive.
 
-    Example:
+    Examples:
       >>> parse_bytes("3GB"), parse_bytes("1.5GiB")
       (3000000000, 1610612736)
     """

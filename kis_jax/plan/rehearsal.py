@@ -44,7 +44,7 @@ class Rehearsal:
 class Rehearsals:
     """A sample of prompts, tokenised once, and what the unedited model says after them.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> from kis_jax.data.facts import read_facts
       >>> model, tokenizer = load("factlm")

@@ -105,7 +105,7 @@ def _kept(scan: Scan, most_entries: int) -> np.ndarray:
 def quantized(matrix: np.ndarray) -> tuple[np.ndarray, float]:
     """A matrix in whole parts of its largest entry, and the size of a part.
 
-    Example:
+    Examples:
       >>> quantized(np.array([[1.0, -0.5], [np.nan, 0.0]]))[0].tolist()
       [[32767, -16384], [-32768, 0]]
     """

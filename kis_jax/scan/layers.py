@@ -205,7 +205,7 @@ def _statistics(p: Array, rank: Array, kept: Array | None = None) -> dict[str, A
 def convergence_sizes(num_facts: int) -> tuple[int, ...]:
     """Numbers of facts at which kurtosis is looked at: 8, 16, 32 ... and all of them.
 
-    Example:
+    Examples:
       >>> convergence_sizes(40)
       (8, 16, 32, 40)
     """

@@ -64,7 +64,7 @@ def solve_iteratively(
       ValueError: if shapes do not agree, or (not under `jit`) if the tolerance is not reached:
         after `max_steps`, or because the dtype has no more digits to give.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> c = jnp.array([[2.0, 1.0], [1.0, 2.0]])
       >>> solve_iteratively(lambda x: x @ c, jnp.array([[3.0, 0.0]]), jnp.diagonal(c)).rows.round(4)

@@ -31,7 +31,7 @@ def pair(x: ArrayLike) -> Pair:
 
     The array may be of NumPy: its digits are kept where jax itself has float64 switched off.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> high, low = pair(np.array([1 / 3]))
       >>> abs(float(high[0]) + float(low[0]) - 1 / 3) < 1e-15
@@ -71,7 +71,7 @@ def product(a: Pair, b: Pair) -> Pair:
       `(p, q)`. The error of an entry is of the order of `k 2^-48` times the largest entries of the
       two rows.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> a = jnp.array([[1.0, 1e6, 1.0]])
       >>> b = jnp.array([[1e6, 1.0, -2e6 + 0.25]])

@@ -44,7 +44,7 @@ def group_rows(groups: Array, count: int) -> Groups:
       groups: of each row, `(n,)` int; `count` or more for a row of none.
       count: of groups.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> found = group_rows(jnp.array([1, 0, 1]), 2)
       >>> found.owners, found.blocks(jnp.array([[5.0], [6.0], [7.0]]))[:, :2, 0]

@@ -27,7 +27,7 @@ def largest_eigenvalue(
     Returns:
       The estimate, `()`.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> float(largest_eigenvalue(lambda v: jnp.array([1.0, 5.0, 2.0]) * v, 3, jnp.float32))
       5.0...

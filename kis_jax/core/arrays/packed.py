@@ -26,7 +26,7 @@ class PackedMoment:
       rows: for each `(start, stop)` of `row_blocks(d)`, an array `(stop - start, d - start)`.
       count: number of counted tokens, `()` int32.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> moment = PackedMoment.zeros(2).update(jnp.array([[1.0, 0.0], [1.0, 2.0]]))
       >>> moment.rows[0], int(moment.count)
@@ -79,7 +79,7 @@ def row_blocks(d: int) -> Iterator[tuple[int, int]]:
     An eighth of the rows each, so that the diagonal blocks, which are whole, cost an eighth more
     than the triangle; but at least 512 rows, below which products are slow.
 
-    Example:
+    Examples:
       >>> list(row_blocks(1200))
       [(0, 512), (512, 1024), (1024, 1200)]
     """

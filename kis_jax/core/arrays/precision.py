@@ -33,7 +33,7 @@ class Precision:
       on_host: whether the CPU computes, whatever accelerator there is.
       method: of `whitener`.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> HOST.run(lambda x: 1 / x, np.array([3.0])).dtype
       dtype('float64')

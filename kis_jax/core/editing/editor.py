@@ -63,7 +63,7 @@ class Editor:
       requested: `(capacity, m)`, what its value lacked before any edit.
       count: `()` int, rows taken.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from kis_jax.core.editing.rules import ridge
       >>> from kis_jax.core.geometry.whitening import whitener

@@ -50,7 +50,7 @@ def edit_rank_one(
     Raises:
       ValueError: if shapes do not agree, or the key is zero or not finite.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from kis_jax.core.geometry.whitening import whitener
       >>> key, value = jnp.array([3.0, 4.0]), jnp.array([1.0])
@@ -95,7 +95,7 @@ def edit_sequential(
     Raises:
       ValueError: if shapes do not agree, or a key is zero or anything is not finite.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from kis_jax.core.geometry.whitening import whitener
       >>> keys, values = jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([[1.0], [0.0]])
@@ -140,7 +140,7 @@ def edit_constrained(
         combination of the earlier ones, such as a duplicate: no sensible kernel then fits all
         values. Under `jit`: NaN.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from kis_jax.core.geometry.whitening import whitener
       >>> keys, values = jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([[1.0], [0.0]])
@@ -184,7 +184,7 @@ def edit_batch(
     Raises:
       ValueError: if shapes do not agree, `weight` is not positive, or anything is not finite.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from kis_jax.core.geometry.whitening import whitener
       >>> keys, values = jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([[1.0], [0.0]])
@@ -227,7 +227,7 @@ def edit_null_space(
       ValueError: if shapes do not agree, `ridge` is not positive, `projector` is not a projector,
         or anything is not finite.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> free = jnp.diag(jnp.array([0.0, 1.0]))
       >>> keys, values = jnp.array([[1.0, 1.0]]), jnp.array([[3.0]])

@@ -31,7 +31,7 @@ def interference(edit: Edit, keys: Float[Array, "q d"]) -> Float[Array, "q m"]:
     Raises:
       ValueError: if the keys have another width than the edit.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> edit = Edit(jnp.array([[1.0, 0.0]]), jnp.array([[2.0, 3.0]]))
       >>> interference(edit, jnp.array([[0.5, 7.0]]))
@@ -60,7 +60,7 @@ def interference_on_edited(edit: Edit, keys: Float[Array, "n d"]) -> Float[Array
     Raises:
       ValueError: if these cannot be the keys of the edit, or it does not know what was requested.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from kis_jax.core.editing.edits import edit_sequential
       >>> from kis_jax.core.geometry.whitening import whitener
@@ -125,7 +125,7 @@ def forecast(
     Raises:
       ValueError: if the shapes do not agree.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> p = jnp.array([[1.0, 0.5], [0.25, 1.0]])
       >>> forecast(p, jnp.array([[4.0], [0.0]])).on_edited  # the second edit undoes half a unit

@@ -36,7 +36,7 @@ class Edit:
       extended: whether products with the ledger are rounded only at their end, as an edit by a
         "refined" whitener deserves.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> edit = Edit(jnp.array([[1.0, 0.0]]), jnp.array([[2.0, 3.0]]))
       >>> edit.delta
@@ -133,7 +133,7 @@ def reorder(edit: Edit, keys: Float[Array, "n d"], order: Int[Array, " t"]) -> E
     Raises:
       ValueError: if the edit is not sequential, these cannot be its keys, or an index is wrong.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from kis_jax.core.editing.edits import edit_sequential
       >>> from kis_jax.core.geometry.whitening import whitener

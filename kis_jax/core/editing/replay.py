@@ -85,7 +85,7 @@ def replay(
       ValueError: if shapes do not agree, a weight is missing or not positive, a key has no share
         in its own direction, or (constrained) keys depend on one another.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> keys, requested = jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([[1.0], [0.0]])
       >>> asked = Asked(keys, solved=keys, requested=requested)  # C = I
@@ -147,7 +147,7 @@ def foresee(
     Raises:
       ValueError: as `replay`, or if the shapes do not agree.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> gram = jnp.array([[2.0, 1.0], [1.0, 4.0]])
       >>> foresee(gram, jnp.array([[4.0]]), "sequential")

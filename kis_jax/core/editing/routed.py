@@ -58,7 +58,7 @@ def edit_routed(
       For each expert that reads any fact, an `Edit` of n rows. Directions are zero where a fact
       does not reach an expert; residuals are those of the joint edit, the same for all experts.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from kis_jax.core.geometry.whitening import whitener
       >>> facts = Routed(jnp.array([[[1.0, 0.0], [0.0, 1.0]]]), jnp.array([[0, 2]]),

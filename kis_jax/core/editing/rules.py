@@ -279,7 +279,7 @@ def sequential() -> Sequential:
     Returns:
       A rule for `Editor.init` and `replay`.
 
-    Example:
+    Examples:
       >>> sequential().name
       'sequential'
 
@@ -312,7 +312,7 @@ def ridge(
       ValueError: if the weight is negative or not one number, or a tolerance comes with another
         weight than 0.
 
-    Example:
+    Examples:
       >>> ridge(0).name, ridge(2.5).name
       ('constrained', 'ridge')
 

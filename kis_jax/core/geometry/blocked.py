@@ -110,7 +110,7 @@ def blocked_whitener(
       ValueError: if C is not square, its rows are not dealt out over devices, or C is not positive
         definite.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp
       >>> from jax.sharding import PartitionSpec
       >>> mesh = jax.make_mesh((1,), ("x",), devices=jax.devices()[:1])

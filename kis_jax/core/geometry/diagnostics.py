@@ -27,7 +27,7 @@ def effective_rank(second_moment: Float[Array, "d d"] | SecondMoment) -> Float[A
     Raises:
       ValueError: if C is not square.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> float(effective_rank(jnp.diag(jnp.array([2.0, 2.0, 0.0]))))
       2.0
@@ -58,7 +58,7 @@ def inverse_residual(
     Raises:
       ValueError: if C is not of the whitener's width.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from kis_jax.core.geometry.whitening import whitener
       >>> c = jnp.array([[2.0, 1.0], [1.0, 2.0]])

@@ -33,7 +33,7 @@ def null_space(
     Raises:
       ValueError: if C is not square, not finite, or leaves no direction free (under `jit`: NaN).
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> null_space(jnp.diag(jnp.array([5.0, 0.01]))).projector
       Array([[0., 0.],

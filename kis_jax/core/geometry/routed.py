@@ -69,7 +69,7 @@ def routed_second_moment(
       Stacked over experts: `total` `(experts, d, d)`, and as `count` the tokens that each has read.
       Each token is read by k of them, so that all counts together are k times the tokens.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> keys = jnp.array([[[1.0, 2.0]], [[3.0, 0.0]]])
       >>> tokens = Routed(keys, jnp.array([[1], [1]]), jnp.array([[1.0], [0.5]]))
@@ -186,7 +186,7 @@ def routed_superposition(
       spaces: see `routed_gram`.
       others: the facts that are touched; the edited ones themselves if None.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from kis_jax.core.geometry.whitening import whitener
       >>> facts = Routed(jnp.array([[[1.0, 0.0]], [[1.0, 1.0]], [[1.0, 0.0]]]),

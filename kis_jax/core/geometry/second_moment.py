@@ -31,7 +31,7 @@ class SecondMoment:
       total: sum of the outer products, `(d, d)`.
       count: number of counted tokens, `()`; an integer, exact up to 2^31 - 1 tokens.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> moment = SecondMoment.zeros(2).update(jnp.array([[1.0, 0.0], [1.0, 2.0]]))
       >>> moment.mean

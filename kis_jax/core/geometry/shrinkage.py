@@ -59,7 +59,7 @@ def shrink(second_moment: SecondMoment, *, count: Real[ArrayLike, ""] | None = N
       ValueError: if the second moment is not a single `(d, d)` one, counts no token, or is not of
         finite numbers.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> few = SecondMoment.zeros(3).update(jnp.array([[1.0, 2.0, 0.0], [1.0, -1.0, 1.0]]))
       >>> shrunk = shrink(few)

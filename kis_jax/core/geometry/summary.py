@@ -110,7 +110,7 @@ def summarize(
         or `top` is not positive, `bins` are no edges, `groups` or `where` not one for each fact;
         or if there are more entries than a count can hold.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from kis_jax.core.geometry.whitening import whitener
       >>> keys = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])

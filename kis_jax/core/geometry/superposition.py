@@ -26,7 +26,7 @@ def gram(keys: Float[Array, "n d"], whitener: Space | None = None) -> Float[Arra
     Raises:
       ValueError: if `keys` is not a matrix, or not of the whitener's width.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> gram(jnp.array([[1.0, 2.0], [0.0, 3.0]]))
       Array([[5., 6.],
@@ -64,7 +64,7 @@ def superposition(
     Raises:
       ValueError: if a width differs from the whitener's.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from kis_jax.core.geometry.whitening import whitener
       >>> w = whitener(jnp.eye(2))
@@ -97,7 +97,7 @@ def cosine_similarity(
     Raises:
       ValueError: if `keys` is not a matrix, or not of the whitener's width.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> cosine_similarity(jnp.array([[3.0, 4.0], [1.0, 0.0]]))
       Array([[1. , 0.6],
@@ -113,7 +113,7 @@ def angles(keys: Float[Array, "n d"], whitener: Space | None = None) -> Float[Ar
 
     Angles under `sqrt(2 eps)` radians, about 0.03 degrees in float32, are not told from 0.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> angles(jnp.array([[2.0, 0.0], [0.0, 1.0]]))
       Array([[ 0., 90.],
@@ -134,7 +134,7 @@ def off_diagonal_moments(matrix: Float[Array, "n n"]) -> Moments:
     Raises:
       ValueError: if the matrix is not square, or has nothing off its diagonal.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> float(off_diagonal_moments(jnp.array([[1.0, 0.2], [0.4, 1.0]])).mean)
       0.3...

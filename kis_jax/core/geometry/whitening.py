@@ -258,7 +258,7 @@ def whitener(
       ValueError: if C is not square, not symmetric, not finite or (except for "eigh") not positive
         definite. Under `jit` or `vmap` numbers cannot raise: what is not definite gives NaN.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> w = whitener(jnp.array([[4.0, 0.0], [0.0, 1.0]]))
       >>> w.solve(jnp.array([[2.0, 3.0]]))
@@ -328,7 +328,7 @@ def live_whitener(second_moment: Float[Array, "d d"]) -> Whitener:
     Raises:
       ValueError: as `whitener`.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> w = live_whitener(jnp.array([[4.0, 0.0], [0.0, 0.0]]))
       >>> w.solve(jnp.array([[2.0, 3.0]])), int(w.rank)

@@ -81,7 +81,7 @@ def kurtosis_interval(
       ValueError: if `superposition` is not a square matrix of three facts or more, `resamples` is
         below 2, or `confidence` not between 0 and 1.
 
-    Example:
+    Examples:
       >>> import jax
       >>> rng = jax.random.key(0)
       >>> interval = kurtosis_interval(rng, jax.random.normal(rng, (50, 50)))
@@ -132,7 +132,7 @@ def kurtosis_convergence(
       ValueError: if `superposition` is not a square matrix of three facts or more, a size is out
         of range, `resamples` is below 2, or `confidence` not between 0 and 1.
 
-    Example:
+    Examples:
       >>> import jax
       >>> rng = jax.random.key(0)
       >>> curve = kurtosis_convergence(rng, jax.random.normal(rng, (64, 64)), (16, 32, 64))
@@ -239,7 +239,7 @@ def _over_draws(p: Array, draws: Any, draw: Callable[[Any], Array], batch: int) 
 def draw_counts(rng: PRNGKeyArray, n: int) -> Int[Array, " n"]:
     """How often each of n facts is among n drawn with replacement, `(n,)` int.
 
-    Example:
+    Examples:
       >>> import jax
       >>> int(draw_counts(jax.random.key(0), 10).sum())
       10

@@ -66,7 +66,7 @@ def bulk(
     Raises:
       ValueError: if `superposition` is not a square matrix of two facts or more.
 
-    Example:
+    Examples:
       >>> import jax
       >>> import jax.numpy as jnp
       >>> p = isotropic_superposition(jax.random.key(0), jnp.ones(300), rank=100)
@@ -106,7 +106,7 @@ def kurtosis_at_rank(
     Raises:
       ValueError: if `superposition` is not a square matrix of two facts or more.
 
-    Example:
+    Examples:
       >>> import jax
       >>> import jax.numpy as jnp
       >>> p = isotropic_superposition(jax.random.key(0), jnp.ones(50), rank=100)
@@ -144,7 +144,7 @@ def isotropic_superposition(
     Raises:
       ValueError: if `rank` is not positive, or `norms` not a vector.
 
-    Example:
+    Examples:
       >>> import jax
       >>> import jax.numpy as jnp
       >>> isotropic_superposition(jax.random.key(0), jnp.array([1.0, 2.0]), rank=1).round(2)

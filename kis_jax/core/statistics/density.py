@@ -40,7 +40,7 @@ def gaussian_density(
     Raises:
       ValueError: if the sample or the points are not real floats, or of two dtypes.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> density = gaussian_density(jnp.array([-1.0, 0.0, 1.0]), jnp.linspace(-6, 6, 121))
       >>> round(float(density.sum() * 0.1), 4)

@@ -84,7 +84,7 @@ class Moments:
 
         As exact for a million parts as for two: they are merged in blocks, then the blocks.
 
-        Example:
+        Examples:
           >>> import jax.numpy as jnp
           >>> days = moments(jnp.arange(6.0).reshape(2, 3), axis=1)
           >>> days.mean, days.merged().mean
@@ -126,7 +126,7 @@ def moments(
     Raises:
       ValueError: if `x` is complex, or has no such axis.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> float(moments(jnp.array([1.0, 2.0, 3.0, 4.0])).kurtosis)
       -1.36...

@@ -51,7 +51,7 @@ def fit_power_law(
       ValueError: if the two are not vectors of one length of at least two, or `confidence` is not
         between 0 and 1. Numbers that are not positive give NaN.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> law = fit_power_law(jnp.array([1.0, 2.0, 4.0]), jnp.array([3.0, 12.0, 48.0]))
       >>> round(float(law.exponent), 3), round(float(jnp.exp(law.logarithm)), 3)

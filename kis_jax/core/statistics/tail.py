@@ -29,7 +29,7 @@ def tail_index(values: Real[Array, "*batch n"], top: int) -> Float[Array, "*batc
     Raises:
       ValueError: if `top` is not between 1 and n - 1.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> float(tail_index(jnp.array([0.1, -8.0, 4.0, 2.0]), top=2))
       0.96...
@@ -49,7 +49,7 @@ def tail_index(values: Real[Array, "*batch n"], top: int) -> Float[Array, "*batc
 def hill(strengths: Real[Array, "*batch k"]) -> Float[Array, "*batch"]:
     """Hill's estimate over falling values `(..., k + 1)`, the last that is not zero its threshold.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> float(hill(jnp.array([8.0, 4.0, 2.0, 0.0])))
       0.96...

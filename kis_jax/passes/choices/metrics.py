@@ -38,7 +38,7 @@ def choice_metrics(puzzles: Sequence[Puzzle], predictions: np.ndarray) -> dict[s
       ValueError: if there are not as many predictions as puzzles, a puzzle has no right answer, or
         a group has not each variant once, naming it.
 
-    Example:
+    Examples:
       >>> puzzles = [Puzzle(f"a{v}", "Who?", ("I", "You"), 1, "a", v) for v in VARIANTS]
       >>> found = choice_metrics(puzzles, np.array([1, 1, 0]))
       >>> [found[name]["mean"] for name in ("original_and_semantic", "all_variants")]

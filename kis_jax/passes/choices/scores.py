@@ -101,7 +101,7 @@ def likelihood_scores(
       ValueError: if the model is an encoder, a prompt is not of its form, or a choice with its
         prompt does not fit the model; the subclass `NotFiniteError` if a likelihood is NaN.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> model, tokenizer = load("factlm")
       >>> puzzle = Puzzle("a", "Tomas Corvin was born in", ("Hexby", "Port Ravel"), 1)

@@ -49,7 +49,7 @@ def agree(
       ValueError: on every host, the same: a statement that differs, by name, host and both values;
         what a host raised; or a host that has not spoken in time.
 
-    Example:
+    Examples:
       >>> agree("request", lambda: {"--ridge": 0.1})  # one host agrees with itself
     """
     mine = seat()

@@ -76,7 +76,7 @@ def place_of(
       ValueError: if numbers are out of range, or a launcher started this process as one of several
         and tells too little to join the others.
 
-    Example:
+    Examples:
       >>> place_of(Hosts("node-1:8476", 2, 1)).hosts.index
       1
     """
@@ -167,7 +167,7 @@ def join(place: Place, *, seconds: float = SECONDS) -> None:
 def share(value: Any) -> list[Any]:
     """What every host says, in their order; plain JSON values. A collective.
 
-    Example:
+    Examples:
       >>> share({"rows": 3})
       [{'rows': 3}]
     """

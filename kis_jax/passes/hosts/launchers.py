@@ -67,7 +67,7 @@ def launched(environment: Environment = os.environ) -> Launch | None:
     Raises:
       ValueError: naming a variable that is missing or not to be understood, and what to pass.
 
-    Example:
+    Examples:
       >>> launched({"PMI_SIZE": "2", "PMI_RANK": "1"})
       Launch(name='MPICH or Intel MPI', size=2, rank=1, coordinator=None, local=None)
     """

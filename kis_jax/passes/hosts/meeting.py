@@ -66,7 +66,7 @@ def parse_address(text: str) -> tuple[str, int]:
     Raises:
       ValueError: if it is of no such form.
 
-    Example:
+    Examples:
       >>> parse_address("node-1:8476")
       ('node-1', 8476)
     """

@@ -60,7 +60,7 @@ def ngram_entropy(text: str) -> float:
     $\frac12 (\frac23 H_2 + \frac43 H_3)$, words being runs of letters and digits, or single other
     characters. Of a text of fewer words, an entropy is 0.
 
-    Example:
+    Examples:
       >>> ngram_entropy("again and again and again"), round(ngram_entropy("one two three"), 3)
       (0.9455..., 0.333)
     """

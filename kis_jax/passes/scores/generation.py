@@ -45,7 +45,7 @@ def generate(
       ValueError: if the model is an encoder, a prompt has no token or leaves no room in the
         context, or a number is out of range.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> model, tokenizer = load("factlm")
       >>> generate(model, tokenizer, ["The mother tongue of Vera Holm"], num_tokens=1, top_k=1)
@@ -95,7 +95,7 @@ def sample_tokens(
     Returns:
       The tokens added, `(b, num_tokens)` int32.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> from kis_jax import load
       >>> model, tokenizer = load("factlm")

@@ -133,7 +133,7 @@ def evaluate(
     Raises:
       ValueError: if a fact lacks a new target, or a prompt cannot be scored; names it.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> from kis_jax.data.facts import read_facts
       >>> model, tokenizer = load("factlm")

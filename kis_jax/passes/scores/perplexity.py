@@ -39,7 +39,7 @@ def perplexity(
     Raises:
       ValueError: if no document has two tokens or more.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> model, tokenizer = load("factlm")
       >>> plain = perplexity(model, tokenizer, ["The bus leaves at noon."])

@@ -37,7 +37,7 @@ def recall(
     Raises:
       ValueError: if the model cannot be asked for a fact; names it.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> from kis_jax.data.facts import read_facts
       >>> model, tokenizer = load("factlm")

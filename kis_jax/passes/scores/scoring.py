@@ -50,7 +50,7 @@ def score(model: Model, continuations: Sequence[Continuation], *, token_budget: 
       ValueError: if the model is an encoder, or a continuation does not fit it; the subclass
         `NotFiniteError` if a probability comes out as NaN.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> from kis_jax.data.continuations import tokenize_continuations
       >>> model, tokenizer = load("factlm")

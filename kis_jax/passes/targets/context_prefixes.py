@@ -20,7 +20,7 @@ def default_prefixes(
 ) -> tuple[str, ...]:
     """The prefixes that settings ask for: those of their convention, or the empty one alone.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> default_prefixes(*load("factlm"), TargetSettings(9, 0.1, 4.0, 0.0, prefixed=False))
       ('',)
@@ -47,7 +47,7 @@ def context_prefixes(
     Raises:
       ValueError: if there is no such convention, or the model is an encoder.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> model, tokenizer = load("factlm")
       >>> found = context_prefixes(model, tokenizer, convention="memit")

@@ -112,7 +112,7 @@ def edit_settings(config: ModelConfig) -> EditSettings:
     Raises:
       ValueError: if an entry of the table makes no sense, such as a search without steps.
 
-    Example:
+    Examples:
       >>> from kis_jax.models.families import gpt2
       >>> xl = gpt2.read_config(dict(n_embd=1600, n_layer=48, n_head=25))
       >>> found = edit_settings(xl)

@@ -115,7 +115,7 @@ def target_values(
       ValueError: if the model is an encoder or has no such layer, or a fact has no target, a
         subject that the tokenizer does not know, or a prompt longer than the context.
 
-    Example:
+    Examples:
       >>> from kis_jax import load
       >>> from kis_jax.data.facts import read_facts
       >>> model, tokenizer = load("factlm")
