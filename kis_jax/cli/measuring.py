@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -26,6 +26,7 @@ def opened(
     stream: bool,
     memory: str | None,
     controls: bool = False,
+    mixtures: bool = False,
 ) -> Iterator[tuple[ScanInputs, Mesh | None]]:
     """Within it, what a command was asked for is open, on every host of a run alike.
 
@@ -36,6 +37,7 @@ def opened(
       stream: whether the model is read layer by layer.
       memory: the most to use then.
       controls: as of `kis_jax.passes.inputs.open_inputs`.
+      mixtures: likewise.
 
     Yields:
       The inputs, and the mesh that the work is shared over; None for one device.
@@ -52,7 +54,7 @@ def opened(
     if memory is not None and not stream:
         raise ValueError("memory: only --stream chooses how much it holds; pass --stream as well")
     if asked is None:
-        yield open_inputs(ask(), streamed=stream, controls=controls), None
+        yield open_inputs(ask(), streamed=stream, controls=controls, mixtures=mixtures), None
         return
     with asked.joined() as mesh:
         inputs = open_together(ask, controls=controls)
@@ -72,6 +74,7 @@ def measured(
 ) -> tuple[SecondMoment, np.ndarray, list[bool | None]]:
     """Second moments of all layers, and keys of the facts and their controls, `(layers, n, d)`.
 
+    Keys of a mixture are a `Routed` of arrays with these two axes in front.
     And which of the facts a decoder that one device holds knows, by `recall`; else nothing.
 
     Args:
@@ -90,7 +93,7 @@ def measured(
     from kis_jax.models import Decoder
     from kis_jax.models.sharding import DATA
     from kis_jax.passes.hosts.distributed import each, from_first
-    from kis_jax.passes.keys import fact_keys
+    from kis_jax.passes.keys import fact_keys, routed_fact_keys
     from kis_jax.passes.measuring import measure_second_moments
     from kis_jax.passes.scores.recall import recall
 
@@ -99,7 +102,8 @@ def measured(
     model = each(lambda: load_model(inputs.directory, dtype=inputs.request.dtype, mesh=mesh))
     groups = 1 if mesh is None else mesh.shape[DATA]
     budget = from_first(lambda: inputs.token_budget) * groups
-    keys = fact_keys(model, inputs.measured, token_budget=budget)
+    take: Callable[..., Any] = fact_keys if model.config.experts is None else routed_fact_keys
+    keys = take(model, inputs.measured, token_budget=budget)
     known: list[bool | None] = []
     if mesh is None and isinstance(model, Decoder):
         known = recall(model, inputs.tokenizer, inputs.facts, token_budget=budget)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kis_jax.core.geometry.routed import Routed
 from kis_jax.data.batches import fill_batches
 from kis_jax.data.prompts import Prompt
 from kis_jax.models import Model
@@ -32,6 +34,7 @@ def fact_keys(model: Model, prompts: Sequence[Prompt], *, token_budget: int) -> 
       ValueError: if a key is not finite, naming the layer.
     """
     config, mesh = model.config, mesh_of(model)
+    config.check_one_mlp("keys as one array")
     keys = np.empty((config.num_layers, len(prompts), config.mlp_width), np.float32)
     texts = (prompt.tokens for prompt in prompts)
     batches = fill_batches(texts, config, token_budget=token_budget)
@@ -45,11 +48,36 @@ def fact_keys(model: Model, prompts: Sequence[Prompt], *, token_budget: int) -> 
     return keys
 
 
+def routed_fact_keys(model: Model, prompts: Sequence[Prompt], *, token_budget: int) -> Routed:
+    """As `fact_keys`, of a mixture of experts: NumPy arrays, `(layers, n, k, ...)`.
+
+    Raises:
+      ValueError: if a key or a gate is not finite, naming the layer.
+    """
+    found: list[Routed] = [None] * len(prompts)  # pyright: ignore
+    texts = (prompt.tokens for prompt in prompts)
+    for batch in fill_batches(texts, model.config, token_budget=token_budget):
+        index = np.zeros(len(batch.tokens), np.int32)
+        index[: len(batch.rows)] = [prompts[row].index for row in batch.rows]
+        part = jax.device_get(_keys_at(model, batch.tokens, batch.mask, index))
+        for place, row in enumerate(batch.rows):
+            found[row] = part[:, place]
+    keys = jax.tree.map(lambda *rows: np.stack(rows, axis=1), *found)
+    check_finite(keys.gates, "gates of the facts")
+    check_finite(keys.keys, "keys of the facts")
+    return keys
+
+
 @jax.jit
-def _keys_at(model: Model, tokens: Array, mask: Array, index: Array) -> Array:
+def _keys_at(model: Model, tokens: Array, mask: Array, index: Array) -> Any:
     rows = jnp.arange(tokens.shape[0])
     _, found = model(tokens, mask, tap=lambda keys, _: keys[rows, index])
-    return found.astype(jnp.float32)
+    return jax.tree.map(_as_float32, found)
+
+
+def _as_float32(array: Array) -> Array:
+    """Of floating-point numbers; experts stay the indices that they are."""
+    return array.astype(jnp.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
 def check_finite(stacked: np.ndarray, what: str) -> None:

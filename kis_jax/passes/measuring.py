@@ -162,7 +162,8 @@ def _watch(inputs: ScanInputs, keys: np.ndarray | None, kurtosis: bool) -> Watch
 
 def check_measured(moments: SecondMoment, inputs: ScanInputs) -> None:
     """Raises ValueError if C of a scan has more rows than tokens, and nothing mends it."""
-    if not inputs.request.shrinkage:
+    # Experts that have read too few tokens are filled up, and named, as their layer is scanned.
+    if not inputs.request.shrinkage and inputs.config.experts is None:
         check_enough_tokens(
             moments,
             name=inputs.corpus.name,

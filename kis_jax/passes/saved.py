@@ -27,6 +27,7 @@ from kis_jax.passes.hosts.distributed import any_host, each, from_first
 from kis_jax.passes.hosts.split_corpus import tokenize_together
 from kis_jax.passes.hosts.store import HostStore
 from kis_jax.passes.preemption import Preempted, preemption_notice
+from kis_jax.passes.routed_moments import RoutedMomentPass
 from kis_jax.passes.second_moments import SecondMomentPass
 from kis_jax.passes.store import MomentStore, Saved
 
@@ -119,7 +120,8 @@ def resumable_second_moments(
                 f"{directory}: expected second moments that this command can go on with, found "
                 "those of a scan that is streamed, unfinished; let `kis scan --stream` finish them"
             )
-        running = SecondMomentPass(model)
+        make = SecondMomentPass if model.config.experts is None else RoutedMomentPass
+        running = make(model)
         store, of_hosts = kept, None
         if not alone:
             if saved is not None:
@@ -132,9 +134,7 @@ def resumable_second_moments(
         budget = from_first(lambda: token_budget) * running.groups
         if saved is not None:
             budget = saved.token_budget
-            running = SecondMomentPass(
-                model, saved.moments, batches=saved.batches, spread=saved.spread
-            )
+            running = make(model, saved.moments, batches=saved.batches, spread=saved.spread)
         convergence = (watch or Watch()).start(() if saved is None else saved.looks)
         if saved is None or not saved.complete:
             length = document_length or model.config.context_length
@@ -161,7 +161,7 @@ def resumable_second_moments(
 
 
 def _run(
-    running: SecondMomentPass,
+    running: SecondMomentPass | RoutedMomentPass,
     batches: Any,
     convergence: Convergence,
     store: MomentStore | HostStore,
@@ -177,6 +177,8 @@ def _run(
         each(functools.partial(store.save, state))
 
     def look() -> bool:
+        if isinstance(running, RoutedMomentPass):  # no end but that of the corpus
+            return False
         count = np.asarray(running.part.count)
         done = convergence.look(running.spread, running.norms(), count, running.sum_of)
         return from_first(lambda: done)  # machines of two kinds may differ in the last digit
@@ -184,6 +186,7 @@ def _run(
     def known() -> bool:
         if reliability is None or not reliability.due(tokens):
             return False
+        assert isinstance(running, SecondMomentPass)
         running.settle()
         done = reliability.look(tokens, running.mean_of)
         return from_first(lambda: done)

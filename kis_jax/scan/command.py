@@ -119,7 +119,10 @@ def scan(
             reliability=reliability if text != SELF or ends else reliability or 0.98,
         )
 
-    with opened(context, ask, out, stream=stream, memory=memory, controls=True) as (inputs, mesh):
+    with opened(context, ask, out, stream=stream, memory=memory, controls=True, mixtures=True) as (
+        inputs,
+        mesh,
+    ):
         each(lambda: check_directory(out, inputs.identity))
         first = jax.process_index() == 0
         if first:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +23,8 @@ from kis_jax.core.statistics.bootstrap import KurtosisCurve, kurtosis_convergenc
 from kis_jax.core.statistics.bulk import bulk, isotropic_superposition
 from kis_jax.core.statistics.moments import moments
 
-_DRAWS = 100  # random subsets and resamples of each size, for the convergence of kurtosis
-_PAIRS = 30  # colliding pairs kept
+DRAWS = 100  # random subsets and resamples of each size, for the convergence of kurtosis
+PAIRS = 30  # colliding pairs kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LayerScan:
     statistics: dict[str, object]
 
 
-class _Measured(NamedTuple):
+class Measured(NamedTuple):
     """What the program of a layer gives, as arrays."""
 
     arrays: dict[str, Array]
@@ -80,7 +80,7 @@ def scan_layer(
       ValueError: if C cannot be inverted so, or a key is zero, or has weight only in directions
         that were dropped: P has no meaning for it.
     """
-    _check_keys(keys, "keys with some entry that is not zero")
+    check_keys(keys, "keys with some entry that is not zero")
     unique = np.array([first is None for first in duplicate_of])
     others = keys[:0] if others is None else others[others.any(axis=1)]
     sizes = convergence_sizes(len(keys))
@@ -93,7 +93,7 @@ def scan_layer(
         del c, second_moment  # `8 d^2` bytes, if the caller holds them no longer
         if dropped := whitening.width - int(whitening.rank):
             white, other = (np.asarray(whitening.whiten(rows)) for rows in (keys, others))
-            _check_keys(white, f"keys with weight outside the {dropped} directions dropped of C")
+            check_keys(white, f"keys with weight outside the {dropped} directions dropped of C")
             others = others[other.any(axis=1)]
         measured = _measure(
             jnp.asarray(keys, jnp.float64),
@@ -103,15 +103,22 @@ def scan_layer(
             jax.random.key(seed),
             sizes=sizes,
         )
+    extra: dict[str, object] = {"dropped_directions": dropped} if dropped else {}
+    return layer_scan(measured, sizes, {**extra, "shrinkage": intensity})
+
+
+def layer_scan(
+    measured: Measured, sizes: tuple[int, ...], extra: Mapping[str, object]
+) -> LayerScan:
+    """A layer as it is written, from what was measured at it and what there is to say besides."""
     found = jax.tree.map(np.asarray, measured)
     p = found.arrays["superposition"]
     statistics = {
-        "num_facts": len(keys),
+        "num_facts": len(p),
         **_numbers(found.overall),
         "condition": _number(found.condition),
-        **({"dropped_directions": dropped} if dropped else {}),
         "kurtosis_without_duplicates": _number(found.controls["distinct_subjects"]["kurtosis"]),
-        "shrinkage": intensity,
+        **extra,
         "controls": {name: _control(numbers) for name, numbers in found.controls.items()},
         "pairs": [
             {
@@ -127,7 +134,9 @@ def scan_layer(
     return LayerScan(found.arrays, statistics)
 
 
-def _check_keys(keys: np.ndarray, expected: str) -> None:
+def check_keys(keys: np.ndarray, expected: str) -> None:
+    """Raises ValueError naming the first of the facts whose key is zero."""
+    """Raises ValueError naming the first of the facts whose key is zero."""
     if (dead := np.flatnonzero(~keys.any(axis=1))).size:
         raise ValueError(
             f"expected {expected}, found none in that of fact {dead[0]} (counted from 0) and "
@@ -144,7 +153,7 @@ def _measure(
     rng: Array,
     *,
     sizes: tuple[int, ...],
-) -> _Measured:
+) -> Measured:
     """All that is measured at a layer, as one program compiled once for all layers.
 
     Statistics too: NumPy's float64 handed to jax outside would be cut to float32.
@@ -162,30 +171,30 @@ def _measure(
     random = isotropic_superposition(directions, norms, whitening.width)
     rank = whitening.rank
     controls = {
-        "random_directions": _statistics(random, rank),
-        "distinct_subjects": _statistics(p, rank, unique),
+        "random_directions": entry_statistics(random, rank),
+        "distinct_subjects": entry_statistics(p, rank, unique),
     }
-    arrays |= {"whitened_norms": norms, "strongest_random_directions": _strongest(random)}
+    arrays |= {"whitened_norms": norms, "strongest_random_directions": strongest(random)}
     if len(others) > 1:
         of_others = superposition(others, whitening)
-        controls["other_tokens"] = _statistics(of_others, rank)
-        arrays["strongest_other_tokens"] = _strongest(of_others)
-    return _Measured(
+        controls["other_tokens"] = entry_statistics(of_others, rank)
+        arrays["strongest_other_tokens"] = strongest(of_others)
+    return Measured(
         arrays,
-        summarize(keys, whitening, top=_PAIRS),
-        _statistics(p, rank),
+        summarize(keys, whitening, top=PAIRS),
+        entry_statistics(p, rank),
         controls,
         whitening.condition,
-        kurtosis_convergence(draws, p, sizes, resamples=_DRAWS) if sizes else None,
+        kurtosis_convergence(draws, p, sizes, resamples=DRAWS) if sizes else None,
     )
 
 
-def _strongest(p: Array) -> Array:
+def strongest(p: Array) -> Array:
     """For each key the largest share, of either sign, of an edit of it that lands on another."""
     return jnp.max(jnp.where(jnp.eye(len(p), dtype=bool), 0, jnp.abs(p)), axis=1)
 
 
-def _statistics(p: Array, rank: Array, kept: Array | None = None) -> dict[str, Array]:
+def entry_statistics(p: Array, rank: Array, kept: Array | None = None) -> dict[str, Array]:
     """Of the entries of P between different facts, of those that are kept."""
     where = ~jnp.eye(len(p), dtype=bool)
     if kept is not None:

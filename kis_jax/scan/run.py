@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from kis_jax.checkpoints.pieces import empty
+from kis_jax.core.geometry.routed import Routed
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.data.facts import first_of_subject
 from kis_jax.passes.convergence import Look
@@ -19,6 +20,7 @@ from kis_jax.passes.inputs import ScanInputs
 from kis_jax.passes.measuring import tell_dropped
 from kis_jax.passes.memory import return_freed_memory
 from kis_jax.scan.layers import LayerScan, scan_layer
+from kis_jax.scan.mixtures import scan_mixture
 
 
 def scan_layers(inputs: ScanInputs, keys: np.ndarray, moments: SecondMoment) -> Iterator[LayerScan]:
@@ -84,6 +86,8 @@ def scan_layers_on_hosts(
     Raises:
       ValueError: on every host, if a second moment is not positive definite, naming the layer.
     """
+    if inputs.config.experts is not None:
+        return _scan_mixtures(inputs, cast(Any, keys), moments, write)
     hosts, mine = jax.process_count(), jax.process_index()
     statistics: list[dict[str, Any]] = []
     for start in range(0, len(inputs.layers), hosts):
@@ -104,6 +108,35 @@ def scan_layers_on_hosts(
 
         for of_host in together(measure):
             statistics.extend(of_host)
+    return statistics
+
+
+def _scan_mixtures(
+    inputs: ScanInputs,
+    keys: Routed,
+    moments: SecondMoment,
+    write: Callable[[int, Mapping[str, np.ndarray]], object],
+) -> list[dict[str, Any]]:
+    """As `scan_layers_on_hosts`, of mixtures, whose moments are stacked over layers and experts."""
+    count, num_facts, statistics = inputs.config.experts_per_layer, len(inputs.facts), []
+    for layer in inputs.layers:
+        return_freed_memory()
+        first = layer * count
+        try:
+            found = scan_mixture(
+                keys[layer, :num_facts],
+                keys[layer, num_facts:],
+                lambda expert, first=first: np.asarray(moments.total[first + expert]),
+                np.asarray(moments.count[first : first + count]),
+                ridge=inputs.request.ridge,
+                inverse=inputs.request.inverse,
+                duplicate_of=first_of_subject(inputs.facts),
+                layer=layer,
+            )
+        except ValueError as error:
+            raise ValueError(f"layer {layer}: {error}") from error
+        write(layer, found.arrays)
+        statistics.append(found.statistics)
     return statistics
 
 
@@ -129,7 +162,9 @@ def scan_record(
       looks: at the convergence of the second moments.
       known: whether the model knows each fact; nothing where it was not asked.
     """
-    config = inputs.config
+    config, experts, count = inputs.config, {}, inputs.config.experts_per_layer
+    if config.experts is not None:
+        experts = {"num_experts": count, "experts_per_token": config.experts_per_token}
     return {
         "format": 1,
         "version": importlib.metadata.version("kis_jax"),
@@ -144,10 +179,11 @@ def scan_record(
             "context_length": config.context_length,
             "num_parameters": inputs.num_parameters,
             "dtype": inputs.request.dtype,
+            **experts,
         },
         "fingerprints": inputs.fingerprints,
         "settings": inputs.settings,
-        "token_count": int(moments.count[0]),
+        "token_count": int(np.sum(moments.count[:count])) // config.experts_per_token,
         "document_count": inputs.corpus.num_documents,
         "second_moment_convergence": [
             {"tokens": look.tokens, "error": [look.error[layer] for layer in inputs.layers]}

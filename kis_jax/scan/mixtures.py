@@ -1,0 +1,312 @@
+"""What one layer of a mixture of experts says: P of its memory, and of each expert alone."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kis_jax.core.arrays.precision import HOST, Inverse
+from kis_jax.core.geometry.routed import Routed, by_expert, routed_gram
+from kis_jax.core.geometry.spaces import Identity
+from kis_jax.core.geometry.summary import summarize
+from kis_jax.core.statistics.bootstrap import kurtosis_convergence
+from kis_jax.core.statistics.moments import moments
+from kis_jax.data.notes import DataNote
+from kis_jax.scan.layers import (
+    DRAWS,
+    PAIRS,
+    LayerScan,
+    Measured,
+    check_keys,
+    convergence_sizes,
+    entry_statistics,
+    layer_scan,
+    strongest,
+)
+
+_ENOUGH = 2  # tokens for each dimension of an expert's keys; a C of fewer is filled up
+
+
+class _Products(NamedTuple):
+    """What the factors of all experts give, one after another.
+
+    Attributes:
+      whitened: inner products of facts and other tokens in the memory's space, `(n + m, n + m)`.
+      random: those of random directions with the same experts and lengths, `(n, n)`.
+      condition: the worst of the experts' second moments.
+      dropped: directions in which these are singular, of all experts.
+      experts: of each, what `scan.json` says.
+    """
+
+    whitened: Array
+    random: Array
+    condition: float
+    dropped: int
+    experts: list[dict[str, object]]
+
+
+def scan_mixture(
+    facts: Routed,
+    others: Routed,
+    total_of: Callable[[int], np.ndarray],
+    counts: np.ndarray,
+    *,
+    ridge: float,
+    inverse: Inverse,
+    duplicate_of: Sequence[int | None],
+    layer: int,
+) -> LayerScan:
+    """Superposition of facts at one layer of a mixture, in float64; experts one after another.
+
+    Beside what `scan_layer` gives, `statistics` has `experts`: of each, the tokens and facts that
+    it reads and P among these within it alone; and `sharing`: P between facts by the number of
+    experts that they share, against random directions that are routed alike.
+
+    Args:
+      facts: `(n, k, d)`, NumPy.
+      others: at other tokens, for a control.
+      total_of: gives the sum of an expert's gated keys' outer products, `(d, d)`; asked for those
+        that facts are routed to, one at a time.
+      counts: tokens that each expert has read, `(experts,)`.
+      ridge: added to the diagonal of each second moment.
+      inverse: how these are inverted; see `Precision.whitener`.
+      duplicate_of: for each fact, the index of an earlier one with the same subject, or None.
+      layer: its index, which seeds what is random.
+
+    Raises:
+      ValueError: if a second moment cannot be inverted so, or a fact has no meaning in it.
+    """
+    gated = np.asarray(facts.gated).reshape(len(facts), -1)
+    check_keys(gated, "keys with some entry that is not zero")
+    n, sizes = len(facts), convergence_sizes(len(facts))
+    unique = np.array([first is None for first in duplicate_of])
+    directions, draws = jax.random.split(jax.random.key(layer))
+    with HOST.active():
+        both = jax.tree.map(
+            lambda *parts: jnp.asarray(
+                np.concatenate(parts), jnp.float64 if parts[0].dtype.kind == "f" else None
+            ),
+            facts,
+            others,
+        )
+        products = _products(
+            both,
+            n,
+            _means(total_of, counts, both, ridge, inverse),
+            counts,
+            ridge=ridge,
+            inverse=inverse,
+            rng=directions,
+        )
+        own = np.asarray(jnp.diagonal(products.whitened))
+        check_keys(own[:n, None], "keys with weight outside the directions dropped of every C")
+        keys = jax.tree.map(lambda array: array[:n], both)
+        measured = _measure(
+            keys,
+            products.whitened[:n, :n],
+            products.whitened[n:, n:][np.ix_(own[n:] > 0, own[n:] > 0)],
+            products.random,
+            routed_gram(keys),
+            jnp.asarray(unique),
+            draws,
+            sizes=sizes,
+        )._replace(condition=jnp.asarray(products.condition))
+        sharing = _sharing(
+            np.asarray(keys.experts),
+            np.asarray(measured.arrays["superposition"]),
+            np.asarray(_normalised(products.random)),
+        )
+    extra: dict[str, object] = {"shrinkage": None, "experts": products.experts, "sharing": sharing}
+    if products.dropped:
+        extra["dropped_directions"] = products.dropped
+    _tell_filled(layer, products.experts, facts.keys.shape[-1])
+    return layer_scan(measured, sizes, extra)
+
+
+def _means(
+    total_of: Callable[[int], np.ndarray],
+    counts: np.ndarray,
+    routed: Routed,
+    ridge: float,
+    inverse: Inverse,
+) -> Callable[[int], np.ndarray]:
+    """What gives the C of an expert: over all tokens, as all experts share one memory.
+
+    An expert that has read fewer than twice as many tokens as its keys have dimensions is filled up
+    to that many by tokens whose keys have no direction, of the mean length: the less is known of
+    it, the more its directions count alike.
+    """
+    d, tokens = routed.keys.shape[-1], counts.sum() / routed.experts.shape[1]
+    used = np.unique(np.asarray(routed.experts))
+
+    @functools.cache
+    def length() -> float:
+        """Mean squared length of the gated keys of the experts in use."""
+        return sum(np.trace(total_of(expert)) for expert in used) / max(counts[used].sum(), 1)
+
+    def mean_of(expert: int) -> np.ndarray:
+        c = total_of(expert) / tokens
+        if is_filled(int(counts[expert]), d, ridge, inverse):
+            c += np.eye(d) * ((_ENOUGH * d - counts[expert]) * length() / (d * tokens))
+        return c
+
+    return mean_of
+
+
+def is_filled(tokens: int, d: int, ridge: float, inverse: Inverse) -> bool:
+    """Whether an expert's C needs filling up: it is of few tokens, and nothing else mends it."""
+    return tokens < _ENOUGH * d and ridge == 0 and inverse != "pseudo"
+
+
+def _products(
+    both: Routed,
+    n: int,
+    mean_of: Callable[[int], np.ndarray],
+    counts: np.ndarray,
+    *,
+    ridge: float,
+    inverse: Inverse,
+    rng: Array,
+) -> _Products:
+    size, d = len(both), both.keys.shape[-1]
+    whitened, random = np.zeros((size, size)), np.zeros((n, n))
+    condition, dropped = 1.0, 0
+    experts: list[dict[str, object]] = [
+        {
+            "expert": expert,
+            "tokens": int(read),
+            "facts": 0,
+            "filled": is_filled(int(read), d, ridge, inverse),
+        }
+        for expert, read in enumerate(counts)
+    ]
+    for expert, share in by_expert(both).items():
+        whitening = HOST.whitener(mean_of(expert), ridge=ridge, inverse=inverse)
+        white, rows = whitening.whiten(share.keys), np.asarray(share.rows)
+        products = np.asarray(white @ white.T)
+        whitened[np.ix_(rows, rows)] += products
+        of_facts = rows < n
+        there, among = rows[of_facts], products[np.ix_(of_facts, of_facts)]
+        drawn = np.array(
+            jax.random.normal(jax.random.fold_in(rng, expert), (len(there), d), jnp.float64)
+        )
+        drawn *= (np.sqrt(np.diagonal(among)) / np.linalg.norm(drawn, axis=1))[:, None]
+        random[np.ix_(there, there)] += drawn @ drawn.T
+        if len(there):
+            condition = max(condition, float(whitening.condition))
+            dropped += d - int(whitening.rank)
+        experts[expert] |= {"facts": len(there), **_within(among)}
+    return _Products(jnp.asarray(whitened), jnp.asarray(random), condition, dropped, experts)
+
+
+def _within(products: np.ndarray) -> dict[str, float | None]:
+    """Statistics of P between the facts that one expert reads, were it all of the memory."""
+    p = np.asarray(_normalised(jnp.asarray(products)))
+    entries = p[~np.eye(len(p), dtype=bool)]
+    if not entries.size or not np.isfinite(entries).all():
+        return {"mean": None, "std": None, "kurtosis": None, "max": None}
+    found = moments(jnp.asarray(entries))
+    kurtosis = float(found.kurtosis)
+    return {
+        "mean": float(found.mean),
+        "std": float(jnp.sqrt(found.variance)),
+        "kurtosis": kurtosis if np.isfinite(kurtosis) else None,
+        "max": float(entries.max()),
+    }
+
+
+def _normalised(products: Array) -> Array:
+    """P from inner products."""
+    return products / jnp.diagonal(products)[:, None]
+
+
+@functools.partial(jax.jit, static_argnames="sizes")
+def _measure(
+    keys: Routed,
+    whitened: Array,
+    others: Array,
+    random: Array,
+    raw: Array,
+    unique: Array,
+    draws: Array,
+    *,
+    sizes: tuple[int, ...],
+) -> Measured:
+    """All that is measured at a layer, from inner products."""
+    p, of_random = _normalised(whitened), _normalised(random)
+    apart = ~jnp.eye(len(p), dtype=bool)
+    # As of directions that have nothing to do with one another and are routed like the facts.
+    rank = 1 / jnp.mean(jnp.square(of_random), where=apart)
+    controls = {
+        "random_directions": entry_statistics(of_random, rank),
+        "distinct_subjects": entry_statistics(p, rank, unique),
+    }
+    norms = jnp.sqrt(jnp.diagonal(whitened))
+    lengths = jnp.sqrt(jnp.diagonal(raw))
+    arrays = {
+        "superposition": p,
+        "gram": raw,
+        "whitening_cosine": jnp.clip(whitened / norms / norms[:, None], -1, 1),
+        "activation_cosine": jnp.clip(raw / lengths / lengths[:, None], -1, 1),
+        "keys": keys.keys,
+        "experts": keys.experts,
+        "gates": keys.gates,
+        "whitened_norms": norms,
+        "strongest_random_directions": strongest(of_random),
+    }
+    if len(others) > 1:
+        of_others = _normalised(others)
+        controls["other_tokens"] = entry_statistics(of_others, rank)
+        arrays["strongest_other_tokens"] = strongest(of_others)
+    values, vectors = jnp.linalg.eigh(whitened)
+    coordinates = vectors * jnp.sqrt(jnp.maximum(values, 0))
+    return Measured(
+        arrays,
+        summarize(coordinates, Identity(len(p), jnp.float64), top=PAIRS),
+        entry_statistics(p, rank),
+        controls,
+        jnp.ones(()),
+        kurtosis_convergence(draws, p, sizes, resamples=DRAWS) if sizes else None,
+    )
+
+
+def _sharing(experts: np.ndarray, p: np.ndarray, random: np.ndarray) -> list[dict[str, Any]]:
+    """P between facts by the number of experts that they share; entries of none are zero."""
+    shared = (experts[:, None, :, None] == experts[:, None]).sum(axis=(2, 3))
+    np.fill_diagonal(shared, -1)
+    found = []
+    for number in range(experts.shape[1] + 1):
+        entries, control = p[shared == number], random[shared == number]
+        if entries.size:
+            found.append(
+                {
+                    "experts_shared": number,
+                    "pairs": int(entries.size) // 2,
+                    "mean": float(entries.mean()),
+                    "std": float(entries.std()),
+                    "random_std": float(control.std()),
+                    "max": float(entries.max()),
+                }
+            )
+    return found
+
+
+def _tell_filled(layer: int, experts: Sequence[Mapping[str, object]], d: int) -> None:
+    """Names experts with too few tokens that facts are routed to, as a `DataNote`."""
+    few = [str(found["expert"]) for found in experts if found["filled"] and found["facts"]]
+    if few:
+        warnings.warn(
+            DataNote(
+                f"layer {layer}: experts {', '.join(few)} read fewer than {_ENOUGH * d} tokens, "
+                "twice the dimensions of their keys; their second moments are filled up with "
+                "tokens of no direction: add text"
+            ),
+            stacklevel=2,
+        )
