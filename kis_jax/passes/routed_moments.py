@@ -88,7 +88,7 @@ class RoutedMomentPass:
         if self.settled:
             return
         part = jax.device_get(self._device)
-        norms = np.sqrt(np.einsum("eij,eij->e", part.total, part.total, dtype=np.float64))
+        norms = np.array([float(np.vdot(total, total)) ** 0.5 for total in part.total])
         check_finite(norms.reshape(self.model.config.num_layers, -1), "second moments")
         self._host.total[...] += part.total
         self._host.count[...] += part.count

@@ -13,7 +13,8 @@ import numpy as np
 from jax import Array
 
 from kis_jax.core.arrays.precision import HOST, Inverse
-from kis_jax.core.geometry.routed import Routed, by_expert, routed_gram
+from kis_jax.core.arrays.products import inner, lengths
+from kis_jax.core.geometry.routed import Routed, by_expert, coordinates_of, routed_gram
 from kis_jax.core.geometry.spaces import Identity
 from kis_jax.core.geometry.summary import summarize
 from kis_jax.core.statistics.bootstrap import kurtosis_convergence
@@ -190,15 +191,15 @@ def _products(
     for expert, share in by_expert(both).items():
         whitening = HOST.whitener(mean_of(expert), ridge=ridge, inverse=inverse)
         white, rows = whitening.whiten(share.keys), np.asarray(share.rows)
-        products = np.asarray(white @ white.T)
+        products = np.asarray(inner(white, white))
         whitened[np.ix_(rows, rows)] += products
         of_facts = rows < n
         there, among = rows[of_facts], products[np.ix_(of_facts, of_facts)]
-        drawn = np.array(
-            jax.random.normal(jax.random.fold_in(rng, expert), (len(there), d), jnp.float64)
-        )
-        drawn *= (np.sqrt(np.diagonal(among)) / np.linalg.norm(drawn, axis=1))[:, None]
-        random[np.ix_(there, there)] += drawn @ drawn.T
+        seed = jax.random.fold_in(rng, expert)
+        drawn = jax.random.normal(seed, (len(there), d), jnp.float64)
+        own = jnp.sqrt(jnp.diagonal(jnp.asarray(among))) / lengths(drawn)
+        drawn = drawn * own[:, None]
+        random[np.ix_(there, there)] += np.asarray(inner(drawn, drawn))
         if len(there):
             condition = max(condition, float(whitening.condition))
             dropped += d - int(whitening.rank)
@@ -249,12 +250,12 @@ def _measure(
         "distinct_subjects": entry_statistics(p, rank, unique),
     }
     norms = jnp.sqrt(jnp.diagonal(whitened))
-    lengths = jnp.sqrt(jnp.diagonal(raw))
+    raw_norms = jnp.sqrt(jnp.diagonal(raw))
     arrays = {
         "superposition": p,
         "gram": raw,
         "whitening_cosine": jnp.clip(whitened / norms / norms[:, None], -1, 1),
-        "activation_cosine": jnp.clip(raw / lengths / lengths[:, None], -1, 1),
+        "activation_cosine": jnp.clip(raw / raw_norms / raw_norms[:, None], -1, 1),
         "keys": keys.keys,
         "experts": keys.experts,
         "gates": keys.gates,
@@ -265,11 +266,9 @@ def _measure(
         of_others = _normalised(others)
         controls["other_tokens"] = entry_statistics(of_others, rank)
         arrays["strongest_other_tokens"] = strongest(of_others)
-    values, vectors = jnp.linalg.eigh(whitened)
-    coordinates = vectors * jnp.sqrt(jnp.maximum(values, 0))
     return Measured(
         arrays,
-        summarize(coordinates, Identity(len(p), jnp.float64), top=PAIRS),
+        summarize(coordinates_of(whitened).rows, Identity(len(p), jnp.float64), top=PAIRS),
         entry_statistics(p, rank),
         controls,
         jnp.ones(()),

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from kis_jax.core.arrays.products import matmul
 from kis_jax.core.editing.edits import edit_constrained
 from kis_jax.core.editing.ledger import Edit
-from kis_jax.core.geometry.routed import Routed, by_expert, routed_gram
+from kis_jax.core.geometry.routed import Routed, by_expert, coordinates_of, routed_gram
 from kis_jax.core.geometry.spaces import Identity, Space
 
 
@@ -72,12 +72,10 @@ def edit_routed(
     products = routed_gram(routed, spaces)
     values = jnp.asarray(values, products.dtype)
     missing = values - routed_values(kernels, routed).astype(products.dtype)
-    sizes, axes = jnp.linalg.eigh(products)
-    least = n * jnp.finfo(sizes.dtype).eps * jnp.max(sizes)
-    roots = jnp.sqrt(jnp.where(sizes > least, sizes, 0.0))
+    rows, axes, roots = coordinates_of(products)
     joint = closed_form(
         jnp.zeros((n, missing.shape[1]), products.dtype),
-        axes * roots,
+        rows,
         missing,
         Identity(n, products.dtype),
     )

@@ -173,6 +173,28 @@ def routed_gram(
     return found
 
 
+class Coordinates(NamedTuple):
+    r"""Of facts of which inner products alone are known, $F F^\top = G$.
+
+    Attributes:
+      rows: F, `(n, n)`: a fact a row.
+      axes: the eigenvectors of G, `(n, n)`, as columns.
+      roots: of its eigenvalues, `(n,)`; 0 for those that are rounding.
+    """
+
+    rows: Array
+    axes: Array
+    roots: Array
+
+
+def coordinates_of(products: Float[Array, "n n"]) -> Coordinates:
+    """Coordinates of facts from their inner products, as those of `routed_gram`."""
+    sizes, axes = jnp.linalg.eigh(products)
+    least = len(products) * jnp.finfo(sizes.dtype).eps * jnp.max(sizes)
+    roots = jnp.sqrt(jnp.where(sizes > least, sizes, 0.0))
+    return Coordinates(axes * roots, axes, roots)
+
+
 def routed_superposition(
     routed: Routed, spaces: Mapping[int, Space], others: Routed | None = None
 ) -> Float[Array, "n q"]:
