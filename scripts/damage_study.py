@@ -31,8 +31,8 @@ from kis_jax.data.facts import Fact, read_facts
 from kis_jax.data.prompts import tokenize_facts
 from kis_jax.models import Decoder
 from kis_jax.models.memory import memory_kernel
-from kis_jax.passes.layer_store import open_store, store_of
 from kis_jax.passes.scores.recall import recall
+from kis_jax.passes.store import MomentStore, store_of
 from kis_jax.passes.targets.settings import TargetSettings
 from kis_jax.passes.targets.values import target_values
 
@@ -324,8 +324,7 @@ def main(
     stream = _cosine(streams(decoder, answers))[:, :, places]
     about = {"relation": relations, "answer": [fact.target_true for fact in known]}
     _save(work / "facts.npz", streams=stream.astype(np.float32), edits=places, **about)
-    with open_store(store_of(scan), {}) as store:
-        saved = store.restore()
+    saved = MomentStore(store_of(scan), {}).restore()
     assert saved is not None and saved.complete, "the scan is not finished"
     for layer in map(int, layers.split(",")):
         path, began = work / f"layer_{layer:03d}.npz", time.perf_counter()

@@ -21,14 +21,14 @@ from kis_jax.report.style import BLUE, GREEN, GREY, INK, ORANGE, PALE, WIDTH, pn
 
 ROOT = Path(__file__).resolve().parent.parent
 _WORST = 0.05  # the share of all answers of all edits that lose most
-_RESAMPLES = 500
+_RESAMPLES = 200
 # By the name in the files of the study, in words.
 _NAMES = {
-    "p": "superposition, |P|",
-    "p_without_common": "|P| without the common direction",
-    "p_any_token": "|P|, any token of the prompt",
-    "move": "|P| x residual",
-    "move_in_streams": "|P| x residual / stream",
+    "p": "superposition P",
+    "p_without_common": "P without the common direction",
+    "p_any_token": "P, any token of the prompt",
+    "move": "P x residual",
+    "move_in_streams": "P x residual / stream",
     "move_any_token": "the same, any token",
     "first_order": "P x residual x slope",
     "key_cosine": "cosine of keys",
@@ -197,15 +197,15 @@ def figure(found: Mapping[str, Any]) -> Figure:
     """The area under the curve for the worst, by layer."""
     shown = {
         "signed": ("P x residual x slope, signed", ORANGE, "o-"),
-        "move_any_token": ("|P| x residual / stream, any token", BLUE, "s-"),
-        "p": ("|P|", INK, "^-"),
+        "move_any_token": ("P x residual / stream, any token", BLUE, "s-"),
+        "p": ("P", INK, "^-"),
         "key_cosine": ("cosine of keys", GREEN, "v--"),
         "stream_cosine_best": ("cosine of streams, best layer", GREY, "d--"),
         "gradient_dot": ("gradients", PALE, "x--"),
     }
     drawn = Figure(figsize=(WIDTH, 3.4))
     both = drawn.subplots(1, 2, sharey=False)
-    drawn.subplots_adjust(left=0.11, right=0.98, top=0.72, bottom=0.14, wspace=0.32)
+    drawn.subplots_adjust(left=0.11, right=0.98, top=0.78, bottom=0.14, wspace=0.32)
     layers = [int(layer) for layer in found]
     for name, (label, colour, look) in shown.items():
         of = [

@@ -25,8 +25,9 @@ from kis_jax.core.statistics.bootstrap import kurtosis_interval
 from kis_jax.data.batches import token_budget
 from kis_jax.data.corpora import open_corpus, tokenize_corpus
 from kis_jax.data.prompts import Prompt
+from kis_jax.models import Decoder
 from kis_jax.passes.keys import fact_keys
-from kis_jax.passes.layer_store import open_store, store_of
+from kis_jax.passes.store import MomentStore, store_of
 from kis_jax.report.style import BLUE, GREEN, GREY, INK, ORANGE, WIDTH, png, styled
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,8 +49,8 @@ def main(
         for folder in scans or []:
             record = json.loads((folder / "scan.json").read_text())
             found[folder.name] = _claims(folder, record)
-            if text is not None:
-                found[folder.name]["places"] = _places(folder, record, text)
+            if text is not None and (places := _places(folder, record, text)):
+                found[folder.name]["places"] = places
         out.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, indent=1) + "\n")
     found = json.loads(path.read_text())
@@ -149,9 +150,15 @@ def _kurtosis(matrix: np.ndarray) -> float:
 
 
 def _places(folder: Path, record: Mapping[str, Any], text: str) -> list[dict[str, float]]:
-    """Mean and kurtosis of P of keys at other places, by layer."""
+    """Mean and kurtosis of P of keys at other places, by layer; of a decoder.
+
+    An encoder's tokens would look ahead to the end of the text, and its texts begin and end with
+    tokens of their own.
+    """
     model, tokenizer = kis.load(record["model"])
     assert tokenizer is not None
+    if not isinstance(model, Decoder):
+        return []
     budget, n = token_budget(model.config), len(record["facts"])
     told = [fact["prompt"].replace("{}", fact["subject"]) for fact in record["facts"]]
     prompts = [tokenizer(text)["input_ids"] for text in told]
@@ -177,8 +184,7 @@ def _places(folder: Path, record: Mapping[str, Any], text: str) -> list[dict[str
         name: fact_keys(model, asked, token_budget=min(budget, 1024))
         for name, asked in kinds.items()
     }
-    with open_store(store_of(folder), {}) as store:
-        saved = store.restore()
+    saved = MomentStore(store_of(folder), {}).restore()
     assert saved is not None
     found = []
     for layer in record["layers"]:

@@ -11,8 +11,8 @@ from kis_jax import factlm
 from kis_jax.core.arrays.precision import HOST
 from kis_jax.data.facts import read_facts
 from kis_jax.models.memory import edited, memory_kernel
-from kis_jax.passes.layer_store import open_store
 from kis_jax.passes.scores.scoring import score
+from kis_jax.passes.store import MomentStore
 from scripts import damage_study, damage_summary, real_claims
 
 LAYER = 2
@@ -49,8 +49,7 @@ def test_damage_is_that_of_edited_models(scanned, embedded):
         places = arrays["edits"]
     with np.load(scanned / "damage" / f"layer_{LAYER:03d}.npz") as arrays:
         found = dict(arrays)
-    with open_store(scanned / "scan" / "second_moments", {}) as store:
-        moments = store.restore().moments
+    moments = MomentStore(scanned / "scan" / "second_moments", {}).restore().moments
     whitener = HOST.whitener(moments.total[LAYER] / moments.count[LAYER])
     sought = damage_study.target_values(
         model,
@@ -129,3 +128,12 @@ def test_claims_of_a_scan(scanned, tmp_path):
         assert layer["mean"] == scan["mean"] and layer["kurtosis"] == scan["kurtosis"]
         assert places["facts_mean"] == pytest.approx(scan["mean"], rel=1e-3, abs=1e-5)
         assert places["facts_kurtosis"] == pytest.approx(scan["kurtosis"], rel=1e-3)
+
+
+def test_committed_figures_are_drawn_from_committed_numbers(tmp_path):
+    kept = Path(__file__).parent.parent / "docs" / "real"
+    for study, name in ((damage_summary, "damage"), (real_claims, "claims")):
+        (tmp_path / f"{name}.json").write_text((kept / f"{name}.json").read_text())
+        study.main(out=tmp_path, only_draw=True)
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (kept / f"{name}.png").exists()

@@ -16,7 +16,8 @@ from kis_jax.core.statistics.bootstrap import kurtosis_interval
 
 _FIRST = 4  # tokens for each dimension of keys at the first look
 _RESAMPLES = 200  # of the facts, for the interval of kurtosis
-_KEPT = 3  # looks: at each the text is longer by the root of two, and held against two looks before
+_STEP = 2**0.25  # by how much the text is longer at the next look
+_KEPT = 5  # looks: each is held against the one four before, of half the text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Reliability:
           Whether P is known at every layer.
         """
         while self._next <= tokens:
-            self._next = math.ceil(self._next * math.sqrt(2))
+            self._next = math.ceil(self._next * _STEP)
         found = {
             layer: _between(self._keys[layer], mean_of(layer), self._ridge, self._inverse)
             for layer in self._layers
