@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -17,6 +18,15 @@ from kis_jax.checkpoints.files import find, read_json
 
 _READ = (".json", ".txt", ".model", ".jinja")  # what files of tokenizers end in
 _TEMPLATES = "additional_chat_templates"
+# What normalizers and splitters differ in: case, accents, width, blanks, digits, scripts.
+_PROBES = (
+    "The Eiffel Tower is located in the city of",
+    " It's 1,234.5 km;  two   blanks\n\nand\ta tab ",
+    "Zürich, São Paulo, Ångström and naïve CAFÉ",
+    "ﬁne ½ ＦＵＬＬ ① … “quoted” – dashes",
+    "Москва 東京 서울 القاهرة 👍🏽",
+    "snake_case camelCase x==y (a+b)*2 http://a.b/c?d=1",
+)
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast | None:
@@ -55,7 +65,30 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast | None:
             f"{directory}: expected a fast tokenizer, found {type(tokenizer).__name__}; save one "
             "with AutoTokenizer.from_pretrained(..., use_fast=True).save_pretrained(...)"
         )
+    if "tokenizer.json" in present:
+        _check_as_its_file(directory, tokenizer)
     return tokenizer
+
+
+def _check_as_its_file(directory: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Raises ValueError if transformers makes other tokens than tokenizer.json, as it stands.
+
+    Of some classes transformers reads the vocabulary alone, and makes all else anew. Special tokens
+    around a text are not compared: tokenizer_config.json has a say in them.
+    """
+    stands = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    stands.no_truncation()
+    stands.no_padding()
+    for text in _PROBES:
+        own = stands.encode(text, add_special_tokens=False).ids
+        made = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if own != made:
+            raise ValueError(
+                f"{directory}: expected a tokenizer that is what tokenizer.json says, {own} for "
+                f"{text!r}, found that transformers makes {made} of it as a "
+                f"{type(tokenizer).__name__}; in a copy of tokenizer_config.json set "
+                "tokenizer_class to PreTrainedTokenizerFast, which reads the file as it stands"
+            )
 
 
 def _only(directory: Path, present: set[str]) -> str:

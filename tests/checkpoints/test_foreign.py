@@ -124,3 +124,28 @@ def test_sentencepiece_alone_is_no_tokenizer(written, monkeypatch, model_type, n
     ) as refusal:
         load_tokenizer(directory)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Lowercase"}},
+        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True, "use_regex": True}},
+        {"normalizer": {"type": "NFKC"}},
+    ],
+)
+def test_a_tokenizer_is_what_its_file_says(tmp_path, change):
+    """As a GPT-2's transformers reads no more than vocabulary and merges of the file."""
+    directory = shutil.copytree(model_directory(), tmp_path / "model")
+    content = json.loads((directory / "tokenizer.json").read_text())
+    settings = json.loads((directory / "tokenizer_config.json").read_text())
+    if "pre_tokenizer" in change:
+        change = {"pre_tokenizer": content["pre_tokenizer"] | change["pre_tokenizer"]}
+    (directory / "tokenizer.json").write_text(json.dumps(content | change))
+    load_tokenizer(directory)
+    settings["tokenizer_class"] = "GPT2Tokenizer"
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="what tokenizer.json says, .* of it as a GPT2Tokenizer"):
+        load_tokenizer(directory)
+    (directory / "tokenizer.json").write_text(json.dumps(content))
+    load_tokenizer(directory)
