@@ -63,8 +63,12 @@ from .data.facts import Fact as Fact
 from .data.facts import read_facts as read_facts
 from .edit.methods import Edited as Edited
 from .edit.methods import make_edits as make_edits
+from .lifelong.inputs import LifelongRequest as LifelongRequest
+from .lifelong.inputs import open_lifelong as open_lifelong
+from .lifelong.run import run_lifelong as run_lifelong
 from .models.memory import edited as edited
 from .models.sharding import make_mesh as make_mesh
+from .passes.facts import fact_keys as fact_keys
 from .passes.scores.measures import Evaluation as Evaluation
 from .passes.scores.measures import evaluate as evaluate
 from .passes.second_moments import second_moments as second_moments

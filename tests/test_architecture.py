@@ -61,7 +61,7 @@ def test_core_imports_jax_alone():
     for path in (PACKAGE / "core").rglob("*.py"):
         for name in imports(path):
             top = name.split(".")[0]
-            given = {"jax", "kis_jax", "jaxtyping"}  # the last for the shapes in signatures
+            given = {"jax", "numpy", "kis_jax", "jaxtyping"}  # jax, what it stands on, and shapes
             given = {"lazy_loader"} if path.name == "__init__.py" else given
             assert top in given | sys.stdlib_module_names, f"{path} imports {name}"
 

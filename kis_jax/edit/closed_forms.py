@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,6 +17,22 @@ from kis_jax.passes.targets.settings import EditSettings
 
 Method = Literal["rome", "sequential", "constrained", "batch", "null-space", "finetune"]
 METHODS: tuple[Method, ...] = get_args(Method)
+Alias = Literal["emmet", "memit", "alphaedit"]
+"""The names that the literature has for some of them."""
+
+_ALIASES: dict[str, Method] = {
+    "emmet": "constrained",
+    "memit": "batch",
+    "alphaedit": "null-space",
+}
+
+
+def method_names(methods: Iterable[Method]) -> dict[str, Method]:
+    """By each name that some methods go by, the method."""
+    known: dict[str, Method] = {str(method): method for method in methods}
+    known.update({name: method for name, method in _ALIASES.items() if method in known})
+    return known
+
 
 OUTSIDE = "its key has no part in the directions that text leaves free"
 AGAINST = (

@@ -15,11 +15,21 @@ def edit(
     model: options.Model = NAME,
     facts: options.EditedFacts = None,
     method: Annotated[
-        Literal["rome", "sequential", "constrained", "batch", "null-space", "finetune"],
+        Literal[
+            "rome",
+            "sequential",
+            "constrained",
+            "emmet",
+            "batch",
+            "memit",
+            "null-space",
+            "alphaedit",
+            "finetune",
+        ],
         typer.Option(
             help="sequential: the paper's rule, one edit after another; rome: the same, each "
-            "target value found on the model the last edit left; constrained: all values exact; "
-            "batch: MEMIT; null-space: AlphaEdit; finetune: gradient steps on the kernel."
+            "target value found on the model the last edit left; constrained (emmet): all values "
+            "exact; batch (memit); null-space (alphaedit); finetune: gradient steps on the kernel."
         ),
     ] = "constrained",
     layer: Annotated[
@@ -68,6 +78,7 @@ def edit(
     from kis_jax.cli import console
     from kis_jax.data.facts import WORLD
     from kis_jax.edit import console as edit_console
+    from kis_jax.edit.closed_forms import METHODS, method_names
     from kis_jax.edit.inputs import EditRequest, edit_moments, open_edit
     from kis_jax.edit.run import edit_model
     from kis_jax.passes.own_text import SELF
@@ -82,7 +93,7 @@ def edit(
         EditRequest(
             model,
             facts,
-            method,
+            method_names(METHODS)[method],
             second_moments or out.with_name(f"{out.resolve().name}-second-moments"),
             corpus,
             layers=layer,

@@ -13,7 +13,7 @@ from kis_jax.core.arrays.precision import Inverse
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.data.conflicts import conflicts
 from kis_jax.data.facts import Fact
-from kis_jax.edit.closed_forms import METHODS, Method
+from kis_jax.edit.closed_forms import METHODS, Alias, Method, method_names
 from kis_jax.edit.finetune import FinetuneSettings
 from kis_jax.edit.job import Job, Search, Written, target_settings
 from kis_jax.edit.many_layers import write_layers
@@ -62,7 +62,7 @@ def make_edits(
     facts: Sequence[Fact],
     second_moments: SecondMoment,
     *,
-    method: Method = "constrained",
+    method: Method | Alias = "constrained",
     layers: Sequence[int] | None = None,
     settings: EditSettings | None = None,
     targets: TargetValues | None = None,
@@ -93,9 +93,9 @@ def make_edits(
       second_moments: of the model's keys over ordinary text, stacked over its layers.
       method: "sequential": the paper's rule, one edit after another, with target values found on
         the model as it was; "rome": the same, each target value found on the model that the edits
-        before have left; "constrained": all at once, every value exact; "batch": MEMIT, all in
-        least squares against ordinary text; "null-space": AlphaEdit; "finetune": gradient steps
-        on the one kernel.
+        before have left; "constrained", or "emmet": all at once, every value exact; "batch", or
+        "memit": all in least squares against ordinary text; "null-space", or "alphaedit";
+        "finetune": gradient steps on the one kernel.
       layers: whose memory is written: one, for "batch" any number. None: those of `settings`.
       settings: None: those of the model's family; see `edit_settings`.
       targets: target values found before, a row for each fact, for the last of the layers. None:
@@ -135,8 +135,10 @@ def make_edits(
     """
     if not isinstance(model, Decoder):
         raise ValueError(f"model: expected a decoder, found {model.config.family}, an encoder")
-    if method not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
+    known = method_names(METHODS)
+    if method not in known:
+        raise ValueError(f"method: expected one of {', '.join(known)}, found {method!r}")
+    method = known[method]
     check_facts(facts)
     settings = edit_settings(model.config) if settings is None else settings
     if layers is None:

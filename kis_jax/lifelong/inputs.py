@@ -18,7 +18,7 @@ from kis_jax.data.facts import Fact
 from kis_jax.data.neighbors import without_edited_neighbors
 from kis_jax.data.prompts import Prompt, tokenize_facts
 from kis_jax.data.rewrites import EditPosition
-from kis_jax.edit.closed_forms import METHODS, Method
+from kis_jax.edit.closed_forms import METHODS, Method, method_names
 from kis_jax.edit.inputs import placed
 from kis_jax.edit.methods import check_facts
 from kis_jax.models import Model
@@ -184,8 +184,20 @@ class LifelongInputs:
 def open_lifelong(request: LifelongRequest) -> LifelongInputs:
     """Opens all that a request names, cheap things first.
 
+    Args:
+      request: what is asked of a run.
+
+    Returns:
+      What `run_lifelong` edits and measures: facts, prompts, texts.
+
     Raises:
       ValueError: naming what is wrong, before anything is computed.
+
+    Example:
+      >>> request = LifelongRequest(
+      ...     "factlm", "factlm", "factlm", steps=(1, 2), num_documents=99, num_others=5)
+      >>> open_lifelong(request).request.methods
+      ('sequential', 'constrained')
     """
     _check_numbers(request)
     most = (request.steps or DEFAULT_STEPS)[-1]
@@ -265,7 +277,7 @@ def parse_methods(text: str) -> tuple[Method, ...]:
     """
     if text == "all":
         return METHODS
-    known: dict[str, Method] = {method: method for method in METHODS}
+    known = method_names(METHODS)
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in known:

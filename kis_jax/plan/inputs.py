@@ -10,7 +10,7 @@ from kis_jax.core.arrays.precision import Inverse
 from kis_jax.data.facts import Fact, facts_fingerprint
 from kis_jax.data.neighbors import without_edited_neighbors
 from kis_jax.data.rewrites import EditPosition
-from kis_jax.edit.closed_forms import Method
+from kis_jax.edit.closed_forms import Method, method_names
 from kis_jax.edit.inputs import placed
 from kis_jax.passes.inputs import ScanInputs, ScanRequest, open_inputs
 from kis_jax.passes.targets.settings import EditSettings, edit_settings
@@ -189,7 +189,7 @@ def parse_planned(text: str) -> tuple[Method, ...]:
     Raises:
       ValueError: if one is unknown, or has no forecast.
     """
-    known: dict[str, Method] = {method: method for method in PLANNED}
+    known = method_names(PLANNED)
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in known:

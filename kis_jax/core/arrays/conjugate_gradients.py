@@ -11,8 +11,10 @@ from jax import Array
 from jaxtyping import Float
 
 from kis_jax.core.arrays.checks import as_rows, holds_or_traced
+from kis_jax.core.arrays.pytrees import exported
 
 
+@exported
 class Solved(NamedTuple):
     """Solutions of a linear system, one a row, and how good they are.
 
@@ -84,12 +86,12 @@ def solve_iteratively(
             f"{keys.dtype} and {tolerance}"
         )
     scale = jax.lax.rsqrt(diagonal.astype(keys.dtype))
-    lengths = jnp.linalg.norm(keys * scale, axis=1, keepdims=True)
-    goal = keys * scale / jnp.where(lengths > 0, lengths, 1)
+    lengths = jnp.linalg.norm(keys * scale[None], axis=1, keepdims=True)
+    goal = keys * scale[None] / jnp.where(lengths > 0, lengths, 1)
     bound = tolerance**2 * _squares(goal)
 
     def scaled_product(rows: Array) -> Array:
-        return product(rows * scale) * scale
+        return product(rows * scale[None]) * scale[None]
 
     def improved(state: tuple[Array, ...]) -> tuple[Array, ...]:
         """Another start, on what is left of the right-hand side."""
@@ -117,7 +119,7 @@ def solve_iteratively(
             f"{float(jnp.max(share)):.1e} after {int(steps)}; allow more steps or a larger "
             "tolerance, work in float64, or add a ridge to C"
         )
-    return Solved(solution * lengths * scale, share[:, 0], steps)
+    return Solved(solution * lengths * scale[None], share[:, 0], steps)
 
 
 def _iterate(

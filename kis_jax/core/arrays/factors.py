@@ -43,7 +43,7 @@ def _factored(c: Array, ridge: Array) -> tuple[Array, Array]:
     """The scale, and the upper factor of the scaled matrix."""
     diagonal = jnp.diagonal(c) + ridge
     scale = jax.lax.rsqrt(diagonal)
-    scaled = jnp.fill_diagonal(c * scale[:, None] * scale, diagonal * scale**2, inplace=False)
+    scaled = jnp.fill_diagonal(c * scale[:, None] * scale[None], diagonal * scale**2, inplace=False)
     return scale, jnp.linalg.cholesky(scaled, symmetrize_input=False).T
 
 
@@ -52,8 +52,8 @@ def _condition(c: Array, ridge: Array, scale: Array, factor: Array) -> Array:
     """The condition number of the scaled matrix, estimated; NaN if the factor is."""
     image = inverse = jax.random.normal(jax.random.key(0), (1, len(c)), c.dtype)
     for _ in range(3):
-        row = scale * image / jnp.linalg.norm(image)
-        image = scale * (matmul(row, c) + ridge * row)
+        row = scale[None] * image / jnp.linalg.norm(image)
+        image = scale[None] * (matmul(row, c) + ridge * row)
         inverse = solve_rows(factor, inverse / jnp.linalg.norm(inverse))
         inverse = solve_rows(factor, inverse, transpose=True)
     return jnp.linalg.norm(image) * jnp.linalg.norm(inverse)
@@ -87,7 +87,7 @@ def refined(c: Pair, ridge: Array) -> Refined:
     diagonal = jnp.diagonal(c.high) + ridge
     exponent = jnp.round(-0.5 * jnp.log2(diagonal)).astype(jnp.int32)
     scale = jnp.ldexp(jnp.float32(1), exponent)  # exactly a power of two, as exp2 is not
-    both = scale[:, None] * scale
+    both = scale[:, None] * scale[None]
     high, rest = two_sum(c.high * both, jnp.diag(ridge * scale**2))
     c = Pair(high, rest + c.low * both)
     shifted = c.high + d * jnp.finfo(jnp.float32).eps * identity

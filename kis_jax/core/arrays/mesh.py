@@ -125,9 +125,29 @@ def whole(array: Array) -> Array:
     """The array with all of it on each device of its mesh, if it was dealt out."""
     if (found := layout(array)) is None:
         return array
-    everywhere = NamedSharding(found.mesh, PartitionSpec())
+    return _laid(array, NamedSharding(found.mesh, PartitionSpec()))
+
+
+def rows_whole(array: Array) -> Array:
+    """The array with all of its rows on each device along explicit axes; columns stay."""
+    found = layout(array)
+    if found is None or found.spec[0] is None:
+        return array
+    return _laid(array, NamedSharding(found.mesh, PartitionSpec(None, *found.spec[1:])))
+
+
+def rows_as(array: Array, other: Array) -> Array:
+    """The array with its rows dealt out as those of another along explicit axes."""
+    found = layout(other)
+    if found is None or found.spec[0] is None:
+        return array
+    rest = [axes_of(array, place) or None for place in range(1, array.ndim)]
+    return _laid(array, NamedSharding(found.mesh, PartitionSpec(found.spec[0], *rest)))
+
+
+def _laid(array: Array, sharding: NamedSharding) -> Array:
     place = jax.sharding.reshard if isinstance(array, Tracer) else jax.device_put
-    return place(array, everywhere)
+    return place(array, sharding)
 
 
 def diagonal(square: Array, axis_name: str | Axes | None = None) -> Array:

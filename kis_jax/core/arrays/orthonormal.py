@@ -27,6 +27,8 @@ def orthonormal(
       extended: whether products are rounded only at their end, for float32.
     """
     gram = inner(rows, rows if duals is None else duals, extended=extended)
+    zero = jnp.diagonal(gram) == 0  # a row of zeros is nothing that others could depend on
+    gram = gram + jnp.diag(zero.astype(gram.dtype))
     factor, squares = independent_factor(gram, tolerance)
     kept = (squares > tolerance)[:, None]
 
@@ -42,8 +44,10 @@ def independent_factor(gram: Array, tolerance: ArrayLike) -> tuple[Array, Array]
     Where the square that is left to a row is not above `tolerance`, the row is as if it were not
     there: its column of the factor is that of the identity. Gives the factor and the squares.
     """
+    if gram.shape[:1] == (0,):
+        return gram, jnp.diagonal(gram)
     # Within `shard_map` it varies over the mesh as the Gram matrix does, as `cond` wants it.
-    tolerance = tolerance + jnp.zeros_like(gram[:1, :1])[0, 0] if len(gram) else tolerance
+    tolerance = tolerance + jnp.sum(jnp.zeros_like(gram[:1]))
     factor = jnp.linalg.cholesky(gram, symmetrize_input=False)
     squares = jnp.diagonal(factor) ** 2
     sound = jnp.all(squares > tolerance)  # a NaN is not
@@ -59,7 +63,7 @@ def independent_factor(gram: Array, tolerance: ArrayLike) -> tuple[Array, Array]
 
 def _greedy_factor(gram: Array, tolerance: ArrayLike) -> tuple[Array, Array]:
     """The same, a column at a time."""
-    index = jnp.arange(len(gram))
+    index = jnp.arange(gram.shape[0])
 
     def step(rest: Array, i: Array) -> tuple[Array, tuple[Array, Array]]:
         square = rest[i, i]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from kis_jax.core.arrays.products import transposed_product
+from kis_jax.core.arrays.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
+@dataclasses.dataclass(frozen=True, eq=False)
 class PackedMoment:
     r"""Running sum of $k k^\top$ over tokens, of which only the upper triangle is held.
 

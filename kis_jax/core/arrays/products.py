@@ -56,7 +56,7 @@ def _around(a: Array, b: Array, extended: bool, axis_name: str | Axes) -> Array:
         return from_next(visiting, axis_name), inner(a, visiting, extended=extended)
 
     _, products = jax.lax.scan(step, b, length=jax.lax.axis_size(axis_name))
-    ring = jnp.moveaxis(products, 0, 1).reshape(len(a), -1)
+    ring = jnp.moveaxis(products, 0, 1).reshape(a.shape[0], -1)
     return jnp.roll(ring, len(b) * jax.lax.axis_index(axis_name), axis=1)
 
 
@@ -91,6 +91,30 @@ def transposed_product(left: Array, right: Array, dtype: DTypeLike) -> Array:
         precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=dtype,
     )
+
+
+def scaled(rows: Array, *, over: int | None = -1) -> tuple[Array, Array]:
+    """Rows times powers of two that bring their largest entries to about 1, and these powers.
+
+    No digit changes, and squares stay within the range of the dtype.
+
+    Args:
+      rows: `(..., d)`.
+      over: the axis along which entries share a power; None: all of them share one.
+
+    Returns:
+      The rows; and the powers, `(..., 1)`, or of no dimensions.
+    """
+    sizes = jnp.max(jnp.abs(jax.lax.stop_gradient(rows)), axis=over, keepdims=True, initial=0)
+    power = power_of_two(sizes)
+    return rows * power, power if over is not None else power.reshape(())
+
+
+def power_of_two(sizes: Array) -> Array:
+    """The power of two that brings a size to about 1; 1 for zero, and for what is not finite."""
+    exponent = jnp.frexp(jnp.where(jnp.isfinite(sizes), sizes, 1))[1]
+    least = jnp.finfo(sizes.dtype).minexp + 1
+    return jnp.ldexp(jnp.ones_like(sizes), -jnp.clip(exponent, least, -least))
 
 
 def lengths(rows: Any) -> Any:

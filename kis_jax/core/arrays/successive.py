@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kis_jax.core.arrays.checks import known
 from kis_jax.core.arrays.products import inner
 from kis_jax.core.arrays.triangular import triangular_inverse
 
@@ -31,7 +32,7 @@ def landed(directions: Array, residuals: Array, keys: Array, *, extended: bool =
     """
     (n, r), m, q = directions.shape, residuals.shape[1], keys.shape[0]
     product = functools.partial(inner, extended=extended)
-    if q * n * (r + m) <= r * m * (n + q):
+    if known(n, q) and q * n * (r + m) <= r * m * (n + q):
         return product(product(keys, directions), residuals.T)
     return product(keys, product(residuals.T, directions.T))
 
@@ -57,7 +58,7 @@ def residuals_met(
       $x_i$, `(n, m)`.
     """
     (n, r), m = keys.shape, requested.shape[1]
-    if n <= _BLOCK:
+    if not known(n) or n <= _BLOCK:
         shares = jnp.triu(inner(directions, keys, extended=extended), 1)
         shares = shares + jnp.eye(n, dtype=shares.dtype)
         return _refined(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kis_jax.core.arrays.checks import known
 from kis_jax.core.arrays.mesh import by_rows
 from kis_jax.core.arrays.products import matmul
 
@@ -27,9 +28,10 @@ def solve_rows(upper: Array, rows: Array, *, transpose: bool = False) -> Array:
 
 
 def _solve_rows(rows: Array, upper: Array, *, transpose: bool) -> Array:
-    if len(rows) == 1:
+    n = rows.shape[0]
+    if known(n) and n == 1:
         return _in_strips(upper, rows, transpose)
-    if len(rows) < _MANY:
+    if not known(n) or n < _MANY:
         return _substituted(upper, rows, transpose)
     return _by_halves(upper, _diagonal_inverses(upper), rows, transpose)
 

@@ -13,11 +13,13 @@ from jaxtyping import Bool, Float, Int
 
 from kis_jax.core.arrays.checks import as_rows, checked_kernel, holds_or_traced
 from kis_jax.core.arrays.products import inner
+from kis_jax.core.arrays.pytrees import exported, pytree
 from kis_jax.core.editing.ledger import Edit
 from kis_jax.core.editing.rules import Earlier, Rule, named_rule, solve_in_order
-from kis_jax.core.geometry.spaces import Space
+from kis_jax.core.geometry.spaces import Space, as_space
 
 
+@exported
 class Added(NamedTuple):
     """What an editor says of the edits it was given: of one edit scalars, of a block rows.
 
@@ -34,14 +36,15 @@ class Added(NamedTuple):
     nearest: Array
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, eq=False)
 class Editor:
     r"""A kernel, and the edits made to it so far, with room for a fixed number of them.
 
     Made by `Editor.init`; `add`, `undo` and `drop` return new states of the same shapes, so that it
-    can be the carry of `jax.lax.scan`, batched over layers by `jax.vmap`, and donated. The kernel
-    itself stays as it was: besides the coordinates and the value of its key, an edit takes
+    can be the carry of `jax.lax.scan` and batched over layers by `jax.vmap`. Donated, it is given
+    away as a whole, its kernel and space with it: donate a copy of what is needed afterwards. The
+    kernel itself stays as it was: besides the coordinates and the value of its key, an edit takes
     O(capacity d) operations against the ledger, and undoing it restores the former state bit for
     bit.
 
@@ -101,6 +104,7 @@ class Editor:
         rule: Rule | str = "sequential",
         *,
         tolerance: float | Float[Array, ""] | None = None,
+        axis_name: str | tuple[str, ...] | None = None,
     ) -> Editor:
         """An editor of a kernel, without edits.
 
@@ -111,15 +115,18 @@ class Editor:
           rule: `sequential()`, `ridge(weight)` or another; `"sequential"`, or `"constrained"` for
             `ridge(0)`.
           tolerance: of `"constrained"`, as for `edit_constrained`.
+          axis_name: within `shard_map`, the mesh axes over which the facts to come differ, where
+            each device makes edits of its own: so that the state is of one type from the start.
 
         Raises:
           ValueError: if the kernel is not of the space's width, or another argument is wrong.
         """
-        dtype, kernel = space.dtype, checked_kernel(jnp.asarray(kernel), space.width)
+        dtype = as_space("space", space).dtype
+        kernel = checked_kernel(jnp.asarray(kernel), space.width)
         if capacity < 1:
             raise ValueError(f"capacity: expected at least 1 edit, found {capacity}")
         if not isinstance(rule, Rule):
-            if rule not in ("sequential", "constrained"):
+            if rule not in ("sequential", "constrained", "emmet"):
                 raise ValueError(
                     f'rule: expected "sequential", "constrained" or a rule, found {rule!r}; for '
                     "least squares pass kis.ridge(weight)"
@@ -132,6 +139,9 @@ class Editor:
         zero = z[0, 0] + value[0, 0]
         for leaf in jax.tree.leaves(rule):
             zero += jnp.zeros_like(leaf, dtype, shape=())
+        if axis_name:
+            names = (axis_name,) if isinstance(axis_name, str) else axis_name
+            zero = jax.lax.pcast(zero, tuple(names), to="varying")
         like = {"coordinates": z[0], "lengths": zero, "along": z[0], "own": zero}
         like |= {"residuals": value[0], "requested": value[0]}
         rows = {
@@ -146,7 +156,7 @@ class Editor:
         `editor.edit[: int(editor.count)]` has a row for each edit and no more, as
         `interference_on_edited` wants them.
         """
-        return self.part(0, len(self.along))
+        return self.part(0, self.along.shape[0])
 
     def part(self, start: int, stop: int) -> Edit:
         """What the edits from row `start` to before row `stop` wrote, as an `Edit`."""
@@ -181,15 +191,15 @@ class Editor:
         single = jnp.ndim(keys) == 1
         keys, values = jnp.atleast_2d(keys), jnp.atleast_2d(values)
         keys = as_rows("keys", keys, self.space.width)
-        expected = (len(keys), self.kernel.shape[1])
+        expected = (keys.shape[0], self.kernel.shape[1])
         if values.shape != expected:
             raise ValueError(f"values: expected shape {expected}, found {values.shape}")
-        capacity = len(self.along)
-        if len(keys) > capacity or not holds_or_traced(self.count + len(keys) <= capacity):
-            free = capacity if len(keys) > capacity else capacity - int(self.count)
+        capacity = self.along.shape[0]
+        if keys.shape[0] > capacity or not holds_or_traced(self.count + keys.shape[0] <= capacity):
+            free = capacity if keys.shape[0] > capacity else capacity - int(self.count)
             raise ValueError(
                 f"keys: expected at most {free}, the rows still free, found "
-                f"{len(keys)}; make the editor with a larger capacity"
+                f"{keys.shape[0]}; make the editor with a larger capacity"
             )
         editor, added = _add(self, keys, values)
         return editor, Added(*(field[0] for field in added)) if single else added
@@ -224,8 +234,8 @@ class Editor:
             raise ValueError(
                 f"order: expected rows 0 to {int(self.count) - 1}, each at most once, found {order}"
             )
-        rest = jnp.zeros(len(self.along) - len(order), jnp.int32)
-        count = jnp.asarray(len(order), jnp.int32) + jnp.zeros_like(self.count)
+        rest = jnp.zeros(self.along.shape[0] - order.shape[0], jnp.int32)
+        count = jnp.asarray(order.shape[0], jnp.int32) + jnp.zeros_like(self.count)
         return _redone(self, jnp.concatenate([order, rest]), count)
 
     def drop(self, rows: Int[ArrayLike, " k"] | Bool[ArrayLike, " capacity"]) -> Editor:
@@ -239,14 +249,14 @@ class Editor:
         Raises:
           ValueError: if a row has no edit (under `jit`: nothing happens to it).
         """
-        rows, index = jnp.asarray(rows), jnp.arange(len(self.along), dtype=jnp.int32)
+        rows, index = jnp.asarray(rows), jnp.arange(self.along.shape[0], dtype=jnp.int32)
         if rows.dtype != bool:
             rows = rows.astype(jnp.int32)
             if not holds_or_traced(jnp.all((rows >= 0) & (rows < self.count))):
                 raise ValueError(
                     f"rows: expected rows of edits, 0 to {int(self.count) - 1}, found {rows}"
                 )
-            rows = jnp.zeros(len(self.along), bool).at[rows].set(True, mode="drop")
+            rows = jnp.zeros(self.along.shape[0], bool).at[rows].set(True, mode="drop")
         gone = rows | (index >= self.count)
         count = jnp.sum(~gone, dtype=jnp.int32)
         return _redone(self, jnp.argsort(gone, stable=True).astype(jnp.int32), count)
@@ -258,7 +268,7 @@ _ROWS = ("coordinates", "lengths", "along", "own", "residuals", "requested")
 @jax.jit
 def _cut(editor: Editor, count: Array) -> Editor:
     """The first `count` rows; the others zeros."""
-    kept = jnp.arange(len(editor.along), dtype=jnp.int32) < count
+    kept = jnp.arange(editor.along.shape[0], dtype=jnp.int32) < count
 
     def first(rows: Array) -> Array:
         return jnp.where(kept.reshape(-1, *(1,) * (rows.ndim - 1)), rows, 0)
@@ -285,8 +295,8 @@ def _add(editor: Editor, keys: Array, values: Array) -> tuple[Editor, Added]:
     requested = values - inner(keys, editor.kernel.astype(dtype).T, extended=extended)
     z = space.coordinates(keys)
     lengths = jnp.sqrt(jnp.sum(z * z, axis=1))
-    places = editor.count + jnp.arange(len(keys), dtype=jnp.int32)
-    sound = (lengths > 0) & jnp.isfinite(lengths) & (places < len(editor.along))
+    places = editor.count + jnp.arange(keys.shape[0], dtype=jnp.int32)
+    sound = (lengths > 0) & jnp.isfinite(lengths) & (places < editor.along.shape[0])
     sound &= jnp.all(jnp.isfinite(requested), axis=1)
     lengths = jnp.where(sound, lengths, 0)
     z, requested = (jnp.where(sound[:, None], rows, 0) for rows in (z, requested))
@@ -298,10 +308,10 @@ def _add(editor: Editor, keys: Array, values: Array) -> tuple[Editor, Added]:
 
     if rule.remembers:
         products = inner(z, editor.coordinates, extended=extended)
-        products = jnp.where(editor.own > 0, products, 0)
+        products = jnp.where(editor.own[None] > 0, products, 0)
         overlap = jnp.where(sound, 1 - found.own / jnp.where(sound, lengths, 1) ** 2, 0)
     else:
-        products, overlap = shares * editor.own, None  # each along is z over its own
+        products, overlap = shares * editor.own[None], None  # each along is z over its own
     strongest, nearest = _nearest(editor, products, z, lengths, found.accepted)
     if overlap is None:
         overlap = jnp.minimum(strongest**2, 1)
@@ -311,7 +321,7 @@ def _add(editor: Editor, keys: Array, values: Array) -> tuple[Editor, Added]:
         name: _write(getattr(editor, name), rows, editor.count)
         for name, rows in zip(_ROWS, new, strict=True)
     }
-    count = jnp.minimum(editor.count + len(keys), len(editor.along))
+    count = jnp.minimum(editor.count + keys.shape[0], editor.along.shape[0])
     return dataclasses.replace(editor, count=count, **rows), Added(found.accepted, overlap, nearest)
 
 
@@ -321,11 +331,11 @@ def _nearest(
     """The greatest cosine of new keys with earlier ones, `(b,)`, and whose; 0 and -1 for none."""
 
     def cosines(products: Array, others: Array) -> Array:
-        sizes = lengths[:, None] * others
+        sizes = lengths[:, None] * others[None]
         return jnp.abs(products) / jnp.where(sizes > 0, sizes, 1)
 
     before = cosines(products, editor.lengths)
-    within = jnp.tril(jnp.where(accepted, cosines(inner(z, z), lengths), 0), -1)
+    within = jnp.tril(jnp.where(accepted[None], cosines(inner(z, z), lengths), 0), -1)
     first, last = jnp.max(before, axis=1), jnp.max(within, axis=1)
     rows = [jnp.argmax(found, axis=1).astype(jnp.int32) for found in (before, within)]
     nearest = jnp.where(last > first, editor.count + rows[1], rows[0])
@@ -335,11 +345,11 @@ def _nearest(
 
 def _write(old: Array, new: Array, start: Array) -> Array:
     """Rows put in from `start` on, those beyond the end left out; in place where `old` is free."""
-    begin = jnp.minimum(start, len(old) - len(new))
+    begin = jnp.minimum(start, old.shape[0] - new.shape[0])
     beyond = start - begin
-    if len(new) > 1:
+    if new.shape[0] > 1:
         new = jnp.roll(new, beyond, axis=0)
-    held = jax.lax.dynamic_slice_in_dim(old, begin, len(new))
-    kept = jnp.arange(len(new), dtype=jnp.int32) < beyond
+    held = jax.lax.dynamic_slice_in_dim(old, begin, new.shape[0])
+    kept = jnp.arange(new.shape[0], dtype=jnp.int32) < beyond
     new = jnp.where(kept.reshape(-1, *(1,) * (new.ndim - 1)), held, new)
     return jax.lax.dynamic_update_slice_in_dim(old, new, begin, axis=0)

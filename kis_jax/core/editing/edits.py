@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from kis_jax.core.arrays.buckets import in_buckets
 from kis_jax.core.arrays.checks import as_rows, checked_kernel, holds_or_traced
+from kis_jax.core.arrays.mesh import rows_as, rows_whole
 from kis_jax.core.arrays.orthonormal import independent_factor, own_share
 from kis_jax.core.arrays.products import inner, matmul
 from kis_jax.core.editing.ledger import Edit
@@ -24,7 +28,7 @@ from kis_jax.core.editing.rules import (
     solve_in_order,
     solve_together,
 )
-from kis_jax.core.geometry.spaces import NullSpace, Space
+from kis_jax.core.geometry.spaces import NullSpace, Space, as_space
 
 
 def edit_rank_one(
@@ -151,7 +155,7 @@ def edit_constrained(
 
     Reference: Gupta et al. 2024 (arXiv 2403.14236), eq. 9.
     """
-    tolerance = own_share(whitener.dtype, tolerance)
+    tolerance = own_share(as_space("whitener", whitener).dtype, tolerance)
     return _edit(kernel, keys, values, whitener, Constrained(tolerance))
 
 
@@ -195,7 +199,7 @@ def edit_batch(
 
     Reference: Meng et al. 2023 (arXiv 2210.07229), eq. 14; Gupta et al. 2024 (arXiv 2403.14236).
     """
-    rule = Ridge(positive("weight", weight, whitener.dtype))
+    rule = Ridge(positive("weight", weight, as_space("whitener", whitener).dtype))
     return _edit(kernel, keys, values, whitener, rule, previous, together="batch")
 
 
@@ -253,35 +257,43 @@ def edit_null_space(
     return _edit(kernel, keys, values, space, rule, previous, together="null_space")
 
 
-@functools.partial(jax.jit, static_argnames="together")
 def _closed_form(
-    kernel: Array,
     keys: Array,
     values: Array,
+    previous: Array | None,
+    count: Array | None,
+    kernel: Array,
     space: Space,
     rule: Rule,
-    previous: Array | None = None,
     *,
     together: str = "",
 ) -> tuple[Edit, Array]:
-    """The edit by a rule, or under the name `together` as one system; and whether it is sound."""
+    """The edit by a rule, or under the name `together` as one system; and which rows are sound.
+
+    Beyond a count, rows are zeros that make no edits.
+    """
     dtype, extended = space.dtype, space.extended
     keys = keys.astype(dtype)
     requested = values.astype(dtype) - inner(keys, kernel.astype(dtype).T, extended=extended)
-    z, earlier = space.coordinates(keys), None
+    z, earlier = rows_whole(space.coordinates(keys)), None
+    laid_out, requested = requested, rows_whole(requested)
     if previous is not None:
-        before = space.coordinates(previous)
+        before = rows_whole(space.coordinates(previous))
         nothing = jnp.zeros_like(before[:, :1])
         found = solve_in_order(rule, before, before, nothing, extended=extended)
         earlier = Earlier(found.along, found.own)
     solve = solve_together if together else solve_in_order
     found = solve(rule, z, z, requested, earlier, extended=extended)  # pyright: ignore
     directions, residuals = space.directions(found.along), found.residuals
-    sound = jnp.all(jnp.isfinite(residuals)) & jnp.all(jnp.isfinite(directions))
+    sound = jnp.all(jnp.isfinite(residuals) & jnp.isfinite(directions[:, :1]), axis=1)
+    sound &= jnp.all(jnp.isfinite(directions), axis=1)
     if not together:  # a length that overflowed leaves zeros
-        sound &= jnp.all(found.accepted) & jnp.all(jnp.any(directions != 0, axis=1))
-        residuals = jnp.where(sound, residuals, jnp.nan)
-    return Edit(directions, residuals, requested, together or rule.name, extended), sound
+        sound &= found.accepted & jnp.any(directions != 0, axis=1)
+        if count is not None:
+            sound |= jnp.arange(sound.shape[0], dtype=jnp.int32) >= count
+        residuals = jnp.where(jnp.all(sound), residuals, jnp.nan)
+    directions, residuals = (rows_as(rows, laid_out) for rows in (directions, residuals))
+    return Edit(directions, residuals, laid_out, together or rule.name, extended), sound
 
 
 def _edit(
@@ -295,21 +307,21 @@ def _edit(
     together: str = "",
 ) -> Edit:
     """The same, its arguments checked, and its numbers where they are known."""
-    keys, kernel, values = (
-        as_rows("keys", keys, space.width),
-        jnp.asarray(kernel),
-        jnp.asarray(values),
-    )
-    checked_kernel(kernel, space.width)
-    if values.shape != (len(keys), kernel.shape[1]):
+    keys = as_rows("keys", keys, as_space("whitener", space).width)
+    kernel = checked_kernel(jnp.asarray(kernel), space.width)
+    values = as_rows("values", values, None)
+    if values.shape != (keys.shape[0], kernel.shape[1]):
         raise ValueError(
-            f"values: expected shape {(len(keys), kernel.shape[1])}, one value for each key, "
+            f"values: expected shape {(keys.shape[0], kernel.shape[1])}, one value for each key, "
             f"found {values.shape}"
         )
     if previous is not None:
         previous = as_rows("previous", previous, space.width)
-    edit, sound = _closed_form(kernel, keys, values, space, rule, previous, together=together)
-    if holds_or_traced(sound):
+    given = keys, values, previous
+    count = None if isinstance(keys, Tracer) else np.int32(keys.shape[0])
+    options: dict[str, Any] = {"rows": 3, "together": together}
+    edit, sound = in_buckets(_closed_form, *given, count, kernel, space, rule, **options)
+    if isinstance(sound, Tracer) or np.asarray(sound).all():
         return edit
     assert edit.requested is not None
     wrong = ~jnp.all(jnp.isfinite(edit.requested), axis=1) | ~jnp.any(keys != 0, axis=1)
@@ -325,6 +337,7 @@ def _edit(
 
 def _refuse_dependent(z: Array, rule: Constrained) -> None:
     """Raises ValueError if keys, in coordinates, depend on one another to a rule's tolerance."""
+    z = jax.lax.stop_gradient(z)  # under `grad` too, numbers are known
     unit = z / jnp.linalg.norm(z, axis=1, keepdims=True)
     own = independent_factor(inner(unit, unit), rule.tolerance)[1]
     if bool(jnp.any(own <= rule.tolerance)):

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from kis_jax.core.arrays.checks import as_rows
+from kis_jax.core.arrays.checks import as_real, as_rows
+from kis_jax.core.arrays.mesh import rows_whole
 from kis_jax.core.arrays.products import matmul
+from kis_jax.core.arrays.pytrees import pytree
 from kis_jax.core.arrays.successive import landed, triangular_residuals
 from kis_jax.core.editing.ledger import Edit
 
@@ -77,13 +79,14 @@ def interference_on_edited(edit: Edit, keys: Float[Array, "n d"]) -> Float[Array
             "edit: expected one that knows what was requested, found requested=None; take the "
             "edit from one of kis.edit_..."
         )
-    if len(keys) != len(edit):
-        raise ValueError(f"keys: expected the {len(edit)} keys that were edited, found {len(keys)}")
+    keys, n = as_rows("keys", keys, None), edit.directions.shape[0]
+    if keys.shape[0] != n:
+        raise ValueError(f"keys: expected the {n} keys that were edited, found {keys.shape[0]}")
     return interference(edit, keys) - edit.requested
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
+@dataclasses.dataclass(frozen=True, eq=False)
 class Forecast:
     """How the harm of sequential edits grows with their number, foreseen.
 
@@ -134,17 +137,20 @@ def forecast(
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 13 and 15, appendix H.
     """
-    superposition = jnp.asarray(superposition)
-    requested = jnp.asarray(requested, superposition.dtype)
+    superposition = rows_whole(as_real("superposition", superposition, wide=True))
+    requested = rows_whole(as_real("requested", requested).astype(superposition.dtype))
     n = superposition.shape[0] if superposition.ndim else 0
     if superposition.shape != (n, n):
         raise ValueError(f"superposition: expected shape (n, n), found {superposition.shape}")
-    if requested.ndim != 2 or len(requested) != n:
+    if requested.ndim != 2 or requested.shape[0] != n:
         raise ValueError(
             f"requested: expected shape ({n}, m), a residual for each fact, found {requested.shape}"
         )
     others = superposition_on_others
-    if others is not None and (others.ndim != 2 or len(others) != n):
+    if others is not None:
+        others = as_real("superposition_on_others", others).astype(superposition.dtype)
+        others = rows_whole(others)
+    if others is not None and (others.ndim != 2 or others.shape[0] != n):
         raise ValueError(
             f"superposition_on_others: expected shape ({n}, q), a row for each edit, "
             f"found {others.shape}"

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from kis_jax.core.arrays.checks import holds_or_traced
+from kis_jax.core.arrays.checks import as_rows, holds_or_traced
+from kis_jax.core.arrays.mesh import rows_whole
 from kis_jax.core.arrays.products import inner
+from kis_jax.core.arrays.pytrees import pytree
 from kis_jax.core.arrays.successive import residuals_met
 from kis_jax.core.editing.rules import TOGETHER
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
+@dataclasses.dataclass(frozen=True, eq=False)
 class Edit:
     r"""What n edits add to one kernel: $\Delta = \sum_i w_i \otimes x_i$, of rank n at most.
 
@@ -151,6 +152,7 @@ def reorder(edit: Edit, keys: Float[Array, "n d"], order: Int[Array, " t"]) -> E
             f"{'' if edit.requested is not None else ' without requested values'}; edit the "
             "facts anew in the order wanted"
         )
+    keys = rows_whole(as_rows("keys", keys, None))
     if keys.shape != edit.directions.shape:
         raise ValueError(
             f"keys: expected the edited ones, of shape {edit.directions.shape}, found {keys.shape}"
@@ -159,12 +161,14 @@ def reorder(edit: Edit, keys: Float[Array, "n d"], order: Int[Array, " t"]) -> E
     if order.ndim != 1 or not jnp.issubdtype(order.dtype, jnp.integer):
         raise ValueError(f"order: expected a row of integers, found {order.dtype}{order.shape}")
     ordered = jnp.sort(order)
-    within = jnp.all((order >= 0) & (order < len(edit)))
+    within = jnp.all((order >= 0) & (order < edit.directions.shape[0]))
     if not holds_or_traced(within & jnp.all(ordered[1:] != ordered[:-1])):
         raise ValueError(
             f"order: expected rows 0 to {len(edit) - 1}, each at most once, found {order}"
         )
-    directions, requested = (jnp.asarray(rows)[order] for rows in (edit.directions, edit.requested))
+    directions, requested = (
+        rows_whole(jnp.asarray(rows))[order] for rows in (edit.directions, edit.requested)
+    )
     keys = keys[order].astype(directions.dtype)
     residuals = residuals_met(directions, keys, requested, extended=edit.extended)
     return dataclasses.replace(

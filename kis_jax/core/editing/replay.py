@@ -10,10 +10,14 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
-from kis_jax.core.arrays.checks import holds_or_traced
+from kis_jax.core.arrays.checks import as_real, holds_or_traced, known
+from kis_jax.core.arrays.mesh import rows_whole
 from kis_jax.core.arrays.orthonormal import own_share
+from kis_jax.core.arrays.products import matmul
+from kis_jax.core.arrays.pytrees import pytree
 from kis_jax.core.editing.ledger import Edit
 from kis_jax.core.editing.rules import (
+    ALIASES,
     TOGETHER,
     Constrained,
     Rule,
@@ -24,8 +28,8 @@ from kis_jax.core.editing.rules import (
 )
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
+@dataclasses.dataclass(frozen=True, eq=False)
 class Asked:
     r"""What was asked of one layer, and all that edits of it depend on.
 
@@ -49,13 +53,20 @@ class Asked:
         return self.keys.shape[0]
 
     def take(self, order: Int[ArrayLike, " t"]) -> Asked:
-        """Some of the facts, `(t,)` int rows, in the order given."""
-        return jax.tree.map(lambda rows: rows[order], self)
+        """Some of the facts, `(t,)` int rows, in the order given.
+
+        Raises:
+          ValueError: if there are no facts to take any of.
+        """
+        order = jnp.asarray(order)
+        if order.size and self.keys.shape[:1] == (0,):
+            raise ValueError(f"order: expected rows of the facts, found {order} of no facts")
+        return jax.tree.map(lambda rows: rows_whole(rows)[order], self)
 
     @property
     def superposition(self) -> Float[Array, "n n"]:
         """P, `(n, n)`: the share of each edit that lands on each of the facts."""
-        shares = self.solved @ self.keys.T
+        shares = matmul(rows_whole(self.solved), rows_whole(self.keys).T)
         return shares / shares.diagonal()[:, None]
 
 
@@ -74,7 +85,8 @@ def replay(
 
     Args:
       asked: n facts, those wanted in the order wanted; see `Asked.take`.
-      rule: any; or `"sequential"`, `"constrained"`, `"batch"` or `"null_space"`.
+      rule: any; or `"sequential"`, `"constrained"`, `"batch"` or `"null_space"`, of which the last
+        three go by `"emmet"`, `"memit"` and `"alphaedit"` too.
       weight: of "batch", or the ridge of "null_space"; needed by these two alone.
       tolerance: for "constrained", as for `edit_constrained`.
 
@@ -99,7 +111,9 @@ def replay(
     Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 9 to 12; Meng et al. 2023
     (arXiv 2210.07229), eq. 14; Gupta et al. 2024 (arXiv 2403.14236).
     """
-    _check(asked)
+    asked = _checked(asked)
+    if isinstance(rule, str):
+        rule = ALIASES.get(rule, rule)
     made = rule
     if not isinstance(made, Rule):
         dtype = jnp.asarray(asked.keys).dtype
@@ -157,14 +171,16 @@ def foresee(
     Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 12 to 15; Rasmussen and Williams 2006,
     eq. 2.25.
     """
-    gram, requested = jnp.asarray(gram), jnp.asarray(requested)
-    n = len(requested)
-    if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or n > len(gram) or requested.ndim != 2:
+    gram = rows_whole(as_real("gram", gram, wide=True))
+    requested = as_real("requested", requested).astype(gram.dtype)
+    n, total = requested.shape[:1] + gram.shape[:1] if requested.ndim == gram.ndim == 2 else (0, 0)
+    beyond = known(n, total) and n > total
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or beyond or requested.ndim != 2:
         raise ValueError(
             "gram, requested: expected shapes (N, N) and (n, m), the n edited keys first, found "
             f"{gram.shape} and {requested.shape}"
         )
-    unit = jnp.eye(n, len(gram), dtype=gram.dtype)
+    unit = jnp.eye(n, total, dtype=gram.dtype)
     return replay(Asked(unit, gram[:n], requested), rule, weight=weight).delta
 
 
@@ -180,6 +196,7 @@ def independent(
       tolerance: the least share of a whitened key's squared length that earlier keys must leave
         to it. None: the root of the machine epsilon.
     """
+    asked = _checked(asked)
     rule = Constrained(own_share(asked.keys.dtype, tolerance))
     return _replayed(asked, rule, "")[1]
 
@@ -192,11 +209,15 @@ def _replayed(asked: Asked, rule: Rule, together: str) -> tuple[Edit, Array]:
     return edit, found.accepted
 
 
-def _check(asked: Asked) -> None:
+def _checked(asked: Asked) -> Asked:
     shapes = asked.keys.shape, asked.solved.shape, asked.requested.shape
     if any(len(shape) != 2 for shape in shapes) or shapes[0] != shapes[1]:
         raise ValueError(
             f"asked: expected keys and solved rows of one shape (n, d), found {shapes}"
         )
-    if len(asked.requested) != len(asked):
+    if asked.requested.shape[0] != asked.keys.shape[0]:
         raise ValueError(f"asked: expected a requested row for each key, found shapes {shapes}")
+    rows = (as_real("asked", part, wide=True) for part in (asked.keys, asked.solved))
+    keys, solved = (rows_whole(part) for part in rows)
+    requested = rows_whole(as_real("asked", asked.requested).astype(keys.dtype))
+    return Asked(keys, solved, requested)

@@ -6,7 +6,6 @@ import abc
 import dataclasses
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
@@ -14,7 +13,8 @@ from jaxtyping import Float, Real
 
 from kis_jax.core.arrays.checks import holds_or_traced
 from kis_jax.core.arrays.orthonormal import orthonormal, own_share
-from kis_jax.core.arrays.products import inner
+from kis_jax.core.arrays.products import inner, scaled
+from kis_jax.core.arrays.pytrees import exported, pytree
 from kis_jax.core.arrays.successive import residuals_met
 from kis_jax.core.arrays.triangular import solve_columns
 
@@ -22,8 +22,11 @@ TOGETHER = ("batch", "null_space")
 """Names of closed forms whose edits are solved together, so that rows have no order."""
 
 _NAMES = ("sequential", "constrained", *TOGETHER)
+ALIASES = {"emmet": "constrained", "memit": "batch", "alphaedit": "null_space"}
+"""The names that the literature has for some of them."""
 
 
+@exported
 class Earlier(NamedTuple):
     r"""Edits made before, in coordinates; rows of zeros are none.
 
@@ -87,8 +90,8 @@ class Rule(abc.ABC):
         return jnp.ones_like(own)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
+@dataclasses.dataclass(frozen=True, eq=False)
 class Sequential(Rule):
     """Forgets: each edit a rank-one update of the kernel that the last one left."""
 
@@ -107,8 +110,8 @@ class Sequential(Rule):
         return rows
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
+@dataclasses.dataclass(frozen=True, eq=False)
 class Constrained(Rule):
     """Keeps every earlier value exact: an edit is made along what no earlier key spans.
 
@@ -132,6 +135,9 @@ class Constrained(Rule):
         extended: bool = False,
     ) -> Float[Array, "b p"]:
         """Its part at right angles to all earlier ones; zeros where that is too small a part."""
+        same = rows is keys
+        keys, power = scaled(keys)  # so that no square leaves the range of the dtype
+        rows = keys if same else rows * power
         lengths = jnp.sqrt(jnp.sum(rows * keys, axis=1, keepdims=True))
         lengths = jnp.where(lengths > 0, lengths, 1)
         left = rows
@@ -139,15 +145,15 @@ class Constrained(Rule):
             for _ in range(2):
                 left = _less(left, left, earlier, earlier.own, extended)
         left, key = left / lengths, keys / lengths
-        dual = None if rows is keys else key
+        dual = None if same else key
         for _ in range(2):
             left, dual = orthonormal(left, self.tolerance, dual, extended=extended)
         reach = jnp.sum(left * key, axis=1, keepdims=True)  # the root of its share
-        return left * reach * lengths
+        return left * reach * lengths / power
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
+@dataclasses.dataclass(frozen=True, eq=False)
 class Ridge(Rule):
     r"""Remembers in least squares: all facts together minimise |K W - V|^2 + w |W - W_0|^2.
 
@@ -195,7 +201,7 @@ class Ridge(Rule):
 
 def _less(rows: Array, keys: Array, earlier: Earlier, weights: Array, extended: bool) -> Array:
     """Rows less what earlier directions, each with a weight, share with the keys."""
-    shares = inner(keys, earlier.along, extended=extended) * weights
+    shares = inner(keys, earlier.along, extended=extended) * weights[None]
     return rows - inner(shares, earlier.along.T, extended=extended)
 
 
@@ -235,10 +241,13 @@ def solve_in_order(
       extended: whether products are rounded only at their end, for float32.
     """
     left = rule.left(rows, keys, earlier, extended=extended)
-    own = jnp.sum(left * keys, axis=1)
+    left, of_left = scaled(left)  # so that no square leaves the range of the dtype
+    unit, power = scaled(keys)
+    own = jnp.sum(left * unit, axis=1, keepdims=True)
     accepted = own > 0
-    along = jnp.where(accepted[:, None], left / jnp.where(accepted, own, 1)[:, None], 0)
-    own = jnp.where(accepted, own, 0)
+    along = jnp.where(accepted, left / jnp.where(accepted, own, 1) * power, 0)
+    own = jnp.where(accepted, own / of_left / power, 0)[:, 0]
+    accepted = accepted[:, 0]
     gain = jnp.where(accepted, rule.gain(own), 0)[:, None]
     found = residuals_met(gain * along, keys, lacking, extended=extended)
     return Solved(along, own, jnp.where(gain > 0, gain * found, 0), accepted)
@@ -270,7 +279,7 @@ def solve_together(
 
 def _factor(gram: Array, weight: Array) -> Array:
     """Cholesky's factor of G + w I."""
-    return jnp.linalg.cholesky(gram + weight * jnp.eye(len(gram), dtype=gram.dtype))
+    return jnp.linalg.cholesky(gram + weight * jnp.eye(gram.shape[0], dtype=gram.dtype))
 
 
 def sequential() -> Sequential:
@@ -339,6 +348,7 @@ def named_rule(
       ValueError: if there is none of the name, or a weight is missing, out of place or not
         positive.
     """
+    name = ALIASES.get(name, name)
     if name not in _NAMES:
         raise ValueError(f"rule: expected one of {', '.join(_NAMES)}, found {name!r}")
     if (weight is not None) != (name in TOGETHER):

@@ -13,17 +13,18 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from kis_jax.core.arrays.checks import as_rows, holds_or_traced
+from kis_jax.core.arrays.checks import as_number, as_rows, holds_or_traced
 from kis_jax.core.arrays.lanczos import largest_eigenvalue
 from kis_jax.core.arrays.mesh import Axes, axes_of, gathered, layout, size_of, spread
 from kis_jax.core.arrays.products import matmul
+from kis_jax.core.arrays.pytrees import pytree
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.core.geometry.spaces import Space
 
 _PANEL = 512  # columns factored at once, at most
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, eq=False)
 class BlockedWhitener(Space):
     r"""Cholesky's factor of a second moment, its rows dealt out over devices of a mesh.
@@ -48,11 +49,11 @@ class BlockedWhitener(Space):
     def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n d"]:
         """Whitened keys, `(n, d)` to `(n, d)`; their inner products are a C^-1 b."""
         rows = as_rows("keys", keys, self.width).astype(self.factor.dtype)
-        return self._solved(_forward, rows * self.scale)
+        return self._solved(_forward, rows * self.scale[None])
 
     def directions(self, coordinates: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The rows W z of whitened coordinates z, `(n, d)`; C^-1 k for a whitened k."""
-        return self._solved(_backward, coordinates) * self.scale
+        return self._solved(_backward, coordinates) * self.scale[None]
 
     @property
     def width(self) -> int:
@@ -135,7 +136,7 @@ def blocked_whitener(
         raise ValueError(f"second_moment: expected float32 or float64, found {c.dtype.name}")
     panel = _panel(c.shape[0] // size_of(found.mesh, axes))
     rows, same = PartitionSpec(axes), PartitionSpec()
-    given, results = (c, jnp.asarray(ridge, c.dtype)), (same, rows, same)
+    given, results = (c, as_number("ridge", ridge, c.dtype)), (same, rows, same)
     options = {"axes": axes, "panel": panel}
     scale, factor, definite = spread(
         _cholesky_rows, found.mesh, (rows, same), results, *given, **options
@@ -161,10 +162,10 @@ def _cholesky_rows(
     held, d = rows.shape
     me = jax.lax.axis_index(axes)
     place = me * held + jnp.arange(held, dtype=jnp.int32)
-    own = place[:, None] == jnp.arange(d, dtype=jnp.int32)
+    own = place[:, None] == jnp.arange(d, dtype=jnp.int32)[None]
     rows = rows + jnp.where(own, ridge, 0).astype(rows.dtype)
     scale = jax.lax.rsqrt(jax.lax.psum(jnp.sum(jnp.where(own, rows, 0), axis=0), axes))
-    rows = rows * jax.lax.dynamic_slice_in_dim(scale, me * held, held)[:, None] * scale
+    rows = rows * jax.lax.dynamic_slice_in_dim(scale, me * held, held)[:, None] * scale[None]
     for start in range(0, d, panel):
         stop = start + panel
         owner, offset = divmod(start, held)
@@ -174,12 +175,14 @@ def _cholesky_rows(
         solved = jax.lax.linalg.triangular_solve(
             corner, rows[:, start:stop], left_side=False, lower=True, transpose_a=True
         )
-        mine = jnp.where(place[:, None] >= jnp.arange(start, stop, dtype=jnp.int32), solved, 0)
+        mine = jnp.where(
+            place[:, None] >= jnp.arange(start, stop, dtype=jnp.int32)[None], solved, 0
+        )
         rows = rows.at[:, start:stop].set(mine)
         if stop < d:
             whole = jax.lax.all_gather(mine, axes, tiled=True)
             rows = rows.at[:, stop:].add(-matmul(mine, whole[stop:].T))
-    factor = jnp.where(place[:, None] >= jnp.arange(d, dtype=jnp.int32), rows, 0)
+    factor = jnp.where(place[:, None] >= jnp.arange(d, dtype=jnp.int32)[None], rows, 0)
     unsound = jnp.sum(own & ~jnp.isfinite(factor), dtype=jnp.int32)
     return scale, factor, jax.lax.psum(unsound, axes) == 0
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from kis_jax.core.arrays.products import inner
 from kis_jax.core.geometry.second_moment import SecondMoment, as_matrix
-from kis_jax.core.geometry.spaces import Space
+from kis_jax.core.geometry.spaces import Space, as_space
 
 
 def effective_rank(second_moment: Float[Array, "d d"] | SecondMoment) -> Float[Array, ""]:
@@ -66,11 +66,11 @@ def inverse_residual(
       True
     """
     c = as_matrix(second_moment)
-    d = whitener.width
+    d = as_space("whitener", whitener).width
     if c.shape != (d, d):
         raise ValueError(f"second_moment: expected shape {(d, d)}, the whitener's, found {c.shape}")
     scale = jnp.sqrt(jnp.diagonal(c))
     probes = jax.random.normal(jax.random.key(0), (16, d), c.dtype)
-    solved = whitener.solve(probes * scale).astype(c.dtype)
-    images = inner(solved, c, extended=whitener.extended) / scale
+    solved = whitener.solve(probes * scale[None]).astype(c.dtype)
+    images = inner(solved, c, extended=whitener.extended) / scale[None]
     return jnp.linalg.norm(images - probes) / jnp.linalg.norm(probes)

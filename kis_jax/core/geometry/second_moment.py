@@ -15,10 +15,11 @@ from kis_jax.core.arrays.bands import band, rows_of_band
 from kis_jax.core.arrays.checks import holds_or_traced
 from kis_jax.core.arrays.mesh import Axes, axes_of, layout, spread, whole
 from kis_jax.core.arrays.products import gram
+from kis_jax.core.arrays.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
+@dataclasses.dataclass(frozen=True, eq=False)
 class SecondMoment:
     r"""Running sum of $k k^\top$ over tokens, and the number of tokens.
 

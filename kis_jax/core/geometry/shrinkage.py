@@ -9,9 +9,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Real
 
+from kis_jax.core.arrays.pytrees import exported
 from kis_jax.core.geometry.second_moment import SecondMoment, as_matrix
 
 
+@exported
 class Shrunk(NamedTuple):
     """A shrunk second moment.
 
@@ -79,7 +81,7 @@ def shrink(second_moment: SecondMoment, *, count: Real[ArrayLike, ""] | None = N
     n = jnp.asarray(second_moment.count if count is None else count).astype(c.dtype)
     scale = jnp.sqrt(jnp.diagonal(c))
     inverse = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)
-    squares = jnp.sum(jnp.square(inverse[:, None] * c * inverse))
+    squares = jnp.sum(jnp.square(inverse[:, None] * c * inverse[None]))
     alive = jnp.sum(scale > 0).astype(c.dtype)
     above = jnp.maximum(squares - alive, 0)
     share = (1 - 2 / alive) * squares + alive**2

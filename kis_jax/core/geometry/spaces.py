@@ -6,7 +6,6 @@ import abc
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
@@ -14,6 +13,7 @@ from jaxtyping import Float, Int
 
 from kis_jax.core.arrays.checks import as_rows
 from kis_jax.core.arrays.products import matmul
+from kis_jax.core.arrays.pytrees import pytree
 
 
 class Space(abc.ABC):
@@ -69,8 +69,23 @@ class Space(abc.ABC):
         return self.directions(self.coordinates(keys))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+def as_space(name: str, space: object) -> Space:
+    """The argument, if it is a space.
+
+    Raises:
+      ValueError: if it is a matrix, a `SecondMoment` or anything else.
+    """
+    if isinstance(space, Space):
+        return space
+    shape = f" of shape {found}" if (found := getattr(space, "shape", None)) is not None else ""
+    raise ValueError(
+        f"{name}: expected a space such as a Whitener, found {type(space).__name__}{shape}; factor "
+        "the second moment first, kis.whitener(second_moment), or pass kis.Identity(d)"
+    )
+
+
+@pytree
+@dataclasses.dataclass(frozen=True, eq=False)
 class Identity(Space):
     """Keys as they are: an update costs its squared length, whatever text there is.
 
@@ -107,7 +122,7 @@ class Identity(Space):
         return jnp.asarray(self.size, jnp.int32)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, eq=False)
 class NullSpace(Space):
     r"""Directions that ordinary text leaves free: the space of AlphaEdit. Made by `null_space`.
@@ -158,8 +173,8 @@ class NullSpace(Space):
         return self.projector.__array__(dtype)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
+@dataclasses.dataclass(frozen=True, eq=False)
 class Restricted(Space):
     r"""A space within the directions of a projector: $N C^{-1} N$, if the space is that of C.
 

@@ -14,16 +14,18 @@ from jax import Array
 from jax.sharding import PartitionSpec
 from jaxtyping import Bool, Float, Int, Real
 
-from kis_jax.core.arrays.checks import holds_or_traced
+from kis_jax.core.arrays.checks import as_rows, holds_or_traced
 from kis_jax.core.arrays.mesh import axes_of, layout, spread
-from kis_jax.core.geometry.spaces import Space
+from kis_jax.core.arrays.products import power_of_two
+from kis_jax.core.arrays.pytrees import pytree
+from kis_jax.core.geometry.spaces import Space, as_space
 from kis_jax.core.geometry.tiles import Found, blocks_of, look, nothing_found
 from kis_jax.core.statistics.moments import Moments
 from kis_jax.core.statistics.tail import hill
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
+@dataclasses.dataclass(frozen=True, eq=False)
 class Summary:
     """What is worth knowing of a superposition matrix P without holding it.
 
@@ -118,8 +120,9 @@ def summarize(
       >>> summary.pairs, summary.values
       (Array([[1, 2]], dtype=int32), Array([0.8], dtype=float32))
     """
+    keys = as_rows("keys", keys, as_space("whitener", whitener).width)
     n = keys.shape[0] * (jax.lax.axis_size(axis_name) if axis_name else 1)
-    if keys.ndim != 2 or n < 2:
+    if n < 2:
         raise ValueError(f"keys: expected shape (n, d) with n >= 2, found {keys.shape}")
     if tile < 1 or top < 1:
         raise ValueError(f"tile, top: expected positive numbers, found tile={tile}, top={top}")
@@ -147,6 +150,9 @@ def summarize(
     if where is not None:
         keys = jnp.where(where[:, None], keys, jnp.zeros((), keys.dtype))
     white = whitener.whiten(keys)
+    # P has no scale: with one for all keys, no square leaves the range of the dtype.
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(white)), initial=0)
+    white = white * power_of_two(jax.lax.pmax(largest, axis_name) if axis_name else largest)
     _check_sound(white, where)
     edges = edges.astype(white.dtype)
     options: dict[str, Any] = {"tile": tile, "top": top, "equal": equal}

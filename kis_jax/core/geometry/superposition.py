@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from kis_jax.core.arrays.checks import as_rows
-from kis_jax.core.arrays.mesh import diagonal
-from kis_jax.core.arrays.products import inner
-from kis_jax.core.geometry.spaces import Space
+from kis_jax.core.arrays.buckets import in_buckets
+from kis_jax.core.arrays.checks import as_rows, known
+from kis_jax.core.arrays.mesh import Axes, diagonal
+from kis_jax.core.arrays.products import inner, scaled
+from kis_jax.core.geometry.spaces import Space, as_space
 from kis_jax.core.statistics.moments import Moments, moments
+
+_SQUARE: dict[str, Any] = {"square": True, "edge": True, "by_layout": True}
 
 
 def gram(keys: Float[Array, "n d"], whitener: Space | None = None) -> Float[Array, "n n"]:
@@ -34,6 +40,11 @@ def gram(keys: Float[Array, "n d"], whitener: Space | None = None) -> Float[Arra
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), section 4.1.
     """
+    keys = _rows(keys, whitener)
+    return in_buckets(_gram, keys, whitener, rows=1, **_SQUARE)
+
+
+def _gram(keys: Array, whitener: Space | None) -> Array:
     coordinates = _coordinates(keys, whitener)
     return inner(coordinates, coordinates, extended=_extended(whitener))
 
@@ -74,9 +85,20 @@ def superposition(
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), eq. 17.
     """
-    white = _coordinates(keys, whitener)
-    touched = white if others is None else _coordinates(others, whitener, "others")
-    products = inner(white, touched, extended=whitener.extended, axis_name=axis_name)
+    keys = _rows(keys, as_space("whitener", whitener))
+    others = None if others is None else _rows(others, whitener, "others")
+    options: dict[str, Any] = {"axis_name": axis_name, **_SQUARE}
+    return in_buckets(_superposition, keys, others, whitener, rows=2, **options)
+
+
+def _superposition(
+    keys: Array, others: Array | None, whitener: Space, axis_name: str | Axes | None = None
+) -> Array:
+    # P has no scale: each edited key is given one by which no square leaves the range of the dtype.
+    white, extended = _coordinates(keys, whitener), whitener.extended
+    touched = white if others is None else _coordinates(others, whitener)
+    white, powers = scaled(white)
+    products = inner(white * powers, touched, extended=extended, axis_name=axis_name)
     if others is not None:
         return products / jnp.sum(white * white, axis=-1, keepdims=True)
     return products / diagonal(products, axis_name)[:, None]
@@ -103,7 +125,12 @@ def cosine_similarity(
       Array([[1. , 0.6],
              [0.6, 1. ]], dtype=float32)
     """
-    coordinates = _coordinates(keys, whitener)
+    keys = _rows(keys, whitener)
+    return in_buckets(_cosine_similarity, keys, whitener, rows=1, **_SQUARE)
+
+
+def _cosine_similarity(keys: Array, whitener: Space | None) -> Array:
+    coordinates, _ = scaled(_coordinates(keys, whitener))
     unit = coordinates / jnp.linalg.norm(coordinates, axis=-1, keepdims=True)
     return jnp.clip(inner(unit, unit, extended=_extended(whitener)), -1, 1)
 
@@ -111,7 +138,8 @@ def cosine_similarity(
 def angles(keys: Float[Array, "n d"], whitener: Space | None = None) -> Float[Array, "n n"]:
     """Angles between keys in degrees, 0 to 180: the arc cosine of `cosine_similarity`.
 
-    Angles under `sqrt(2 eps)` radians, about 0.03 degrees in float32, are not told from 0.
+    Angles under `sqrt(2 eps)` radians, about 0.03 degrees in float32, are not told from 0. Of a key
+    with itself the angle is 0, and so is its gradient; likewise of keys that are parallel.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -119,7 +147,16 @@ def angles(keys: Float[Array, "n d"], whitener: Space | None = None) -> Float[Ar
       Array([[ 0., 90.],
              [90.,  0.]], dtype=float32)
     """
-    return jnp.rad2deg(jnp.arccos(cosine_similarity(keys, whitener)))
+    keys = _rows(keys, whitener)
+    return in_buckets(_angles, keys, whitener, rows=1, **_SQUARE)
+
+
+def _angles(keys: Array, whitener: Space | None) -> Array:
+    cosines = _cosine_similarity(keys, whitener)
+    parallel = jnp.abs(cosines) >= 1
+    parallel |= jnp.eye(cosines.shape[0], dtype=bool) & ~jnp.isnan(cosines)
+    between = jnp.arccos(jnp.where(parallel, 0, cosines))  # its gradient is finite everywhere
+    return jnp.rad2deg(jnp.where(parallel, jnp.where(cosines > 0, 0, jnp.pi), between))
 
 
 def off_diagonal_moments(matrix: Float[Array, "n n"]) -> Moments:
@@ -141,19 +178,24 @@ def off_diagonal_moments(matrix: Float[Array, "n n"]) -> Moments:
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), section 4.2.
     """
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] < 2:
+    n = matrix.shape[0] if matrix.ndim else 0
+    if matrix.shape != (n, n) or (known(n) and n < 2):
         raise ValueError(
             f"matrix: expected a square matrix of two or more facts, found shape {matrix.shape}"
         )
-    return moments(matrix, where=~jnp.eye(matrix.shape[0], dtype=bool))
+    return moments(matrix, where=~jnp.eye(n, dtype=bool))
 
 
-def _coordinates(keys: Array, whitener: Space | None, name: str = "keys") -> Array:
+def _rows(keys: ArrayLike, whitener: Space | None, name: str = "keys") -> Array:
+    """The keys, one a row, checked against the space."""
+    return as_rows(name, keys, None if whitener is None else as_space("whitener", whitener).width)
+
+
+def _coordinates(keys: Array, whitener: Space | None) -> Array:
     """The keys, whitened if asked for, in float32 or better."""
-    rows = as_rows(name, keys, None if whitener is None else whitener.width)
     if whitener is not None:
         return whitener.whiten(keys)
-    return rows.astype(jnp.float32) if rows.dtype.itemsize < 4 else rows
+    return keys.astype(jnp.float32) if keys.dtype.itemsize < 4 else keys
 
 
 def _extended(whitener: Space | None) -> bool:

@@ -53,18 +53,18 @@ class Tile(NamedTuple):
     @property
     def by_column(self) -> Array:
         """Entries of P where the facts of the columns are edited, as [touched, edited]."""
-        return self.products * self.column.inverse_norms
+        return self.products * self.column.inverse_norms[None]
 
     @property
     def counted(self) -> Array:
         """Which pairs count."""
-        return self.row.facts[:, None] < self.limits
+        return self.row.facts[:, None] < self.limits[None]
 
     @property
     def strengths(self) -> Array:
         """The greater of both entries of a pair in absolute value; -1 within a group."""
-        different = self.counted & (self.row.groups[:, None] != self.column.groups)
-        scale = jnp.maximum(self.row.inverse_norms[:, None], self.column.inverse_norms)
+        different = self.counted & (self.row.groups[:, None] != self.column.groups[None])
+        scale = jnp.maximum(self.row.inverse_norms[:, None], self.column.inverse_norms[None])
         return jnp.where(different, jnp.abs(self.products) * scale, -1)
 
     def slices(self) -> list[Tile]:
@@ -226,7 +226,7 @@ def strongest(tile: Tile, pairs: Array, values: Array) -> tuple[Array, Array]:
     width = maxima.shape[1]
     _, lane = jax.lax.top_k(maxima.reshape(-1), min(top, maxima.size))
     i = jnp.repeat(lane // width, columns // width)
-    j = (lane[:, None] % width + jnp.arange(0, columns, width, dtype=lane.dtype)).reshape(-1)
+    j = (lane[:, None] % width + jnp.arange(0, columns, width, dtype=lane.dtype)[None]).reshape(-1)
 
     row, column = tile.row.inverse_norms[i], tile.column.inverse_norms[j]
     first, second = tile.row.facts[i], tile.column.facts[j]

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import warnings
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from kis_jax.core.arrays import factors
-from kis_jax.core.arrays.checks import as_rows, holds_or_traced
+from kis_jax.core.arrays.checks import as_number, as_rows, holds_or_traced
 from kis_jax.core.arrays.extended import Pair, pair, product
 from kis_jax.core.arrays.lanczos import largest_eigenvalue
 from kis_jax.core.arrays.mesh import whole
-from kis_jax.core.arrays.products import matmul
+from kis_jax.core.arrays.products import matmul, scaled
+from kis_jax.core.arrays.pytrees import pytree
 from kis_jax.core.arrays.triangular import solve_rows
 from kis_jax.core.geometry.second_moment import SecondMoment, as_matrix
 from kis_jax.core.geometry.spaces import Space
@@ -51,7 +54,7 @@ class Whitener(Space):
         return jnp.asarray(self.width, jnp.int32)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, eq=False)
 class CholeskyWhitener(Whitener):
     r"""By Cholesky's factor of C, scaled to unit diagonal.
@@ -68,11 +71,11 @@ class CholeskyWhitener(Whitener):
     def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n d"]:
         """Whitened keys, `(n, d)` to `(n, d)`; their inner products are a C^-1 b."""
         rows = as_rows("keys", keys, self.width).astype(self.dtype)
-        return solve_rows(self.factor, rows * self.scale)
+        return solve_rows(self.factor, rows * self.scale[None])
 
     def directions(self, coordinates: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The rows W z of whitened coordinates z; C^-1 k for a whitened k."""
-        return solve_rows(self.factor, coordinates, transpose=True) * self.scale
+        return solve_rows(self.factor, coordinates, transpose=True) * self.scale[None]
 
     def second_moment(self, vector: Float[Array, " d"]) -> Float[Array, " d"]:
         """C v of one vector, `(d,)`, by the factor."""
@@ -90,7 +93,7 @@ class CholeskyWhitener(Whitener):
         return self.factor.dtype
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, eq=False)
 class LiveWhitener(CholeskyWhitener):
     r"""The pseudo-inverse by Cholesky's factor, of a C that is singular in dead neurons alone.
@@ -114,7 +117,7 @@ class LiveWhitener(CholeskyWhitener):
         return jnp.sum(self.scale > 0, dtype=jnp.int32)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, eq=False)
 class RefinedWhitener(Whitener):
     r"""In float32, by whitening vectors with twice its digits.
@@ -134,13 +137,13 @@ class RefinedWhitener(Whitener):
         """Whitened keys, `(n, d)` to `(n, d)`; their inner products are a C^-1 b."""
         as_rows("keys", keys, self.width)
         high, low = pair(keys)
-        scaled = Pair(high * self.scale, low * self.scale)
+        scaled = Pair(high * self.scale[None], low * self.scale[None])
         return product(scaled, Pair(self.factor, self.correction)).high
 
     def directions(self, coordinates: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The rows W z of whitened coordinates z; C^-1 k for a whitened k."""
         vectors = Pair(self.factor.T, self.correction.T)
-        return product(pair(coordinates), vectors).high * self.scale
+        return product(pair(coordinates), vectors).high * self.scale[None]
 
     def second_moment(self, vector: Float[Array, " d"]) -> Float[Array, " d"]:
         """C v of one vector, `(d,)`, by the factor."""
@@ -164,7 +167,7 @@ class RefinedWhitener(Whitener):
         return True
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True, eq=False)
 class PseudoInverse(Whitener):
     r"""By eigenvalues: for a C that is singular, the Moore-Penrose pseudo-inverse.
@@ -182,11 +185,11 @@ class PseudoInverse(Whitener):
 
         All zeros for a key whose share elsewhere is rounding: up to d times the machine epsilon.
         """
-        rows = as_rows("keys", keys, self.width).astype(self.dtype)
+        rows, power = scaled(as_rows("keys", keys, self.width).astype(self.dtype))
         white, squares = matmul(rows, self.factor), jnp.sum(self.factor**2, axis=-2)
-        kept = jnp.sum(white**2 / jnp.where(squares > 0, squares, 1), axis=-1)
+        kept = jnp.sum(white**2 / jnp.where(squares > 0, squares, 1)[None], axis=-1)
         least = self.width * jnp.finfo(self.dtype).eps * jnp.sum(rows**2, axis=-1)
-        return jnp.where((kept > least)[..., None], white, 0)
+        return jnp.where((kept > least)[..., None], white / power, 0)
 
     def directions(self, coordinates: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The rows W z of whitened coordinates z; C^-1 k for a whitened k."""
@@ -240,7 +243,8 @@ def whitener(
     whatever is computed from whitened keys, then takes those of 21 products in place of one.
 
     `"eigh"` gives the Moore-Penrose pseudo-inverse, for a C that is singular (fewer tokens than
-    dimensions, neurons that never fire).
+    dimensions, neurons that never fire). A warning says how many directions it drops by itself, as
+    those of an ill-conditioned C go too; with `rcond` given there is none.
 
     Args:
       second_moment: C, `(d, d)`, symmetric; or a `SecondMoment`, whose mean is taken.
@@ -287,9 +291,7 @@ def whitener(
             "second_moment: expected a symmetric matrix, found one that is not; pass the mean of "
             "k k^T over tokens, not keys"
         )
-    ridge = jnp.asarray(ridge, c.dtype)
-    if not holds_or_traced(ridge >= 0):
-        raise ValueError(f"ridge: expected a number that is not negative, found {ridge}")
+    ridge = as_number("ridge", ridge, c.dtype)
     if method == "eigh":
         factor = factors.pseudo_inverse(c, ridge, rcond)
         if not holds_or_traced(jnp.any(factor != 0)):
@@ -297,7 +299,10 @@ def whitener(
                 "second_moment: expected a positive eigenvalue above rcond times the largest, "
                 "found none; check its sign, or lower rcond"
             )
-        return PseudoInverse(factor)
+        made = PseudoInverse(factor)
+        if rcond is None and not isinstance(made.rank, Tracer) and made.rank < made.width:
+            warnings.warn(_dropped(made), stacklevel=2)
+        return made
     if parts is not None:
         scale, vectors, definite = factors.refined(parts, ridge)
         made = RefinedWhitener(scale, vectors.high, vectors.low)
@@ -305,12 +310,13 @@ def whitener(
         scale, factor, definite = factors.cholesky(c, ridge)
         made = CholeskyWhitener(scale, factor)
     if not holds_or_traced(definite):
+        better = 'method="refined" or ' if method == "cholesky" else ""
         raise ValueError(
             f"second_moment: expected a positive definite matrix, found one that is singular to "
-            f"the precision of {method!r} in {c.dtype.name}; measure it over more tokens than its "
-            f'{c.shape[0]} dimensions, use float64 or method="refined" (for a C that is only '
-            'ill-conditioned), a positive ridge, or method="eigh" for the pseudo-inverse (of the '
-            "commands: --ridge, --inverse pseudo)"
+            f"the precision of {method!r} in {c.dtype.name}; for a C that is only ill-conditioned "
+            f"use {better}float64, else measure it over more tokens than its {c.shape[0]} "
+            "dimensions, or use a positive ridge, or "
+            'method="eigh" for the pseudo-inverse (of the commands: --ridge, --inverse pseudo)'
         )
     return made
 
@@ -343,11 +349,19 @@ def live_whitener(second_moment: Float[Array, "d d"]) -> Whitener:
     return LiveWhitener(jnp.where(dead, 0, made.scale), made.factor)
 
 
+def _dropped(whitener: PseudoInverse) -> str:
+    return (
+        f"whitener: {whitener.width - int(whitener.rank)} of {whitener.width} directions dropped, "
+        f"their eigenvalues lost in the rounding of {whitener.dtype.name}; if C is ill-conditioned "
+        'rather than singular use method="refined" or float64, else give rcond to choose them'
+    )
+
+
 @jax.jit
 def _is_symmetric(c: Array) -> Array:
     """To a thousandth; compiled, as its parts would be four more matrices of the size of C."""
     sizes = jnp.sqrt(jnp.abs(jnp.diagonal(c)))
-    return jnp.all(jnp.abs(c - c.T) <= 1e-3 * sizes[:, None] * sizes)
+    return jnp.all(jnp.abs(c - c.T) <= 1e-3 * sizes[:, None] * sizes[None])
 
 
 @jax.jit

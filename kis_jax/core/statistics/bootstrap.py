@@ -12,12 +12,15 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from kis_jax.core.arrays.checks import as_real
 from kis_jax.core.arrays.products import matmul
+from kis_jax.core.arrays.pytrees import exported
 from kis_jax.core.statistics.moments import from_power_sums, moments
 
 _BATCH = 256  # resamples at once
 
 
+@exported
 class Interval(NamedTuple):
     """Confidence interval of a statistic from its resampled values.
 
@@ -32,6 +35,7 @@ class Interval(NamedTuple):
     std: Array
 
 
+@exported
 class KurtosisCurve(NamedTuple):
     """Kurtosis of P in the number of facts.
 
@@ -92,13 +96,14 @@ def kurtosis_interval(
     statistics (Connections 22), the vertex bootstrap.
     """
     rng, superposition = _rng_first(rng, superposition)
-    shape = jnp.shape(superposition)
+    superposition = as_real("superposition", superposition, wide=True)
+    shape = superposition.shape
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 3:
         raise ValueError(
             f"superposition: expected a square matrix of three or more facts, found shape {shape}"
         )
     _check_draws(resamples, confidence)
-    values = _resampled(jnp.asarray(superposition), rng, resamples)
+    values = _resampled(superposition, rng, resamples)
     limits = _quantiles(values, (1 - confidence) / 2)
     return Interval(limits[0], limits[1], jnp.nanstd(values))
 
@@ -142,7 +147,7 @@ def kurtosis_convergence(
     Reference: Hu et al. 2024 (arXiv 2408.07413), appendix C.
     """
     rng, superposition, sizes = _rng_first(rng, superposition, sizes)
-    p = jnp.asarray(superposition)
+    p = as_real("superposition", superposition, wide=True)
     if p.ndim != 2 or p.shape[0] != p.shape[1] or p.shape[0] < 3:
         raise ValueError(
             f"superposition: expected a square matrix of three or more facts, found shape {p.shape}"

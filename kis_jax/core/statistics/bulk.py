@@ -11,7 +11,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, PRNGKeyArray, Real
 
+from kis_jax.core.arrays.checks import as_real, known, or_nan
+from kis_jax.core.arrays.mesh import whole
 from kis_jax.core.arrays.products import inner
+from kis_jax.core.arrays.pytrees import exported
 from kis_jax.core.statistics.moments import Moments, moments
 
 # The standard deviation of a normal distribution over its median absolute deviation.
@@ -20,6 +23,7 @@ _NORMAL = 1.482602218505602
 _DEVIATIONS = 6.0
 
 
+@exported
 class Bulk(NamedTuple):
     """How wide the bulk of P is, and how much lies beyond it.
 
@@ -60,8 +64,8 @@ def bulk(
       where: `(n, n)` bool, the entries that count; all off the diagonal if None.
 
     Returns:
-      A `Bulk`; NaN without entries. Where more than half of the entries are equal, the width is 0
-      and all that differ from them are of the tail.
+      A `Bulk`; NaN without entries, or if one of them is not finite. Where more than half of the
+      entries are equal, the width is 0 and all that differ from them are of the tail.
 
     Raises:
       ValueError: if `superposition` is not a square matrix of two facts or more.
@@ -79,7 +83,7 @@ def bulk(
     root = jnp.sqrt(jnp.asarray(rank, p.dtype))
     beyond = counted & (jnp.abs(p - centre) > _DEVIATIONS * deviation)
     share = jnp.sum(beyond, dtype=p.dtype) / jnp.sum(counted, dtype=p.dtype)
-    return Bulk(deviation * root, share)
+    return Bulk(deviation * root, or_nan(~jnp.isnan(deviation), share))
 
 
 def kurtosis_at_rank(
@@ -157,15 +161,15 @@ def isotropic_superposition(
             f"norms, rank: expected norms of shape (n,) and a positive rank, found {norms.shape} "
             f"and {rank}"
         )
-    drawn = jax.random.normal(rng, (len(norms), rank), norms.dtype)
+    drawn = jax.random.normal(rng, (norms.shape[0], rank), norms.dtype)
     unit = drawn / jnp.linalg.norm(drawn, axis=1, keepdims=True)
-    return inner(unit, unit) * norms / norms[:, None]
+    return inner(unit, unit) * norms[None] / norms[:, None]
 
 
 def _entries(superposition: Array, where: ArrayLike | None) -> tuple[Array, Array]:
     """P, and which of its entries count."""
-    p = jnp.asarray(superposition)
-    if p.ndim != 2 or p.shape[0] != p.shape[1] or p.shape[0] < 2:
+    p = whole(as_real("superposition", superposition, wide=True))
+    if p.ndim != 2 or p.shape[0] != p.shape[1] or (known(p.shape[0]) and p.shape[0] < 2):
         raise ValueError(
             f"superposition: expected a square matrix of two or more facts, found shape {p.shape}"
         )
@@ -174,9 +178,16 @@ def _entries(superposition: Array, where: ArrayLike | None) -> tuple[Array, Arra
 
 
 def _centre_and_std(p: Array, counted: Array) -> tuple[Array, Array]:
-    """Median of the entries that count, and their robust standard deviation."""
-    centre = jnp.nanmedian(jnp.where(counted, p, jnp.nan))
-    return centre, _NORMAL * jnp.nanmedian(jnp.where(counted, jnp.abs(p - centre), jnp.nan))
+    """Median of the entries that count, and their robust standard deviation; NaN for a NaN."""
+    sound = jnp.all(jnp.isfinite(p) | ~counted)
+    centre = _median(p, counted)
+    deviation = _NORMAL * _median(jnp.abs(p - centre), counted)
+    return or_nan(sound, centre), or_nan(sound, deviation)
+
+
+@jax.jit
+def _median(p: Array, counted: Array) -> Array:
+    return jnp.nanmedian(jnp.where(counted, p, jnp.nan))
 
 
 def _scaled(sample: Moments, scale: Array) -> Moments:

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
 from kis_jax.core.arrays.checks import holds_or_traced
+from kis_jax.core.arrays.mesh import whole
 from kis_jax.core.statistics.moments import moments
 
 _SAMPLE, _POINTS = 2048, 32  # worked on at once
@@ -49,13 +50,15 @@ def gaussian_density(
     Reference: Scott 1992, Multivariate Density Estimation. Equivalent to
     `scipy.stats.gaussian_kde(sample)(points)`.
     """
-    sample, points = jnp.asarray(sample), jnp.asarray(points)
+    sample, points = whole(jnp.asarray(sample)), whole(jnp.asarray(points))
     if sample.dtype != points.dtype or not jnp.issubdtype(sample.dtype, jnp.floating):
         raise ValueError(
             f"sample, points: expected floats of one dtype, found {sample.dtype} and "
             f"{points.dtype}; cast them"
         )
-    counted = jnp.broadcast_to(True if where is None else jnp.asarray(where, bool), sample.shape)
+    counted = jnp.broadcast_to(
+        True if where is None else whole(jnp.asarray(where, bool)), sample.shape
+    )
     if not holds_or_traced(
         jnp.all(jnp.isfinite(sample) | ~counted) & jnp.all(jnp.isfinite(points))
     ):
@@ -78,7 +81,7 @@ def _density(sample: Array, points: Array, counted: Array) -> Array:
 
     def near(target: Array, piece: tuple[Array, Array]) -> Array:
         values, weights = piece
-        return jnp.exp(-0.5 * (target[:, None] - values) ** 2) @ weights
+        return jnp.exp(-0.5 * (target[:, None] - values[None]) ** 2) @ weights
 
     def at(target: Array) -> Array:
         def add(total: Array, piece: tuple[Array, Array]) -> tuple[Array, None]:

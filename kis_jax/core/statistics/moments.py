@@ -15,7 +15,9 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Real
 
+from kis_jax.core.arrays.checks import known, or_nan
 from kis_jax.core.arrays.mesh import Axes, axes_of, gathered, layout, spread
+from kis_jax.core.arrays.pytrees import pytree
 
 # Sums run over so many parts at most, then over sums: with a thousand million float32 entries a
 # plain sum no longer sees the next one.
@@ -24,8 +26,8 @@ _BLOCK = 512
 _CHUNK = 2**18
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
+@dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
     r"""Count, mean and central sums $M_p = \sum (x - \bar x)^p$ of a sample.
 
@@ -72,7 +74,7 @@ class Moments:
         range_of = jnp.finfo(self.m4.dtype)
         sound = (self.m4 > range_of.tiny / range_of.eps * self.count) & (self.m4 < jnp.inf)
         excess = self._unless_constant(lambda m2: self.m4 / m2 * (self.count / m2) - 3)
-        return jnp.where(sound, excess, jnp.nan)
+        return or_nan(sound, excess)
 
     def merge(self, other: Moments) -> Moments:
         """The moments of both samples together; either may be empty."""
@@ -101,7 +103,7 @@ class Moments:
         rounding = self.count * (jnp.finfo(self.mean.dtype).eps * self.mean) ** 2
         varied = self.m2 > rounding
         # Twice, for the gradient: the branch not taken must be finite too.
-        return jnp.where(varied, statistic(jnp.where(varied, self.m2, 1)), jnp.nan)
+        return or_nan(varied, statistic(jnp.where(varied, self.m2, 1)))
 
 
 def moments(
@@ -172,6 +174,8 @@ def _moments(x: Array, where: Array | None, axes: tuple[int, ...]) -> Moments:
     entries = rows(x)
     counted = None if where is None else rows(jnp.broadcast_to(where, x.shape))
     size = entries.shape[-1]
+    if not known(*x.shape):
+        return _of_entries(entries, counted)
     chunk = max(_BLOCK, _CHUNK // max(math.prod(rest), 1))
     full = size // chunk * chunk
 
@@ -210,7 +214,7 @@ def from_power_sums(count: Float[Array, "*rest"], sums: Sequence[Float[Array, "*
 @functools.partial(jax.jit, static_argnames="axis")
 def _merged(parts: Moments, axis: int) -> Moments:
     parts = jax.tree.map(lambda field: jnp.moveaxis(field, axis, -1), parts)
-    while (length := parts.mean.shape[-1]) > _BLOCK:
+    while known(length := parts.mean.shape[-1]) and length > _BLOCK:
         full = length - length % _BLOCK
         blocks = _merge_last_axis(
             jax.tree.map(
@@ -233,7 +237,7 @@ def _merge_last_axis(parts: Moments) -> Moments:
     Counts enter as factors only, never as powers of themselves: with 10^9 entries these would
     overflow in float32.
     """
-    if parts.mean.shape[-1] == 0:
+    if parts.mean.shape[-1:] == (0,):
         return jax.tree.map(lambda field: jnp.sum(field, -1), parts)
     counted = parts.count > 0
     means = jnp.where(counted, parts.mean, 0)

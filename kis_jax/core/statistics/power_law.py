@@ -11,9 +11,13 @@ from jax.scipy.special import betainc
 from jax.typing import ArrayLike
 from jaxtyping import Real
 
+from kis_jax.core.arrays.checks import or_nan
+from kis_jax.core.arrays.pytrees import exported
+
 _BISECTIONS = 60
 
 
+@exported
 class PowerLaw(NamedTuple):
     r"""A fitted law $y = e^a x^b$.
 
@@ -70,7 +74,7 @@ def fit_power_law(
         raise ValueError(f"confidence: expected a number between 0 and 1, found {confidence}")
     across, up = jnp.log(x), jnp.log(y)
     dx, dy = across - jnp.mean(across), up - jnp.mean(up)
-    squares = jnp.where(jnp.ptp(across) > 0, jnp.sum(dx * dx), jnp.nan)
+    squares = or_nan(jnp.ptp(across) > 0, jnp.sum(dx * dx))
     exponent = jnp.sum(dx * dy) / squares
     rest, freedom = jnp.sum((dy - exponent * dx) ** 2), len(x) - 2
     if freedom:

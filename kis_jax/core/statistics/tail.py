@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Real
 
+from kis_jax.core.arrays.checks import as_real, or_nan
+
 
 def tail_index(values: Real[Array, "*batch n"], top: int) -> Float[Array, "*batch"]:
     r"""Hill's estimate of the tail index of the absolute values of a sample.
@@ -24,7 +26,7 @@ def tail_index(values: Real[Array, "*batch n"], top: int) -> Float[Array, "*batc
 
     Returns:
       `(...)`, positive; infinity if all of them are equal. Zeros do not count: NaN if fewer than
-      two values are not zero.
+      two values are not zero, or if one is not finite.
 
     Raises:
       ValueError: if `top` is not between 1 and n - 1.
@@ -37,13 +39,15 @@ def tail_index(values: Real[Array, "*batch n"], top: int) -> Float[Array, "*batc
     Reference: Hill 1975, A simple general approach to inference about the tail of a distribution
     (Annals of Statistics 3).
     """
-    values, top = jnp.asarray(values), operator.index(top)
+    values, top = as_real("values", values, wide=True), operator.index(top)
     if not 1 <= top < (values.shape[-1] if values.ndim else 0):
         raise ValueError(
             f"top: expected 1 to n - 1 of the n values along the last axis of shape "
             f"{values.shape}, found {top}; the next value is the threshold"
         )
-    return hill(jax.lax.top_k(jnp.abs(values), top + 1)[0])
+    greatest = jax.lax.top_k(jnp.abs(values), top + 1)[0]
+    sound = jnp.all(jnp.isfinite(values), axis=-1)
+    return or_nan(sound, hill(greatest))
 
 
 def hill(strengths: Real[Array, "*batch k"]) -> Float[Array, "*batch"]:
@@ -58,4 +62,4 @@ def hill(strengths: Real[Array, "*batch k"]) -> Float[Array, "*batch"]:
     threshold = jnp.min(jnp.where(there, strengths, jnp.inf), -1, keepdims=True)
     logarithms = jnp.log(jnp.where(there, strengths / threshold, 1))
     count = jnp.sum(there, -1).astype(strengths.dtype) - 1
-    return jnp.where(count > 0, count, jnp.nan) / jnp.sum(logarithms, -1)
+    return or_nan(count > 0, count) / jnp.sum(logarithms, -1)

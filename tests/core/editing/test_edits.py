@@ -336,7 +336,7 @@ def test_bad_arguments_are_named(rng):
     refused("made one after another, found rule 'batch'", lambda: batch[:2])
     sequential = kis.edit_sequential(kernel, keys, values, whitener)
     huge = 1e30 * keys
-    refused("beyond the range", kis.edit_sequential, kernel, huge, values, whitener)
+    refused("beyond the range", kis.edit_batch, kernel, huge, values, whitener, 1.0)
     refused("key, value: expected one fact", kis.edit_rank_one, kernel, keys, values, whitener)
     refused(r"expected a prefix \[:t\]", lambda: sequential[2:])
     refused("kernel: expected shape", sequential.apply, kernel.T)
