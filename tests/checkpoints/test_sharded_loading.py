@@ -19,7 +19,8 @@ from tests import golden
 # Of one golden model each: every family whose keys two devices can share.
 NAMES = [
     *("gpt2_tied", "gptj", "gpt_neox_parallel", "llama", "llama_linear", "mistral", "phi3"),
-    *("qwen2", "qwen3", "gemma2", "gemma3", "olmo2", "bert", "distilbert", "roberta", "deberta_v2"),
+    *("qwen2", "qwen3", "gemma2", "gemma3", "olmo2", "olmo3", "smollm3", "granite"),
+    *("ministral3", "mistral3", "bert", "distilbert", "roberta", "deberta_v2"),
 ]
 
 
@@ -53,7 +54,13 @@ def test_every_family_is_laid_out_with_the_same_numbers(name):
 
 def test_the_families_above_are_all_there_are():
     found = {read_config(golden.DIRECTORY / name)[0].name for name in NAMES}
-    assert found == {family.name for family in FAMILIES.values()}
+    mixtures = {"mixtral", "olmoe", "qwen3_moe"}
+    assert found == {family.name for family in FAMILIES.values()} - mixtures
+
+
+def test_a_mixture_runs_on_one_device():
+    with pytest.raises(ValueError, match="found a mixture of experts, which runs on one device"):
+        load_model(golden.DIRECTORY / "olmoe", mesh=make_mesh(model=2))
 
 
 def test_every_row_of_the_plan_stands_for_some_parameter():

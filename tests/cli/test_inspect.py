@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 import shutil
@@ -32,20 +33,25 @@ def test_what_is_told_is_so(kis, name):
     assert shape["num_parameters"] == sum(leaf.size for leaf in jax.tree.leaves(model))
     assert shape["num_layers"] == model.config.num_layers
     kernel = model.blocks.mlp.output.kernel
-    for layer in range(shape["num_layers"]):
-        stored = tensors[shape["memory_tensor"].replace("{layer}", str(layer))].array()
-        ours = np.asarray(kernel[...][layer])
+    *stack, d, m = kernel[...].shape
+    experts = stack[1] if len(stack) > 1 else 1
+    chosen = model.config.experts_per_token
+    assert (shape["num_experts"], shape["experts_per_token"]) == (experts, chosen)
+    for layer, expert in itertools.product(range(shape["num_layers"]), range(experts)):
+        name = shape["memory_tensor"].replace("{layer}", str(layer))
+        stored = tensors[name.replace("{expert}", str(expert))].array()
+        ours = np.asarray(kernel[...][(layer, expert)[: len(stack)]])
         assert (stored.shape == ours.shape and (stored == ours).all()) or (stored.T == ours).all()
-    layers, d, m = kernel[...].shape
+    layers = stack[0]
     assert (shape["key_dimension"], shape["width"]) == (d, m)
     assert found["weights"]["bytes"] == sum(t.array().nbytes for t in tensors.values())
     assert found["weights"]["dtypes"].keys() >= {"float32"}
     held = found["memory"]
     assert held["weights"] == sum(leaf.nbytes for leaf in jax.tree.leaves(model))
-    assert held["second_moments"] == 4 * layers * d * d
+    assert held["second_moments"] == 4 * layers * experts * d * d
     assert held["fits"] is True
     cost = found["cost"]
-    assert cost["second_moment_per_token"] == 2 * layers * d * d
+    assert cost["second_moment_per_token"] == 2 * layers * chosen * d * d
     per_token = cost["forward_per_token"] + cost["second_moment_per_token"]
     assert cost["total"] == 10 * per_token
 
