@@ -4,6 +4,7 @@ from .checkpoints import save_adapter as save_adapter
 from .checkpoints.ledger import Ledger as Ledger
 from .checkpoints.ledger_file import load_ledger as load_ledger
 from .checkpoints.ledger_file import save_ledger as save_ledger
+from .cli.python import scan_model as scan_model
 from .core import Added as Added
 from .core import Asked as Asked
 from .core import BlockedWhitener as BlockedWhitener
@@ -63,6 +64,7 @@ from .data.facts import Fact as Fact
 from .data.facts import read_facts as read_facts
 from .edit.methods import Edited as Edited
 from .edit.methods import make_edits as make_edits
+from .lifelong.files import read_lifelong as read_lifelong
 from .lifelong.inputs import LifelongRequest as LifelongRequest
 from .lifelong.inputs import open_lifelong as open_lifelong
 from .lifelong.run import run_lifelong as run_lifelong
@@ -77,5 +79,7 @@ from .passes.targets.settings import TargetSettings as TargetSettings
 from .passes.targets.settings import edit_settings as edit_settings
 from .passes.targets.values import TargetValues as TargetValues
 from .passes.targets.values import target_values as target_values
+from .plan.files import read_plan as read_plan
+from .report.scan_files import read_scan as read_scan
 
 __version__: str

@@ -124,6 +124,30 @@ class Lifelong:
     unedited_probes: Mapping[str, float]
     courses: tuple[Course, ...]
 
+    def _repr_html_(self) -> str:
+        """The run in a notebook."""
+        from kis_jax.lifelong.figures import scores
+        from kis_jax.report import document, style, words
+
+        names = ("efficacy", "retention", "paraphrase", "neighborhood")
+        rows = [
+            [
+                course.method,
+                words.count(course.last.edits),
+                *(words.number(course.last.score(name).mean) for name in names),
+                "–" if course.collapse is None else words.count(course.collapse),
+            ]
+            for course in self.courses
+        ]
+        return document.card(
+            f"Lifelong editing of {words.title(self.model)}, layer {self.layer}",
+            [f"{self.num_facts} facts, {len(self.courses)} methods"],
+            picture=style.png(scores(self.courses)),
+            alt="Efficacy, retention, paraphrase and neighborhood by number of edits and method.",
+            head=("Method", "Edits", *(name.capitalize() for name in names), "Collapse at"),
+            rows=rows,
+        )
+
     @property
     def num_facts(self) -> int:
         """How many facts were to be edited."""
@@ -136,14 +160,26 @@ class Lifelong:
         return _greatest(point.worst_error for point in points)
 
 
-def read_lifelong(directory: Path) -> Lifelong:
-    """Reads `lifelong.json`.
+def read_lifelong(directory: Path | str) -> Lifelong:
+    """Reads `lifelong.json`; in a notebook the result shows itself.
+
+    Args:
+      directory: where `kis lifelong` wrote its files.
+
+    Returns:
+      The record, checked.
 
     Raises:
       ValueError: when the file is missing, is no JSON, has another format, or lacks an entry.
+
+    Examples:
+      >>> read_lifelong("no-such-folder")
+      Traceback (most recent call last):
+      ...
+      ValueError: no-such-folder/lifelong.json: no such file; name the directory of a finished ...
     """
     return read_record(
-        directory / "lifelong.json", command="kis lifelong", format=FORMAT, parse=_lifelong
+        Path(directory) / "lifelong.json", command="kis lifelong", format=FORMAT, parse=_lifelong
     )
 
 

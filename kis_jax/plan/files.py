@@ -133,19 +133,58 @@ class Plan:
         """The layer that is recommended."""
         return next(layer for layer in self.layers if layer.index == self.layer)
 
+    def _repr_html_(self) -> str:
+        """The plan in a notebook."""
+        from kis_jax.plan.figures import by_layer
+        from kis_jax.report import document, style, words
+
+        layer, choice = self.recommended, self.choice
+        pairs = [
+            [self.facts[p.edit].subject, self.facts[p.touched].subject]
+            + [words.number(value) for value in (p.superposition, p.reverse)]
+            for p in layer.pairs[:5]
+        ]
+        return document.card(
+            f"Plan of {len(self.facts)} edits of {words.title(self.model)}",
+            [
+                f"Recommended: layer {self.layer}, {self.method}",
+                f"Effect {words.number(choice.effect)}, other knowledge displaced by "
+                f"{words.number(choice.displacement)} lengths of the residual stream",
+                f"{layer.num_collisions} pairs of facts collide there",
+            ],
+            picture=style.png(by_layer(self.layers)),
+            alt="Effect of the edits and displacement of the rest by layer, for each method.",
+            head=("An edit of", "also lands on", "p", "back"),
+            rows=pairs,
+        )
+
     @property
     def choice(self) -> Choice:
         """The method that is recommended, at its layer."""
         return next(each for each in self.recommended.choices if each.method == self.method)
 
 
-def read_plan(directory: Path) -> Plan:
-    """Reads `plan.json`.
+def read_plan(directory: Path | str) -> Plan:
+    """Reads `plan.json`; in a notebook the result shows itself.
+
+    Args:
+      directory: where `kis plan` wrote its files.
+
+    Returns:
+      The record, checked.
 
     Raises:
       ValueError: when the file is missing, is no JSON, has another format, or lacks an entry.
+
+    Examples:
+      >>> read_plan("no-such-folder")
+      Traceback (most recent call last):
+      ...
+      ValueError: no-such-folder/plan.json: no such file; name the directory of a finished ...
     """
-    return read_record(directory / "plan.json", command="kis plan", format=FORMAT, parse=_plan)
+    return read_record(
+        Path(directory) / "plan.json", command="kis plan", format=FORMAT, parse=_plan
+    )
 
 
 def _plan(record: Mapping[str, Any]) -> Plan:

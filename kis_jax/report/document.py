@@ -52,6 +52,25 @@ def render(
     Returns:
       The document.
     """
+
+    def picture(name: str) -> tuple[str, int, int]:
+        image = pictures[f"{name}.png"]
+        width, height = (int.from_bytes(image[start : start + 4]) for start in (16, 20))
+        return f"data:image/png;base64,{base64.b64encode(image).decode()}", width, height
+
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            picture=picture,
+            between=words.between,
+            **scripted(scripts, data),
+            **content,
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -64,18 +83,33 @@ def render(
         "count": words.count,
         "setting": words.setting,
     }
+    return environment
 
-    def picture(name: str) -> tuple[str, int, int]:
-        image = pictures[f"{name}.png"]
-        width, height = (int.from_bytes(image[start : start + 4]) for start in (16, 20))
-        return f"data:image/png;base64,{base64.b64encode(image).decode()}", width, height
 
-    return environment.get_template(template).render(
-        picture=picture,
-        between=words.between,
-        **scripted(scripts, data),
-        **content,
-    )
+def card(
+    title: str,
+    lines: Sequence[str],
+    *,
+    picture: bytes | None = None,
+    alt: str = "",
+    head: Sequence[str] = (),
+    rows: Sequence[Sequence[str]] = (),
+    page: Path | None = None,
+) -> str:
+    """A finished run as a notebook shows it: what it found, a picture, a table, all text escaped.
+
+    Args:
+      title: of the run.
+      lines: what it found, a sentence each.
+      picture: a PNG file.
+      alt: the picture in words.
+      head: names of the table's columns.
+      rows: of the table.
+      page: where the whole page is.
+    """
+    data = None if picture is None else base64.b64encode(picture).decode()
+    content = {"title": title, "lines": lines, "alt": alt, "head": head, "rows": rows, "page": page}
+    return _environment().get_template("card.html").render(picture=data, **content)
 
 
 def scripted(names: Sequence[str], data: Mapping[str, Any] | None) -> dict[str, str]:

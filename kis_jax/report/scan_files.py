@@ -136,6 +136,44 @@ class Scan:
     layers: tuple[Layer, ...]
     record: Mapping[str, Any] = field(repr=False)
 
+    @property
+    def page(self) -> Path:
+        """The page of the scan: its atlas."""
+        return self.directory / "report.html"
+
+    def _repr_html_(self) -> str:
+        """The scan in a notebook."""
+        from kis_jax.report import document, words  # which import this file
+
+        picture = self.directory / "figures" / "layers_at_a_glance.png"
+        kurtosis = words.between([layer.kurtosis for layer in self.layers])
+        rows = []
+        if found := words.strongest(self.layers, distinct=True):
+            layer = found[0]
+            apart = [pair for pair in layer.pairs if not pair.same_subject][:5]
+            rows = [
+                [
+                    p.edit.subject,
+                    p.touched.subject,
+                    *map(words.number, (p.superposition, p.reverse)),
+                ]
+                for p in apart
+            ]
+        where = f", at layer {found[0].index}" if found else ""
+        return document.card(
+            f"Scan of {words.title(self.model)}",
+            [
+                f"{len(self.facts)} facts at {len(self.layers)} layers; excess kurtosis of P: "
+                f"{kurtosis}",
+                words.duplicates(self.facts),
+            ],
+            picture=picture.read_bytes() if picture.is_file() else None,
+            alt="Kurtosis, bulk and tail by layer, beside the band of their controls.",
+            head=(f"An edit of{where}", "also lands on", "p", "back"),
+            rows=rows,
+            page=self.page if self.page.is_file() else None,
+        )
+
     def matrices(self, layer: int) -> dict[str, np.ndarray]:
         """The (n, n) matrices of one layer that a page needs, and those of `ROWS` that it has.
 
@@ -162,8 +200,8 @@ class Scan:
         return found
 
 
-def read_scan(directory: Path) -> Scan:
-    """Read `scan.json`.
+def read_scan(directory: Path | str) -> Scan:
+    """Reads `scan.json`; in a notebook the result shows itself.
 
     Args:
       directory: where `kis scan` wrote its files.
@@ -173,7 +211,14 @@ def read_scan(directory: Path) -> Scan:
 
     Raises:
       ValueError: when the file is missing, is no JSON, has another format, or lacks an entry.
+
+    Examples:
+      >>> read_scan("no-such-folder")
+      Traceback (most recent call last):
+      ...
+      ValueError: no-such-folder/scan.json: no such file; name the directory of a finished ...
     """
+    directory = Path(directory)
     return read_record(
         directory / "scan.json",
         command="kis scan",

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack
 
 import typer
 
 from kis_jax.cli import options
 from kis_jax.factlm import NAME
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from kis_jax.passes.inputs import ScanInputs, ScanRequest
+
+
+class ScanSettings(TypedDict, total=False):
+    """Settings of a scan that have a default; see `ScanRequest`."""
+
+    num_facts: int
+    num_documents: int | None
+    document_length: int | None
+    layers: str
+    position: Literal["subject_last", "subject_first", "last"]
+    ridge: float
+    inverse: Literal["auto", "cholesky", "pseudo"]
+    shrinkage: bool
+    dtype: str
+    until: float | None
+    reliability: float | None
+    strict: bool
 
 
 def scan(
@@ -88,23 +110,14 @@ def scan(
     import jax
 
     from kis_jax.cli import console
-    from kis_jax.cli.measuring import measured, opened
-    from kis_jax.passes.hosts.distributed import each
-    from kis_jax.passes.inputs import ScanRequest
-    from kis_jax.passes.own_text import SELF
-    from kis_jax.passes.store import MomentStore
-    from kis_jax.scan.page import write_report
-    from kis_jax.scan.record import check_directory, clear_leftovers, write_layer, write_record
-    from kis_jax.scan.run import scan_layers_on_hosts, scan_record
+    from kis_jax.cli.measuring import opened
 
     def ask() -> ScanRequest:
-        edited, text = options.facts_and_corpus(model, facts, corpus)
-        # Text that a model writes has no end of its own.
-        ends = until is not None or num_documents is not None or shrinkage or stream
-        return ScanRequest(
+        return request_of(
             model,
-            edited,
-            text,
+            facts,
+            corpus,
+            endless=not stream,
             num_facts=num_facts,
             num_documents=num_documents,
             layers=layers,
@@ -116,32 +129,89 @@ def scan(
             document_length=document_length,
             until=until,
             shrinkage=shrinkage,
-            reliability=reliability if text != SELF or ends else reliability or 0.98,
+            reliability=reliability,
         )
 
     with opened(context, ask, out, stream=stream, memory=memory, controls=True, mixtures=True) as (
         inputs,
         mesh,
     ):
-        each(lambda: check_directory(out, inputs.identity))
-        first = jax.process_index() == 0
-        if first:
-            out.mkdir(parents=True, exist_ok=True)
-            clear_leftovers(out)
-        directory = out / "second_moments"
-        moments, keys, known = measured(
-            inputs, directory, mesh, stream=stream, memory=memory, save_every=save_every
+        record, known = measure(
+            inputs, out, mesh, stream=stream, memory=memory, save_every=save_every
         )
-        statistics = scan_layers_on_hosts(
-            inputs, keys, moments, lambda layer, arrays: write_layer(out, layer, arrays)
-        )
-        record = scan_record(inputs, moments, statistics, MomentStore(directory, {}).looks, known)
-        if first:
-            write_record(out, record)
-            write_report(out)
-        each(lambda: None)  # no host leaves before the report is written
-        if first:
+        if jax.process_index() == 0:
             console.print_layers(record["layers"])
             if known:
                 print(console.known_in_words(known))
             console.print_done(out / "report.html")
+
+
+def request_of(
+    model: str,
+    facts: str | None,
+    corpus: str | None,
+    *,
+    endless: bool = True,
+    **settings: Unpack[ScanSettings],
+) -> ScanRequest:
+    """What is asked for; text that a model writes has no end of its own, and is given one."""
+    from kis_jax.passes.inputs import ScanRequest
+    from kis_jax.passes.own_text import SELF
+
+    edited, text = options.facts_and_corpus(model, facts, corpus)
+    told = (settings.get(name) is not None for name in ("until", "num_documents"))
+    ends = any(told) or settings.get("shrinkage", False)
+    if text == SELF and endless and not ends:
+        settings["reliability"] = settings.get("reliability") or 0.98
+    return ScanRequest(model, edited, text, **settings)
+
+
+def measure(
+    inputs: ScanInputs,
+    out: Path,
+    mesh: Mesh | None = None,
+    *,
+    stream: bool = False,
+    memory: str | None = None,
+    save_every: float = 300.0,
+) -> tuple[dict[str, Any], list[bool | None]]:
+    """Measures and writes everything, on every host of a run alike.
+
+    Args:
+      inputs: open.
+      out: folder for the results, that all hosts see.
+      mesh: that shares the work; None for one device.
+      stream: whether the model is read layer by layer.
+      memory: the most to use then.
+      save_every: seconds between two saves.
+
+    Returns:
+      What `scan.json` holds, and which facts the model knows.
+    """
+    import jax
+
+    from kis_jax.cli.measuring import measured
+    from kis_jax.passes.hosts.distributed import each
+    from kis_jax.passes.store import MomentStore
+    from kis_jax.scan.page import write_report
+    from kis_jax.scan.record import check_directory, clear_leftovers, write_layer, write_record
+    from kis_jax.scan.run import scan_layers_on_hosts, scan_record
+
+    each(lambda: check_directory(out, inputs.identity))
+    first = jax.process_index() == 0
+    if first:
+        out.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(out)
+    directory = out / "second_moments"
+    moments, keys, known = measured(
+        inputs, directory, mesh, stream=stream, memory=memory, save_every=save_every
+    )
+    statistics = scan_layers_on_hosts(
+        inputs, keys, moments, lambda layer, arrays: write_layer(out, layer, arrays)
+    )
+    record = scan_record(inputs, moments, statistics, MomentStore(directory, {}).looks, known)
+    if first:
+        write_record(out, record)
+        write_report(out)
+    each(lambda: None)  # no host leaves before the report is written
+    return record, known
