@@ -47,7 +47,7 @@ PART, FLAGS, ONE, RNG = jnp.arange(Q), jnp.ones(N, bool), jnp.ones(()), jax.rand
 FREE = kc.NullSpace(C)
 SPACE = kc.CholeskyWhitener(KEY**2, jnp.triu(jnp.asarray(DRAWN[1:2].T * DRAWN[:1]) / 8) + C)
 CHOLESKY, ASKED = SPACE, kc.Asked(KEYS, KEYS, VALUES)
-EARLIER, BLOCK = kc.Earlier(OTHERS, KEY[:Q]), (KEYS, KEYS)
+EARLIER, BLOCK = kc.Earlier(jnp.eye(Q, D), jnp.ones(Q)), (KEYS, KEYS)
 EDIT, SAMPLE = kc.Edit(KEYS, VALUES, VALUES), kc.Moments(*[jnp.abs(KEY) + 1] * 5)
 EDITOR = kc.Editor(
     KERNEL,
@@ -59,7 +59,7 @@ EDITOR = kc.Editor(
     KEYS[:, 0],
     VALUES,
     VALUES,
-    jnp.asarray(0),
+    jnp.asarray(Q),
 )
 SUMMARY = kc.Summary(kc.Moments(*[ONE] * 5), PART, KEY, PART[0], PART[None], KEY)
 MOMENT = kc.SecondMoment(C, jnp.asarray(9))

@@ -89,6 +89,8 @@ def jitted(name):
 
 def batched(name):
     function, given = taken_apart(name)
+    if not given:  # nothing to be stacked
+        return
     found = jax.vmap(function)([jnp.stack([x, x]) for x in given])
     expected = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * 2), function(given))
     same(found, expected)
@@ -229,12 +231,16 @@ def of_facts(change, *names):
 KEYS = ("keys", "key", "others", "previous")
 
 
+# What comes from users, rather than from the engine, whose dtype is the space's.
+GIVEN = (*KEYS, "values", "superposition", "requested", "gram", "matrix")
+
+
 def narrow(name):
-    finite(of_facts(lambda x: x.astype(jnp.bfloat16))(name))
+    finite(of_facts(lambda x: x.astype(jnp.bfloat16), *GIVEN)(name))
 
 
 def whole_numbers(name):
-    finite(of_facts(lambda x: jnp.round(4 * x).astype(jnp.int32) + 1)(name))
+    finite(of_facts(lambda x: jnp.round(4 * x).astype(jnp.int32) + 1, *GIVEN)(name))
 
 
 def counts(n):

@@ -189,7 +189,7 @@ class PseudoInverse(Whitener):
         white, squares = matmul(rows, self.factor), jnp.sum(self.factor**2, axis=-2)
         kept = jnp.sum(white**2 / jnp.where(squares > 0, squares, 1)[None], axis=-1)
         least = self.width * jnp.finfo(self.dtype).eps * jnp.sum(rows**2, axis=-1)
-        return jnp.where((kept > least)[..., None], white / power, 0)
+        return jnp.where((kept <= least)[..., None], 0, white / power)  # a NaN stays
 
     def directions(self, coordinates: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The rows W z of whitened coordinates z; C^-1 k for a whitened k."""
