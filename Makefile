@@ -51,6 +51,7 @@ bench: .venv/installed-test
 docs: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	$(BIN)/python -m scripts.check_site out/docs
 
 clean:
 	rm -rf .venv out .jax_cache

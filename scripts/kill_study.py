@@ -77,7 +77,7 @@ def _different(expected: dict[str, str], found: dict[str, str]) -> set[str]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file, those of orbax left out, whose numbers `scan.json` follows from."""
+    """SHA-256 of each file, those of the store left out, whose numbers `scan.json` follows from."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")

@@ -10,16 +10,17 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_python_examples_run(capsys):
-    scan, edits, facts = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    scan, edit = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (shown,) = re.findall(r"```\n(\[\[.*?)```", README, re.DOTALL)
     names: dict = {}
     exec(compile(scan, "README.md", "exec"), names)
-    printed = capsys.readouterr().out
-    numbers = np.array(re.findall(r"-?\d+\.\d*", printed), float).reshape(2, 2)
-    np.testing.assert_allclose(np.diag(numbers), 1, atol=1e-5)
-    exec(compile(edits, "README.md", "exec"), names)
-    assert float(capsys.readouterr().out) < 1e-5
-    exec(compile(facts, "README.md", "exec"), names)
-    assert capsys.readouterr().out == "[1. 1.]\n"
+    found, told = (
+        np.array(re.findall(r"-?\d+\.\d*", text), float)
+        for text in (capsys.readouterr().out, shown)
+    )
+    np.testing.assert_allclose(found, told, atol=0.011, err_msg="what README shows")
+    exec(compile(edit, "README.md", "exec"), names)
+    assert capsys.readouterr().out == "[1. 1. 1.]\n"
 
 
 def test_its_pictures_and_targets_exist():

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kis_jax.checkpoints.files import write_atomically
-from kis_jax.passes.store import check_same_run
+from kis_jax.passes.saves import check_same_run
 
 _ABOUT = "about"
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import orbax.checkpoint as ocp
 
-from kis_jax.passes.store import check_same_run
+from kis_jax.passes.saves import check_same_run
 
 _ARRAYS, _ABOUT = "arrays", "about"
 

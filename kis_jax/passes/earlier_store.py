@@ -8,7 +8,8 @@ import orbax.checkpoint as ocp
 
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.passes.convergence import Look, Spread
-from kis_jax.passes.store import MomentStore, Saved
+from kis_jax.passes.saves import Saved
+from kis_jax.passes.store import MomentStore
 
 
 def take_over(store: MomentStore) -> None:

@@ -28,8 +28,9 @@ from kis_jax.passes.hosts.split_corpus import tokenize_together
 from kis_jax.passes.hosts.store import HostStore
 from kis_jax.passes.preemption import Preempted, preemption_notice
 from kis_jax.passes.routed_moments import RoutedMomentPass
+from kis_jax.passes.saves import Saved
 from kis_jax.passes.second_moments import SecondMomentPass
-from kis_jax.passes.store import MomentStore, Saved
+from kis_jax.passes.store import MomentStore
 
 SECONDS_BETWEEN_SAVES = 300.0
 # Sums that take more of process 0's memory than this are left on disk as their hosts saved them.

@@ -8,7 +8,7 @@ import pytest
 
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.passes.hosts.store import HostStore
-from kis_jax.passes.store import Saved
+from kis_jax.passes.saves import Saved
 
 LAYERS, D = 2, 12
 WHOLE = np.random.default_rng(0).normal(size=(LAYERS, D, D))

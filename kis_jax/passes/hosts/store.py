@@ -18,7 +18,7 @@ from kis_jax.checkpoints.files import room_for, write_atomically
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.passes.convergence import Look, Spread
 from kis_jax.passes.hosts.distributed import each, from_first, share
-from kis_jax.passes.store import Saved, check_same_run
+from kis_jax.passes.saves import Saved, check_same_run
 
 _PREFIX = "hosts_"
 
