@@ -29,6 +29,21 @@ _PROBES = (
 )
 
 
+def require_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a directory.
+
+    Raises:
+      ValueError: if it holds no file of one, or as `load_tokenizer`.
+    """
+    tokenizer = load_tokenizer(directory)
+    if tokenizer is None:
+        raise ValueError(
+            f"{directory}: expected files of a tokenizer beside the model, found none; copy "
+            "tokenizer.json there"
+        )
+    return tokenizer
+
+
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast | None:
     """The tokenizer of a directory; None if it holds no file of one.
 

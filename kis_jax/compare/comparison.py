@@ -13,6 +13,7 @@ import numpy as np
 from kis_jax.compare.laws import fitted_laws, layer_numbers, mean_over_layers, width_alone
 from kis_jax.compare.pairs import compared_pairs
 from kis_jax.compare.scans import ComparedScan, check_comparable
+from kis_jax.passes.not_finite import json_number
 
 _MOST_DRAWN = 256  # facts along the side of a heat map: more have no pixel of their own
 _DEVIATIONS, _BINS = 12.0, 120  # of the histograms, in units of 1 / sqrt(rank)
@@ -39,7 +40,7 @@ def compare_scans(scans: Sequence[ComparedScan], *, depth: float = 0.5) -> dict[
     differences = check_comparable(scans)
     models = [_model(scan) for scan in scans]
     for model, kurtosis in zip(models, width_alone(scans), strict=True):
-        model["means"]["kurtosis_width_alone"] = _number(kurtosis)
+        model["means"]["kurtosis_width_alone"] = json_number(kurtosis)
     facts = scans[0].record["facts"]
     matrices = []
     for model, scan in zip(models, scans, strict=True):
@@ -77,7 +78,7 @@ def _model(scan: ComparedScan) -> dict[str, Any]:
         **{name: shape.get(name) for name in ("num_layers", "num_parameters", "width")},
         "key_dimension": scan.key_dimension,
         "token_count": record["token_count"],
-        "means": {name: _number(mean_over_layers(layers, name)) for name in layers[0]},
+        "means": {name: json_number(mean_over_layers(layers, name)) for name in layers[0]},
         "layers": [
             {"layer": layer["layer"], "depth": scan.depth(layer["layer"]), **numbers}
             for layer, numbers in zip(record["layers"], layers, strict=True)
@@ -110,8 +111,3 @@ def _levels(p: np.ndarray) -> str:
     scaled = np.rint(127 * np.clip(np.nan_to_num(p, nan=0.0), -1, 1)) + 127
     levels = np.where(np.isfinite(p), scaled, 255).astype(np.uint8)
     return base64.b64encode(levels.tobytes()).decode()
-
-
-def _number(value: float) -> float | None:
-    """A JSON number; None for what JSON cannot say."""
-    return float(value) if math.isfinite(value) else None

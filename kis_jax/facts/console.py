@@ -40,16 +40,12 @@ def tokenizer_of(model: str) -> tuple[PreTrainedTokenizerFast, int, EditPosition
     """
     from kis_jax.checkpoints.hub import locate
     from kis_jax.checkpoints.opening import read_config
-    from kis_jax.checkpoints.tokenizers import load_tokenizer
+    from kis_jax.checkpoints.tokenizers import require_tokenizer
     from kis_jax.passes.targets.settings import edit_settings
 
     directory = locate(model)
     _, config = read_config(directory)
-    tokenizer = load_tokenizer(directory)
-    if tokenizer is None:
-        raise ValueError(
-            f"{directory}: expected files of a tokenizer, found none; add tokenizer.json"
-        )
+    tokenizer = require_tokenizer(directory)
     return tokenizer, config.context_length, edit_settings(config).target.position
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kis_jax.core.arrays.products import lengths
+from kis_jax.passes.not_finite import json_number
 
 # What is moved by less than this share of what it is measured by is moved by rounding.
 _ROUNDING = 1e-6
@@ -28,23 +29,19 @@ def displacement(
     moved = _in_scale(measured, scale)
     told = {
         "count": len(measured),
-        "measured": _finite(moved.mean()) if len(moved) else None,
-        "largest": _finite(moved.max()) if len(moved) else None,
+        "measured": json_number(moved.mean()) if len(moved) else None,
+        "largest": json_number(moved.max()) if len(moved) else None,
         "predicted": None,
         "error": None,
     }
     if predicted is None or not len(moved):
         return told
-    told["predicted"] = _finite(_in_scale(predicted, scale).mean())
+    told["predicted"] = json_number(_in_scale(predicted, scale).mean())
     size = lengths(measured.ravel())
     if size > _ROUNDING * lengths(scale):
-        told["error"] = _finite(lengths((predicted - measured).ravel()) / size)
+        told["error"] = json_number(lengths((predicted - measured).ravel()) / size)
     return told
 
 
 def _in_scale(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return lengths(rows) / np.maximum(scale, np.finfo(np.float64).tiny)
-
-
-def _finite(value: float | np.floating) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -16,7 +16,7 @@ from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.loading import load_model
 from kis_jax.checkpoints.multiple_choice import load_multiple_choice
 from kis_jax.checkpoints.opening import read_config
-from kis_jax.checkpoints.tokenizers import load_tokenizer
+from kis_jax.checkpoints.tokenizers import require_tokenizer
 from kis_jax.data.batches import token_budget
 from kis_jax.data.puzzles import Puzzle, puzzles_fingerprint, read_sources, shuffled
 from kis_jax.models import ModelConfig
@@ -78,12 +78,7 @@ def open_eval(request: EvalRequest) -> EvalInputs:
         choice_metrics(puzzles, np.zeros(len(puzzles), int))
     directory = locate(request.model)
     _, config = read_config(directory)
-    tokenizer = load_tokenizer(directory)
-    if tokenizer is None:
-        raise ValueError(
-            f"{directory}: expected files of a tokenizer beside the model, found none; copy "
-            "tokenizer.json there"
-        )
+    tokenizer = require_tokenizer(directory)
     return EvalInputs(request, directory, config, tokenizer, puzzles)
 
 

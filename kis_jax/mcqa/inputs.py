@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from kis_jax.checkpoints import fingerprint
 from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.multiple_choice import choice_head
-from kis_jax.checkpoints.tokenizers import load_tokenizer
+from kis_jax.checkpoints.tokenizers import require_tokenizer
 from kis_jax.data.puzzles import (
     Puzzle,
     held_out,
@@ -155,12 +155,7 @@ def open_training(request: TrainRequest, start: Path) -> TrainInputs:
     else:
         directory, rate = locate(request.model), rate or _RATE
     choice_head(directory)
-    tokenizer = load_tokenizer(directory)
-    if tokenizer is None:
-        raise ValueError(
-            f"{directory}: expected files of a tokenizer beside the model, found none; copy "
-            "tokenizer.json there"
-        )
+    tokenizer = require_tokenizer(directory)
     prints = {
         "model": fingerprint.of_model(directory),
         "tokenizer": fingerprint.of_tokenizer(tokenizer),

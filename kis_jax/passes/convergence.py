@@ -12,6 +12,7 @@ import numpy as np
 
 from kis_jax.core.arrays.precision import HOST, Inverse
 from kis_jax.core.geometry.superposition import off_diagonal_moments, superposition
+from kis_jax.passes.not_finite import json_number
 from kis_jax.passes.reliability import Reliability
 
 # With fewer parts their spread says little: of 8, some 25 %.
@@ -160,8 +161,8 @@ class Convergence:
         if self._watch.kurtosis is not None:
             for layer in self._watch.layers:
                 found = self._watch.kurtosis(layer, total_of(layer) / int(count[layer]))
-                kurtosis[str(layer)] = _number(found)
-        error = [_number(value) for value in spread.error(norms, count)]
+                kurtosis[str(layer)] = json_number(found)
+        error = [json_number(value) for value in spread.error(norms, count)]
         self.looks.append(Look(int(count[0]), error, kurtosis))
         return self.converged
 
@@ -224,8 +225,3 @@ def kurtosis_of(
 @jax.jit
 def _kurtosis(keys: Any, whitening: Any) -> Any:
     return off_diagonal_moments(superposition(keys, whitening)).kurtosis
-
-
-def _number(value: float) -> float | None:
-    """A JSON number; None for what JSON cannot say."""
-    return float(value) if np.isfinite(value) else None

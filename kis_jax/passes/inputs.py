@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from kis_jax.checkpoints import fingerprint
 from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.opening import parameter_shapes, read_config
-from kis_jax.checkpoints.tokenizers import load_tokenizer
+from kis_jax.checkpoints.tokenizers import require_tokenizer
 from kis_jax.core.arrays.precision import Inverse
 from kis_jax.data.batches import token_budget
 from kis_jax.data.corpora import Corpus
@@ -211,11 +211,7 @@ def open_inputs(
     if not streamed:
         _check_fits(scan_memory(config, shapes, request.dtype, length))
     layers = parse_layers(request.layers, config.num_layers)
-    tokenizer = load_tokenizer(directory)
-    if tokenizer is None:
-        raise ValueError(
-            f"{directory}: expected files of a tokenizer, found none; add tokenizer.json"
-        )
+    tokenizer = require_tokenizer(directory)
     facts = []
     if request.facts is not None:
         facts = read_facts(request.facts, request.num_facts, strict=request.strict)

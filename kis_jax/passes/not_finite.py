@@ -1,4 +1,9 @@
-"""The error for numbers that went wrong, told apart from errors of what was asked."""
+"""Numbers that went wrong: the error for them, and what JSON has in their place."""
+
+from __future__ import annotations
+
+import math
+from typing import SupportsFloat
 
 
 class NotFiniteError(ValueError):
@@ -7,3 +12,9 @@ class NotFiniteError(ValueError):
     A run that goes on past a broken model catches this one, and lets every other `ValueError`,
     such as for a fact that cannot be tokenized, end it.
     """
+
+
+def json_number(value: SupportsFloat) -> float | None:
+    """A number for JSON, which cannot say NaN or infinity: None for these."""
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -22,6 +22,7 @@ from kis_jax.core.geometry.whitening import Whitener
 from kis_jax.core.statistics.bootstrap import KurtosisCurve, kurtosis_convergence
 from kis_jax.core.statistics.bulk import bulk, isotropic_superposition
 from kis_jax.core.statistics.moments import moments
+from kis_jax.passes.not_finite import json_number
 
 DRAWS = 100  # random subsets and resamples of each size, for the convergence of kurtosis
 PAIRS = 30  # colliding pairs kept
@@ -116,16 +117,16 @@ def layer_scan(
     statistics = {
         "num_facts": len(p),
         **_numbers(found.overall),
-        "condition": _number(found.condition),
-        "kurtosis_without_duplicates": _number(found.controls["distinct_subjects"]["kurtosis"]),
+        "condition": json_number(found.condition),
+        "kurtosis_without_duplicates": json_number(found.controls["distinct_subjects"]["kurtosis"]),
         **extra,
         "controls": {name: _control(numbers) for name, numbers in found.controls.items()},
         "pairs": [
             {
                 "edit": int(i),
                 "touched": int(j),
-                "superposition": _number(p[i, j]),
-                "reverse": _number(p[j, i]),
+                "superposition": json_number(p[i, j]),
+                "reverse": json_number(p[j, i]),
             }
             for i, j in found.summary.pairs
         ],
@@ -230,7 +231,7 @@ def _steps(sizes: tuple[int, ...], curve: KurtosisCurve | None) -> list[dict[str
     return [
         {
             "num_facts": size,
-            **{name: _number(value) for name, value in zip(names, row, strict=True)},
+            **{name: json_number(value) for name, value in zip(names, row, strict=True)},
         }
         for size, row in zip(sizes, np.stack(curve, axis=1), strict=True)
     ]
@@ -241,9 +242,4 @@ def _control(found: dict[str, np.ndarray]) -> dict[str, object]:
 
 
 def _numbers(found: dict[str, np.ndarray]) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in found.items() if name != "count"}
-
-
-def _number(value: np.ndarray | float) -> float | None:
-    """A JSON number; None for what JSON cannot say."""
-    return float(value) if np.isfinite(value) else None
+    return {name: json_number(value) for name, value in found.items() if name != "count"}
