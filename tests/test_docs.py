@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 import typer
 
@@ -71,6 +72,8 @@ RUN = [page for page in DOCS if any(block.language in ("python", "sh") for block
 def test_programs_and_commands_run_in_their_order(page, tmp_path, monkeypatch, capsys):
     """Python builds on the blocks before it; lines of `sh` run as they stand, in an empty folder.
 
+    A block marked `text` is what the Python before it prints.
+
     Both with jax as its users have it, which promotes dtypes; optax asks for that. The target
     values of a lifelong run are made up, which saves a third of its time: no page shows what comes
     of them.
@@ -83,10 +86,22 @@ def test_programs_and_commands_run_in_their_order(page, tmp_path, monkeypatch, c
             program = compile("\n" * block.line + block.text, str(page), "exec")
             with jax.numpy_dtype_promotion("standard"):
                 exec(program, names)
-            assert "nan" not in capsys.readouterr().out.lower(), f"line {block.line}"
+            printed = capsys.readouterr().out
+            assert "nan" not in printed.lower(), f"line {block.line}"
+        elif block.language == "text":
+            assert_output(printed, block.text)
         elif block.language == "sh":
             for line in re.sub(r"\\\n\s*", "", block.text).splitlines():
                 run(line, monkeypatch)
+
+
+def assert_output(printed, shown):
+    """The same words, and numbers that agree to what is shown of them."""
+    number = r"-?\d+\.\d*"
+    found, told = (re.findall(number, text) for text in (printed, shown))
+    np.testing.assert_allclose(np.array(found, float), np.array(told, float), atol=0.011)
+    words = [re.sub(number, "", text).split() for text in (printed, shown)]
+    assert words[0] == words[1]
 
 
 def run(line, monkeypatch):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kis_jax.passes.layer_store import open_store
 
 import kis_jax as kis
 from kis_jax import factlm
