@@ -1,6 +1,7 @@
 // Collisions above a threshold as groups of facts: a circle for each, and the same in words.
 
 const LABEL = 92; // pixels for a name beside its fact
+const LEAST = 14; // radius of a circle; names around one so small lie level
 const APART = 15; // pixels between facts on a circle
 const short = (text, most = 13) => {
   const letters = [...text];
@@ -23,8 +24,9 @@ function placed(all, width) {
   const points = new Map();
   let [x, y, row] = [0, 0, 0];
   for (const group of all) {
-    const radius = group.length === 1 ? 0 : Math.max(14, (group.length * APART) / (2 * Math.PI));
-    const [wide, high] = group.length <= 2 ? [2 * LABEL + 48, 34] : [2 * (radius + LABEL), 2 * (radius + LABEL)];
+    const radius = group.length === 1 ? 0 : Math.max(LEAST, (group.length * APART) / (2 * Math.PI));
+    const flat = radius <= LEAST ? 2 * radius + 40 : 2 * (radius + LABEL);
+    const [wide, high] = group.length <= 2 ? [2 * LABEL + 48, 34] : [2 * (radius + LABEL), flat];
     if (x + wide > width && x > 0) [x, y, row] = [0, y + row, 0];
     group.forEach((fact, at) => {
       const angle = (2 * Math.PI * at) / group.length + (group.length <= 2 ? Math.PI : -Math.PI / 2);
@@ -69,7 +71,7 @@ function graphView(app, matrix, { layers, facts, order }, { onPin }) {
     nodes = new Map();
     for (const [fact, { x, y, angle, radius }] of points) {
       const left = Math.cos(angle) < -1e-9;
-      const turn = radius > 14 ? (angle * 180) / Math.PI + (left ? 180 : 0) : 0;
+      const turn = radius > LEAST ? (angle * 180) / Math.PI + (left ? 180 : 0) : 0;
       const node = drawn("g", { class: fact === state.fact ? "node chosen" : "node",
         onclick: () => app.change({ fact }) },
         drawn("circle", { cx: x, cy: y, r: 4 }),
