@@ -12,7 +12,7 @@ import kis_jax as kis
 
 PACKAGE = Path(kis.__file__).parent
 
-TASKS = ("scan", "edit", "plan", "lifelong", "compare", "stats", "facts", "mcqa", "inspect")
+TASKS = ("scan", "edit", "plan", "lifelong", "compare", "stats", "facts", "mcqa", "inspect", "tune")
 BELOW_PASSES = {"core", "models", "checkpoints", "data", "factlm"}
 BELOW_TASKS = BELOW_PASSES | {"passes", "report"}
 # Each folder may import from itself and from those listed. `factlm` is two things: paths of files,
@@ -29,9 +29,10 @@ BELOW = {
     **dict.fromkeys(TASKS, BELOW_TASKS),
     "plan": BELOW_TASKS | {"edit"},
     "lifelong": BELOW_TASKS | {"edit"},
+    "tune": BELOW_TASKS | {"edit"},
     "cli": BELOW_TASKS | set(TASKS),
 }
-FRONT = ("command.py", "console.py", "undo_command.py", "ledger_command.py")
+FRONT = ("command.py", "console.py", "undo_command.py", "ledger_command.py", "settings_command.py")
 
 
 def imports(path):

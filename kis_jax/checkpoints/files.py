@@ -198,6 +198,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OURS: set[Path] = set()  # locks that this process has, of folders within which it may ask again
 
 
+def cache_folder() -> Path:
+    """Where what can be made anew is kept: `KIS_CACHE`, or `~/.cache/kis_jax` if it is not set."""
+    named = os.environ.get("KIS_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "kis_jax"
+
+
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path`; renames it on success, removes it on failure.

@@ -155,7 +155,14 @@ class Ledger:
           ValueError: if the two are not of one base, method, layers and settings, the method is
             "finetune", or a question (subject and prompt) stands in both.
         """
-        for name in ("method", "weight", "prefixes", "settings"):
+        weight, names = self.weight, ["method", "weight", "prefixes", "settings"]
+        if self.settings.get("units") == "model" and self.settings == other.settings:
+            # Both weights are one multiple of a mean over their facts; so is that of all.
+            if weight is not None and other.weight is not None:
+                n, more = len(self.facts), len(other.facts)
+                weight = (n * weight + more * other.weight) / (n + more)
+                names.remove("weight")
+        for name in names:
             if (ours := getattr(self, name)) != (theirs := getattr(other, name)):
                 raise ValueError(
                     f"other: expected a ledger with the same {name}, {ours}, found {theirs}; edit "
@@ -182,8 +189,10 @@ class Ledger:
             asked = jax.tree.map(
                 lambda a, b: np.concatenate([a, b]), own.asked, other.layers[layer].asked
             )
-            layers[layer] = replayed(asked, self.method, self.weight)
-        return dataclasses.replace(self, facts=self.facts + other.facts, layers=layers)
+            layers[layer] = replayed(asked, self.method, weight)
+        return dataclasses.replace(
+            self, facts=self.facts + other.facts, layers=layers, weight=weight
+        )
 
 
 # The closed form of each method: "rome" asks for values that were found one after another.

@@ -27,6 +27,8 @@ from kis_jax.passes.preemption import Preempted, Terminated, terminated_by_signa
 from kis_jax.plan import command as _plan
 from kis_jax.scan import command as _scan
 from kis_jax.stats import command as _stats
+from kis_jax.tune import command as _tune
+from kis_jax.tune import settings_command as _settings
 
 _INTERRUPTED, _TERMINATED = 130, 143  # as a shell reports processes that signals ended
 
@@ -45,6 +47,8 @@ app.add_typer(_ledger.app, name="ledger")
 app.command(name="lifelong", cls=WritesFolder)(_lifelong.lifelong)
 app.add_typer(_stats.app, name="stats")
 app.add_typer(_mcqa.app, name="mcqa")
+app.command(name="tune", cls=WritesFolder)(_tune.tune)
+app.command(name="settings")(_settings.settings)
 app.command(name="facts")(_facts.facts)
 app.command(name="inspect")(_inspect.inspect)
 

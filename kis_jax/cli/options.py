@@ -26,6 +26,21 @@ EditPosition = Annotated[
         "subject. [default: that of the settings for the family]"
     ),
 ]
+Settings = Annotated[
+    str,
+    typer.Option(
+        help="Where and how strongly to edit: auto (what kis tune found for the model, else by "
+        "rule), rule, published, or a file; kis settings shows them."
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="One of the settings, such as target.steps=40; may be given several times.",
+    ),
+]
 Strict = Annotated[
     bool,
     typer.Option("--strict", help="Refuse a file of facts of which a record cannot be read."),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from kis_jax.core.arrays.precision import HOST, Inverse
+from kis_jax.core.editing.reach import reaching
 from kis_jax.core.editing.replay import Asked, independent
 from kis_jax.core.geometry.null_space import null_space
 from kis_jax.core.geometry.spaces import Space
-from kis_jax.passes.targets.settings import EditSettings
+from kis_jax.passes.targets.settings import EditSettings, TargetSettings
 
 Method = Literal["rome", "sequential", "constrained", "batch", "null-space", "finetune"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -49,25 +51,28 @@ REPEATED = (
 def space_of(
     second_moment: ArrayLike,
     method: Method,
+    settings: EditSettings,
     *,
     ridge: float = 0.0,
     inverse: Inverse = "auto",
-    threshold: float = 2e-2,
 ) -> Space:
     """Factors a layer's second moment once, for the keys of any number of edits.
 
     Args:
       second_moment: C, `(d, d)`.
       method: "null-space" writes where text leaves directions free, all others by C^-1.
+      settings: which directions are free.
       ridge: added to the diagonal of C.
       inverse: how C is inverted; see `Precision.whitener`.
-      threshold: of "null-space": eigenvalues up to this share of their mean count as null.
 
     Raises:
       ValueError: if C cannot be inverted so, or ("null-space") leaves no direction free.
     """
     if method == "null-space":
-        return HOST.run(null_space, second_moment, threshold=threshold)
+        if settings.units == "model":
+            return HOST.run(null_space, second_moment, share=settings.null_space)
+        mean = float(np.trace(np.asarray(second_moment))) / len(np.asarray(second_moment))
+        return HOST.run(null_space, second_moment, threshold=settings.null_space / mean)
     return HOST.whitener(second_moment, ridge=ridge, inverse=inverse)
 
 
@@ -78,9 +83,28 @@ def dropped_of(space: Space, method: Method) -> int:
     return space.width - int(HOST.run(lambda whitening: whitening.rank, space))
 
 
-def weight_of(method: Method, settings: EditSettings) -> float | None:
-    """Of "batch", or the ridge of "null-space"; the other methods have none."""
-    return {"batch": settings.batch_weight, "null-space": settings.null_ridge}.get(method)
+def weight_of(
+    method: Method, settings: EditSettings, space: Space, prompt_keys: np.ndarray
+) -> float | None:
+    """Of "batch", or the ridge of "null-space", as a number; the other methods have none.
+
+    Args:
+      method: of editing.
+      settings: in units of the model: multiples of the mean of k C^-1 k, or k N k.
+      space: of the method; see `space_of`.
+      prompt_keys: of the facts, `(n, d)`; rows that are not finite are passed over.
+    """
+    said = {"batch": settings.weight, "null-space": settings.null_ridge}.get(method)
+    if said is None or settings.units == "absolute":
+        return said
+    sound = np.asarray(np.isfinite(prompt_keys).all(axis=1))
+    own = HOST.run(_squares, space, np.asarray(prompt_keys)[sound])
+    mean = float(own.mean()) if own.size else 0.0
+    return said * mean if mean > 0 else said  # of keys without a share none is written
+
+
+def _squares(space: Space, keys: Array) -> Array:
+    return jnp.sum(space.coordinates(keys) ** 2, axis=1)
 
 
 def ask(
@@ -102,6 +126,53 @@ def ask(
     """
     along = keys if written_along is None else written_along
     return HOST.run(_asked, np.asarray(kernel), keys, np.asarray(values), space, along)
+
+
+class Sought(Protocol):
+    """What a search for target values found, as far as an edit needs it; see `TargetValues`."""
+
+    @property
+    def keys(self) -> np.ndarray:
+        """Averaged over prefixes, `(n, d)`."""
+        ...
+
+    @property
+    def prompt_keys(self) -> np.ndarray:
+        """Of the bare prompts, `(n, d)`."""
+        ...
+
+    @property
+    def values(self) -> np.ndarray:
+        """That were found, `(n, m)`."""
+        ...
+
+    @property
+    def initial(self) -> np.ndarray:
+        """From which they were sought, `(n, m)`."""
+        ...
+
+    @property
+    def settings(self) -> TargetSettings:
+        """Of the search."""
+        ...
+
+
+def wanted_of(targets: Sought, kernel: ArrayLike, space: Space) -> tuple[np.ndarray, np.ndarray]:
+    """Under which keys a layer is to answer what: those of `reaching`, unless authors have theirs.
+
+    Args:
+      targets: found on a model.
+      kernel: of the layer in that model, `(d, m)`.
+      space: of the layer; see `space_of`.
+
+    Returns:
+      Keys `(n, d)` and values `(n, m)`.
+    """
+    if targets.settings.convention != "own":
+        return targets.keys, targets.values
+    keys = HOST.run(reaching, targets.prompt_keys, targets.keys, space)
+    shifts: np.ndarray = np.asarray(targets.values, np.float64) - targets.initial
+    return keys, keys @ np.asarray(kernel, np.float64) + shifts
 
 
 def _asked(kernel: Array, keys: Array, values: Array, space: Space, along: Array) -> Asked:

@@ -62,6 +62,15 @@ def edit(
             help="Of rome: keys as in its authors' program, which is known to collapse models.",
         ),
     ] = False,
+    at_most_damage: Annotated[
+        float | None,
+        typer.Option(
+            help="Bound on the damage to ordinary text that is foreseen: how far the layer's "
+            "answers move, squared, as a share of them. Beyond it, less is written of all facts."
+        ),
+    ] = None,
+    settings: options.Settings = "auto",
+    changes: options.Set = None,
     position: options.EditPosition = None,
     strict: options.Strict = False,
 ) -> None:
@@ -103,6 +112,9 @@ def edit(
             ridge=ridge,
             inverse=inverse,
             original_keys=original_keys,
+            at_most_damage=at_most_damage,
+            settings=settings,
+            changes=tuple(changes or ()),
             position=position,
             strict=strict,
         )
@@ -115,5 +127,9 @@ def edit(
         with console.corpus_progress(inputs.corpus.num_documents or num_documents) as on_batch:
             moments, identity = edit_moments(inputs, loaded, on_batch=on_batch)
     with edit_console.fact_progress(len(inputs.facts)) as on_fact:
-        record = edit_model(inputs, loaded, moments, identity, out, on_fact=on_fact)
+        record = edit_model(
+            *(inputs, loaded, moments, identity, out),
+            on_fact=on_fact,
+            on_forecast=edit_console.print_forecast,
+        )
     edit_console.print_edit(record, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,17 @@ def fact_progress(num_facts: int) -> Iterator[Callable[[int], None]]:
     """Progress over facts; gives the call with the number of those that are through."""
     with progress("facts") as step:
         yield lambda done: step("target values", done, num_facts)
+
+
+def print_forecast(damage: float, scale: float) -> None:
+    """What an edit is to do to ordinary text, said before it is written."""
+    print(
+        f"foreseen: answers to ordinary text move by {100 * math.sqrt(damage):.3g} % of their size"
+    )
+    if scale < 1:
+        print(
+            f"to keep the damage at {damage:.3g}, {100 * scale:.3g} % of what was asked is written"
+        )
 
 
 def print_edit(record: Mapping[str, Any], out: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerFast
 
@@ -28,7 +28,8 @@ from kis_jax.passes.memory import checked_length
 from kis_jax.passes.own_text import open_text
 from kis_jax.passes.saved import resumable_second_moments
 from kis_jax.passes.store import MomentStore, store_of
-from kis_jax.passes.targets.settings import EditSettings, edit_settings
+from kis_jax.passes.targets.chosen import AUTO, chosen_settings
+from kis_jax.passes.targets.settings import EditSettings, check_together
 
 # Files of second moments: steps of orbax, those of layers and of hosts, and what is being written.
 
@@ -50,6 +51,9 @@ class EditRequest:
       ridge: added to the diagonal of the second moment.
       inverse: how C is inverted; see `Precision.whitener`.
       original_keys: of "rome"; see `make_edits`.
+      at_most_damage: see `make_edits`.
+      settings: "auto", "rule", "published" or a file; see `chosen_settings`.
+      changes: of single settings, "name=value".
       position: whose key stands for a fact; None for that of the settings.
       strict: whether a record of facts that cannot be read is an error; else it is left out.
     """
@@ -66,6 +70,9 @@ class EditRequest:
     ridge: float = 0.0
     inverse: Inverse = "auto"
     original_keys: bool = False
+    at_most_damage: float | None = None
+    settings: str = AUTO
+    changes: tuple[str, ...] = ()
     position: EditPosition | None = None
     strict: bool = False
 
@@ -122,6 +129,10 @@ def open_edit(request: EditRequest) -> EditInputs:
     """
     if not 0 <= request.ridge < float("inf"):
         raise ValueError(f"ridge: expected a finite number, 0 or more, found {request.ridge}")
+    if request.at_most_damage is not None and not 0 < request.at_most_damage < float("inf"):
+        raise ValueError(
+            f"at_most_damage: expected a positive number, found {request.at_most_damage}"
+        )
     if request.corpus is None and not store_of(request.second_moments).is_dir():
         raise ValueError(
             f"second_moments: expected the folder of a finished `kis scan`, found none at "
@@ -130,7 +141,8 @@ def open_edit(request: EditRequest) -> EditInputs:
     directory = locate(request.model)
     _, config = read_config(directory)
     config.check_one_mlp("kis edit")
-    settings = placed(edit_settings(config), request.position)
+    of_model = fingerprint.of_model(directory)
+    settings = settings_of(request, config, of_model)
     layers = _layers(request, config, settings)
     tokenizer = load_tokenizer(directory)
     if tokenizer is None:
@@ -146,7 +158,7 @@ def open_edit(request: EditRequest) -> EditInputs:
         context_length=config.context_length,
         position=settings.target.position,
     )
-    corpus, of_model = None, fingerprint.of_model(directory)
+    corpus = None
     if request.corpus is not None:
         corpus = open_text(
             request.corpus,
@@ -204,7 +216,29 @@ def edit_moments(
     return saved.moments, store.saved_identity()
 
 
-def placed(settings: EditSettings, position: EditPosition | None) -> EditSettings:
+class _Asked(Protocol):
+    @property
+    def settings(self) -> str: ...
+
+    @property
+    def changes(self) -> tuple[str, ...]: ...
+
+    @property
+    def position(self) -> EditPosition | None: ...
+
+
+def settings_of(request: _Asked, config: ModelConfig, model_fingerprint: str) -> EditSettings:
+    """The settings that a request names; raises ValueError as `chosen_settings`."""
+    found = chosen_settings(
+        config,
+        source=request.settings,
+        changes=request.changes,
+        fingerprint=model_fingerprint,
+    )
+    return _placed(found, request.position)
+
+
+def _placed(settings: EditSettings, position: EditPosition | None) -> EditSettings:
     """The settings with another token for that whose key stands for a fact; None for theirs."""
     if position is None:
         return settings
@@ -223,4 +257,5 @@ def _layers(request: EditRequest, config: ModelConfig, settings: EditSettings) -
         raise ValueError(
             f"layers: expected one for {request.method}, found {layers}; only batch writes several"
         )
+    check_together(layers, config)
     return layers

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from kis_jax.checkpoints.ledger import LayerLedger
-from kis_jax.core.arrays.precision import Inverse
+from kis_jax.checkpoints.ledger import LayerLedger, replayed
+from kis_jax.core.arrays.precision import HOST, Inverse
+from kis_jax.core.editing.interference import text_damage
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.core.geometry.spaces import Space
 from kis_jax.data.facts import Fact
 from kis_jax.edit.closed_forms import Method, dropped_of, space_of, weight_of
 from kis_jax.models import Decoder, Model
+from kis_jax.models.memory import memory_kernel
 from kis_jax.passes.measuring import tell_dropped
 from kis_jax.passes.targets.settings import EditSettings, TargetSettings
 from kis_jax.passes.targets.values import TargetValues, target_values
@@ -53,10 +56,20 @@ class Job:
     inverse: Inverse
     token_budget: int | None
 
-    @property
-    def weight(self) -> float | None:
-        """See `weight_of`."""
-        return weight_of(self.method, self.settings)
+    def weight(self, targets: TargetValues) -> float | None:
+        """See `weight_of`; of several layers, as it is at the last."""
+        keys = np.asarray(targets.prompt_keys, np.float64)
+        return weight_of(self.method, self.settings, self.space(self.layers[-1]), keys)
+
+    def prepare(self) -> None:
+        """Factors the second moments before any search: what C alone refuses is refused first."""
+        for layer in self.layers if self.method != "finetune" else ():
+            self.space(layer)
+
+    @functools.cached_property
+    def _last(self) -> dict[int, Space]:
+        """The space of the last of the layers; the others are not kept, as each may be large."""
+        return {}
 
     @functools.cached_property
     def dropped(self) -> dict[int, int]:
@@ -69,18 +82,29 @@ class Job:
         Raises:
           ValueError: if it has no inverse, or leaves no direction free, naming the layer.
         """
-        moments, threshold = self.second_moments, self.settings.null_threshold
+        if layer in self._last:
+            return self._last[layer]
+        moments = self.second_moments
         c = np.asarray(moments.total[layer], np.float64) / int(moments.count[layer])
         try:
-            space = space_of(
-                c, self.method, ridge=self.ridge, inverse=self.inverse, threshold=threshold
-            )
+            space = space_of(c, self.method, self.settings, ridge=self.ridge, inverse=self.inverse)
         except ValueError as error:
             raise ValueError(f"layer {layer}: {error}") from error
         if layer not in self.dropped and (dropped := dropped_of(space, self.method)):
             self.dropped[layer] = dropped
             tell_dropped(layer, dropped)
+        if layer == self.layers[-1]:
+            self._last[layer] = space
         return space
+
+    def damage(self, layers: Mapping[int, LayerLedger]) -> float:
+        """What is done to ordinary text, over all layers; see `text_damage`."""
+        moments, total = self.second_moments, 0.0
+        for layer, own in layers.items():
+            c = np.asarray(moments.total[layer], np.float64) / int(moments.count[layer])
+            kernel = np.asarray(memory_kernel(self.model, layer), np.float64)
+            total += float(HOST.run(text_damage, own.edit, kernel, c))
+        return total
 
     def target_values(self, model: Model, facts: Sequence[Fact]) -> TargetValues:
         """Target values of facts at the last of the layers, found on a model."""
@@ -118,11 +142,28 @@ class Written:
       layers: what was done to each layer.
       reasons: for each fact why it was left out; None if it was edited.
       searches: for each fact, how its target value was found.
+      weight: of "batch", or the ridge of "null-space"; else None.
     """
 
     layers: Mapping[int, LayerLedger]
     reasons: Sequence[str | None]
     searches: Sequence[Search]
+    weight: float | None = None
+
+
+def scaled(found: Written, method: Method, scale: float) -> dict[int, LayerLedger]:
+    """What was done to each layer if so much of all that was asked for is written."""
+    layers = {}
+    for layer, own in found.layers.items():
+        if own.asked is None:
+            residuals: Any = scale * np.asarray(own.edit.residuals)
+            edit = dataclasses.replace(own.edit, residuals=residuals)
+            layers[layer] = dataclasses.replace(own, edit=edit)
+        else:
+            requested: Any = scale * np.asarray(own.asked.requested)
+            asked = dataclasses.replace(own.asked, requested=requested)
+            layers[layer] = replayed(asked, method, found.weight)
+    return layers
 
 
 def target_settings(settings: EditSettings, method: Method) -> TargetSettings:

@@ -33,32 +33,26 @@ def write_layers(job: Job, targets: TargetValues) -> Written:
     written in one of the layers is left out of all.
 
     Raises:
-      ValueError: if the family has a norm after its MLP, through which shares do not add up, or no
-        fact can be edited.
+      ValueError: if no fact can be edited.
 
     Reference: Meng et al. 2023 (arXiv 2210.07229), eqs. 20 and 21, algorithm 1.
     """
-    if job.model.config.norms_after:
-        raise ValueError(
-            f"layers: expected one for {job.model.config.family}, which has a norm after its MLP, "
-            f"so that what several layers write does not add up, found {list(job.layers)}; pass "
-            "one of them"
-        )
+    weight = job.weight(targets)
     reasons = failures(targets)
     while True:
         kept = [row for row, reason in enumerate(reasons) if reason is None]
         if not kept:
             raise ValueError(none_left(reasons))
-        layers, found = _spread(job, targets, kept)
+        layers, found = _spread(job, targets, kept, weight)
         if not any(found):
-            return Written(layers, reasons, searches(targets))
+            return Written(layers, reasons, searches(targets), weight)
         # What was written for such a fact in lower layers has moved the others: all anew.
         for row, reason in zip(kept, found, strict=True):
             reasons[row] = reason
 
 
 def _spread(
-    job: Job, targets: TargetValues, kept: list[int]
+    job: Job, targets: TargetValues, kept: list[int], weight: float | None
 ) -> tuple[dict[int, LayerLedger], list[str | None]]:
     """Some facts written into all the layers; or up to one that cannot be written for some of them.
 
@@ -85,7 +79,7 @@ def _spread(
         reasons = editable(asked, job.method)
         if any(reasons):
             return layers, [reason and f"layer {layer}: {reason}" for reason in reasons]
-        layers[layer] = replayed(asked, job.method, job.weight)
+        layers[layer] = replayed(asked, job.method, weight)
         model = edited(job.model, {at: own.edit for at, own in layers.items()})
     return layers, [None] * len(kept)
 
@@ -93,7 +87,7 @@ def _spread(
 def _key_weights(rewrites: list[Rewrite], convention: Convention) -> np.ndarray:
     """Weight of each text's key in the average of its fact, `(n, p)`; 0 for those left out."""
     weights = np.array([[text is not None for text in one.texts] for one in rewrites], np.float64)
-    if convention == "memit":  # within each kind, then over both
+    if convention != "rome":  # within each kind, then over both
         weights[:, 1:] /= np.maximum(weights[:, 1:].sum(axis=1, keepdims=True), 1)
     return weights / weights.sum(axis=1, keepdims=True)
 

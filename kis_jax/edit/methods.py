@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,14 +16,19 @@ from kis_jax.data.conflicts import conflicts
 from kis_jax.data.facts import Fact
 from kis_jax.edit.closed_forms import METHODS, Alias, Method, method_names
 from kis_jax.edit.finetune import FinetuneSettings
-from kis_jax.edit.job import Job, Search, Written, target_settings
+from kis_jax.edit.job import Job, Search, Written, scaled, target_settings
 from kis_jax.edit.many_layers import write_layers
 from kis_jax.edit.one_layer import write_in_turn, write_layer
 from kis_jax.edit.tuned import write_tuned
 from kis_jax.models import Decoder, Model
 from kis_jax.models.memory import check_layers, edited
 from kis_jax.passes.targets.context_prefixes import default_prefixes
-from kis_jax.passes.targets.settings import EditSettings, TargetSettings, edit_settings
+from kis_jax.passes.targets.settings import (
+    EditSettings,
+    TargetSettings,
+    check_together,
+    edit_settings,
+)
 from kis_jax.passes.targets.values import TargetValues
 
 
@@ -49,11 +55,16 @@ class Edited:
       model: edited; the one given is as it was.
       ledger: of the edits.
       outcomes: what became of each fact, in the order given.
+      damage: that the edit is expected to do to ordinary text, summed over the layers; see
+        `kis_jax.core.editing.interference.text_damage`.
+      scale: of all that was asked for, where a bound on the damage left no more of it; else 1.
     """
 
     model: Model
     ledger: Ledger
     outcomes: tuple[Outcome, ...]
+    damage: float
+    scale: float
 
 
 def make_edits(
@@ -71,6 +82,7 @@ def make_edits(
     ridge: float = 0.0,
     inverse: Inverse = "auto",
     token_budget: int | None = None,
+    at_most_damage: float | None = None,
     on_fact: Callable[[int], None] = lambda done: None,
 ) -> Edited:
     """Edits facts into a model: target values, then the closed form of the method.
@@ -108,6 +120,8 @@ def make_edits(
       ridge: added to the diagonal of the second moment.
       inverse: how C is inverted; see `Precision.whitener`.
       token_budget: the most tokens run at once. None: chosen from memory.
+      at_most_damage: the most that `Edited.damage` may be: if the edit would do more, a part of
+        all that is asked for is written. None: no bound.
       on_fact: called with the number of facts that are through.
 
     Returns:
@@ -140,10 +154,13 @@ def make_edits(
         raise ValueError(f"method: expected one of {', '.join(known)}, found {method!r}")
     method = known[method]
     check_facts(facts)
+    if at_most_damage is not None and not 0 < at_most_damage < math.inf:
+        raise ValueError(f"at_most_damage: expected a positive number, found {at_most_damage}")
     settings = edit_settings(model.config) if settings is None else settings
     if layers is None:
         layers = settings.layers if method == "batch" else [settings.layer]
     layers = sorted(set(layers))
+    check_together(layers, model.config)
     check_layers(layers, model.config)
     if not layers or (len(layers) > 1 and method != "batch"):
         raise ValueError(f"layers: expected one for {method}, found {layers}; pass one of them")
@@ -179,8 +196,15 @@ def make_edits(
         inverse=inverse,
         token_budget=token_budget,
     )
+    job.prepare()
     searched = target_settings(settings, method) if targets is None else targets.settings
-    return _finished(job, searched, _write(job, targets, on_fact))
+    found = _write(job, targets, on_fact)
+    damage, scale = job.damage(found.layers), 1.0
+    if at_most_damage is not None and damage > at_most_damage:
+        scale = math.sqrt(at_most_damage / damage)  # damage goes with the square of what is written
+        found = dataclasses.replace(found, layers=scaled(found, job.method, scale))
+        damage = at_most_damage
+    return _finished(job, searched, found, damage, scale)
 
 
 def check_facts(facts: Sequence[Fact]) -> None:
@@ -215,7 +239,9 @@ def _write(job: Job, targets: TargetValues | None, on_fact: Callable[[int], None
     return write_layers(job, targets) if len(job.layers) > 1 else write_layer(job, targets)
 
 
-def _finished(job: Job, searched: TargetSettings, found: Written) -> Edited:
+def _finished(
+    job: Job, searched: TargetSettings, found: Written, damage: float, scale: float
+) -> Edited:
     lines = zip(job.facts, found.reasons, found.searches, strict=True)
     outcomes = tuple(Outcome(fact, reason, search) for fact, reason, search in lines)
     facts = tuple(
@@ -224,8 +250,10 @@ def _finished(job: Job, searched: TargetSettings, found: Written) -> Edited:
         if reason is None
     )
     settings = _settings(job, searched)
-    ledger = Ledger(job.method, facts, found.layers, job.weight, job.prefixes, settings)
-    return Edited(edited(job.model, ledger.edits), ledger, outcomes)
+    if scale != 1:
+        settings["scale"] = scale
+    ledger = Ledger(job.method, facts, found.layers, found.weight, job.prefixes, settings)
+    return Edited(edited(job.model, ledger.edits), ledger, outcomes, damage, scale)
 
 
 def _settings(job: Job, searched: TargetSettings) -> dict[str, Any]:
@@ -241,6 +269,6 @@ def _settings(job: Job, searched: TargetSettings) -> dict[str, Any]:
         told["dropped_directions"] = {str(layer): n for layer, n in job.dropped.items()}
     if job.method == "rome":
         told["original_keys"] = job.original_keys
-    if job.method == "null-space":
-        told["null_threshold"] = job.settings.null_threshold
+    said = {"batch": ("weight", "units"), "null-space": ("null_space", "null_ridge", "units")}
+    told |= {name: getattr(job.settings, name) for name in said.get(job.method, ())}
     return told

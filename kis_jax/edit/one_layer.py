@@ -10,7 +10,7 @@ import numpy as np
 from kis_jax.checkpoints.ledger import LayerLedger, replayed
 from kis_jax.core.editing.replay import Asked
 from kis_jax.core.geometry.spaces import Space
-from kis_jax.edit.closed_forms import ask, editable
+from kis_jax.edit.closed_forms import ask, editable, wanted_of
 from kis_jax.edit.job import Job, Search, Written, failures, none_left, searches
 from kis_jax.models.memory import edited, memory_kernel
 from kis_jax.passes.targets.values import TargetValues
@@ -20,8 +20,9 @@ def write_layer(job: Job, targets: TargetValues) -> Written:
     """All facts by a closed form, their target values given."""
     layer = job.layers[-1]
     asked = asked_of(job, targets, _kernel(job), job.space(layer))
-    own, reasons = written(job, asked, failures(targets))
-    return Written({layer: own}, reasons, searches(targets))
+    weight = job.weight(targets)
+    own, reasons = written(job, asked, failures(targets), weight)
+    return Written({layer: own}, reasons, searches(targets), weight)
 
 
 def write_in_turn(job: Job, on_fact: Callable[[int], None]) -> Written:
@@ -41,11 +42,12 @@ def write_in_turn(job: Job, on_fact: Callable[[int], None]) -> Written:
         found += searches(targets)
         (reason,) = failures(targets)
         if reason is None:
-            asked = asked_of(job, targets, before, space)
+            now = np.asarray(memory_kernel(model, layer), np.float64)
+            asked = asked_of(job, targets, before, space, found_on=now)
             (reason,) = editable(asked, job.method)
             if reason is None:
                 rows.append(asked)
-                own = replayed(_joined(rows), job.method, job.weight)
+                own = replayed(_joined(rows), job.method, None)
                 model = edited(job.model, {layer: own.edit})
         reasons.append(reason)
         on_fact(done)
@@ -54,15 +56,29 @@ def write_in_turn(job: Job, on_fact: Callable[[int], None]) -> Written:
     return Written({layer: own}, reasons, found)
 
 
-def asked_of(job: Job, targets: TargetValues, kernel: np.ndarray, space: Space) -> Asked:
-    """What target values ask of the last of the layers, its kernel being that before all edits."""
+def asked_of(
+    job: Job,
+    targets: TargetValues,
+    kernel: np.ndarray,
+    space: Space,
+    *,
+    found_on: np.ndarray | None = None,
+) -> Asked:
+    """What target values ask of the last of the layers, its kernel being that before all edits.
+
+    They were found on a model with another kernel, if that is given.
+    """
+    now = kernel if found_on is None else found_on
     if job.original_keys:
-        return ask(kernel, targets.prompt_keys, targets.values, space, written_along=targets.keys)
-    return ask(kernel, targets.keys, targets.values, space)
+        values = targets.values
+        if targets.settings.convention == "own":  # the same shift, at the prompt's own key
+            values = targets.prompt_keys @ now + (values - targets.initial)
+        return ask(kernel, targets.prompt_keys, values, space, written_along=targets.keys)
+    return ask(kernel, *wanted_of(targets, now, space), space)
 
 
 def written(
-    job: Job, asked: Asked, reasons: Sequence[str | None]
+    job: Job, asked: Asked, reasons: Sequence[str | None], weight: float | None
 ) -> tuple[LayerLedger, list[str | None]]:
     """The edit of those facts that can be edited, and for each fact why it was left out.
 
@@ -76,7 +92,7 @@ def written(
     kept = np.flatnonzero([reason is None for reason in reasons])
     if not len(kept):
         raise ValueError(none_left(reasons))
-    return replayed(asked.take(kept), job.method, job.weight), reasons
+    return replayed(asked.take(kept), job.method, weight), reasons
 
 
 def _kernel(job: Job) -> np.ndarray:

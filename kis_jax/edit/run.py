@@ -24,6 +24,7 @@ from kis_jax.models import Model
 from kis_jax.models.memory import with_memory
 from kis_jax.passes.scores.measures import Evaluation, evaluate
 from kis_jax.passes.scores.recall import recall
+from kis_jax.passes.targets.chosen import flat
 
 
 def edit_model(
@@ -34,6 +35,7 @@ def edit_model(
     out: Path,
     *,
     on_fact: Callable[[int], None] = lambda done: None,
+    on_forecast: Callable[[float, float], None] = lambda damage, scale: None,
 ) -> dict[str, Any]:
     """Edits a model and writes it, with its ledger, its adapter and `edit.json`.
 
@@ -48,6 +50,7 @@ def edit_model(
       identity: of the second moments.
       out: the folder, which appears at once; an earlier edited model in it is replaced.
       on_fact: called with the number of facts that are through.
+      on_forecast: called before anything is written with `Edited.damage` and `Edited.scale`.
 
     Returns:
       The content of `edit.json`.
@@ -70,8 +73,10 @@ def edit_model(
         original_keys=request.original_keys,
         ridge=request.ridge,
         inverse=request.inverse,
+        at_most_damage=request.at_most_damage,
         on_fact=on_fact,
     )
+    on_forecast(made.damage, made.scale)
     settings = {**made.ledger.settings, "second_moments": dict(identity)}
     base = Base(source_name(request.model), inputs.fingerprints["model"])
     ledger = dataclasses.replace(made.ledger, settings=settings, base=base)
@@ -81,6 +86,9 @@ def edit_model(
         record = {
             **ledger_record(ledger),
             "origin_of_settings": inputs.settings.origin,
+            "damage_foreseen": made.damage,
+            "scale": made.scale,
+            "edit_settings": flat(inputs.settings),
             "fingerprints": inputs.fingerprints,
             "metrics": {"before": before.summary(), "after": None},
             "facts": [],

@@ -84,6 +84,8 @@ def lifelong(
     ridge: options.Ridge = 0.0,
     inverse: options.Inverse = "auto",
     second_moments: options.SecondMoments = None,
+    settings: options.Settings = "auto",
+    changes: options.Set = None,
     position: options.EditPosition = None,
     strict: options.Strict = False,
 ) -> None:
@@ -133,6 +135,8 @@ def lifelong(
             fluency=fluency,
             ridge=ridge,
             inverse=inverse,
+            settings=settings,
+            changes=tuple(changes or ()),
             position=position,
             strict=strict,
             probe=probe,

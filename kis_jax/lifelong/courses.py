@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jax import Array
@@ -185,12 +185,3 @@ class GradientCourse(Course):
     def restore(self, state: Mapping[str, np.ndarray], left_out: Mapping[int, str]) -> None:
         """See `Course.restore`."""
         self._kernel, self._left_out = state["kernel"], dict(left_out)
-
-
-def joined(parts: Sequence[Wanted]) -> Wanted:
-    """What the facts of several parts ask, in their order."""
-    return Wanted(
-        np.concatenate([part.keys for part in parts]),
-        np.concatenate([part.values for part in parts]),
-        tuple(reason for part in parts for reason in part.failures),
-    )

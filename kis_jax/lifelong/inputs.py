@@ -19,14 +19,15 @@ from kis_jax.data.neighbors import without_edited_neighbors
 from kis_jax.data.prompts import Prompt, tokenize_facts
 from kis_jax.data.rewrites import EditPosition
 from kis_jax.edit.closed_forms import METHODS, Method, method_names
-from kis_jax.edit.inputs import placed
+from kis_jax.edit.inputs import settings_of
 from kis_jax.edit.methods import check_facts
 from kis_jax.models import Model
 from kis_jax.models.config import DecoderConfig
 from kis_jax.passes.choices.probe import PuzzleProbe, open_probe
 from kis_jax.passes.inputs import ScanInputs, ScanRequest, open_inputs
 from kis_jax.passes.own_text import HELD_OUT, SELF, open_text
-from kis_jax.passes.targets.settings import EditSettings, edit_settings
+from kis_jax.passes.targets.chosen import AUTO
+from kis_jax.passes.targets.settings import EditSettings
 
 Targets = Literal["fixed", "recomputed"]
 
@@ -61,6 +62,8 @@ class LifelongRequest:
       ridge: added to the diagonal of the second moment.
       inverse: how C is inverted; see `Precision.whitener`.
       probe: puzzles to be answered at each checkpoint, such as "mcqa:factlm-test"; None for none.
+      settings: "auto", "rule", "published" or a file; see `chosen_settings`.
+      changes: of single settings, "name=value".
       position: whose key stands for a fact; None for that of the settings.
       strict: whether a record of facts that cannot be read is an error; else it is left out.
     """
@@ -82,6 +85,8 @@ class LifelongRequest:
     ridge: float = 0.0
     inverse: Inverse = "auto"
     probe: str | None = None
+    settings: str = AUTO
+    changes: tuple[str, ...] = ()
     position: EditPosition | None = None
     strict: bool = False
 
@@ -231,7 +236,7 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
             f"steps: expected at most {len(scan.facts)} edits, as many as there are facts in "
             f"{request.facts}, found {num_edits}; name fewer, or a file with more facts"
         )
-    settings = placed(edit_settings(scan.config), request.position)
+    settings = settings_of(request, scan.config, scan.fingerprints["model"])
     facts = scan.facts[:num_edits]
     check_facts(facts)
     # Keys at the token that edits are written at, which a scan of superposition does not know.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,7 @@ from kis_jax.core.editing.replay import foresee
 from kis_jax.core.editing.rules import named_rule
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.core.geometry.superposition import gram
+from kis_jax.data.prompts import tokenize_facts
 from kis_jax.edit.closed_forms import AGAINST, OUTSIDE, Method, dropped_of, space_of, weight_of
 from kis_jax.edit.finetune import finetune
 from kis_jax.edit.job import target_settings
@@ -25,7 +27,7 @@ from kis_jax.lifelong.courses import (
 )
 from kis_jax.lifelong.inputs import LifelongInputs
 from kis_jax.lifelong.store import LifelongStore
-from kis_jax.lifelong.targets import TargetFinder, fixed_targets
+from kis_jax.lifelong.targets import FindAny, TargetFinder, fixed_targets, wanted_in
 from kis_jax.models import Decoder
 from kis_jax.models.memory import memory_kernel, with_memory
 from kis_jax.passes.keys import fact_keys
@@ -62,13 +64,14 @@ class EditedLayer:
         self._inputs = inputs
         self._model = model
         self.kernel = np.asarray(memory_kernel(model, inputs.layer), np.float64)
+        self._weights: dict[Method, float | None] = {}
         self._factor(moments)
         self.bystanders = self._bystanders()
         self.prefixes: dict[Method, tuple[str, ...]] = {}
         self.failures: tuple[str | None, ...] = (None,) * len(inputs.facts)
         self._find: dict[Method, FindTargets] = {}
         finders: dict[TargetSettings, TargetFinder] = {}
-        fixed: dict[TargetSettings, FindTargets] = {}
+        fixed: dict[TargetSettings, FindAny] = {}
         for method in inputs.request.methods:
             if self.targets_of(method) is None:
                 continue
@@ -76,14 +79,15 @@ class EditedLayer:
             self.prefixes[method] = default_prefixes(model, inputs.scan.tokenizer, wanted)
             if wanted not in finders:
                 finders[wanted] = TargetFinder(inputs, model, wanted, self.prefixes[method])
-            self._find[method] = finders[wanted].on_edited
+            find, at = finders[wanted].on_edited, None
             if self.targets_of(method) == "fixed":
                 if wanted not in fixed:
                     found = finders[wanted].on_unedited(store, on_facts)
                     pairs = zip(self.failures, found.failures, strict=True)
                     self.failures = tuple(one or other for one, other in pairs)
                     fixed[wanted] = fixed_targets(found)
-                self._find[method] = fixed[wanted]
+                find, at = fixed[wanted], self.kernel
+            self._find[method] = wanted_in(find, self._spaces[method], kernel=at)
 
     def targets_of(self, method: Method) -> str | None:
         """Whether a method's target values are "fixed" or "recomputed"; None if it has none."""
@@ -123,19 +127,37 @@ class EditedLayer:
     def _factor(self, moments: SecondMoment) -> None:
         layer, settings = self._inputs.layer, self._inputs.settings
         c = np.asarray(moments.total[layer], np.float64) / int(moments.count[layer])
-        request, threshold = self._inputs.request, settings.null_threshold
+        request = self._inputs.request
         try:
-            common = space_of(c, "sequential", ridge=request.ridge, inverse=request.inverse)
+            common = space_of(
+                c, "sequential", settings, ridge=request.ridge, inverse=request.inverse
+            )
             self._spaces = dict.fromkeys(request.methods, common)
             if "null-space" in self._spaces:
-                self._spaces["null-space"] = space_of(c, "null-space", threshold=threshold)
+                self._spaces["null-space"] = space_of(c, "null-space", settings)
         except ValueError as error:
             raise ValueError(f"layer {layer}: {error}") from error
         self.dropped = dropped_of(common, "sequential")
         tell_dropped(layer, self.dropped)
 
     def _weight(self, method: Method) -> float | None:
-        return weight_of(method, self._inputs.settings)
+        if method not in self._weights:
+            settings, space = self._inputs.settings, self._spaces.get(method)
+            self._weights[method] = space and weight_of(method, settings, space, self._prompt_keys)
+        return self._weights[method]
+
+    @functools.cached_property
+    def _prompt_keys(self) -> np.ndarray:
+        """Of the bare prompts of the facts, `(n, d)` float64."""
+        scan = self._inputs.scan
+        prompts = tokenize_facts(
+            self._inputs.facts,
+            scan.tokenizer,
+            context_length=scan.config.context_length,
+            position=self._inputs.settings.target.position,
+        )
+        found = fact_keys(self._model, prompts, token_budget=scan.token_budget)
+        return found[self._inputs.layer].astype(np.float64)
 
     def _bystanders(self) -> dict[str, np.ndarray]:
         kinds = {"other_facts": self._inputs.others, "text": self._inputs.text_prompts}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kis_jax.lifelong.courses import FindTargets, Wanted, joined
+from kis_jax.core.geometry.spaces import Space
+from kis_jax.edit.closed_forms import wanted_of
+from kis_jax.lifelong.courses import FindTargets, Wanted
 from kis_jax.lifelong.inputs import LifelongInputs
 from kis_jax.lifelong.store import LifelongStore, Saved
 from kis_jax.models import Decoder
@@ -16,6 +19,36 @@ from kis_jax.passes.targets.values import target_values
 
 # Facts whose target values are found, and saved, together.
 _CHUNK = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Target values, as much of `TargetValues` as is kept: NumPy, NaN for a fact without any.
+
+    Attributes:
+      keys: averaged over prefixes, `(n, d)`.
+      prompt_keys: of the bare prompts, `(n, d)`.
+      values: `(n, m)`.
+      initial: from which they were sought, `(n, m)`.
+      failures: for each fact why it has none, or None.
+      settings: of the search.
+    """
+
+    keys: np.ndarray
+    prompt_keys: np.ndarray
+    values: np.ndarray
+    initial: np.ndarray
+    failures: tuple[str | None, ...]
+    settings: TargetSettings
+
+    def part(self, facts: slice) -> Found:
+        """Those of some facts."""
+        arrays = {name: getattr(self, name)[facts] for name in _ARRAYS}
+        return dataclasses.replace(self, **arrays, failures=self.failures[facts])
+
+
+_ARRAYS = ("keys", "prompt_keys", "values", "initial")
+FindAny = Callable[[slice, np.ndarray], Found]
 
 
 class TargetFinder:
@@ -41,11 +74,11 @@ class TargetFinder:
         self._settings = settings
         self._prefixes = prefixes
 
-    def on_edited(self, facts: slice, kernel: np.ndarray) -> Wanted:
+    def on_edited(self, facts: slice, kernel: np.ndarray) -> Found:
         """What some facts ask of the model with another kernel in its layer."""
         return self._find(with_memory(self._model, {self._inputs.layer: kernel}), facts)
 
-    def on_unedited(self, store: LifelongStore, on_facts: Callable[[int], None]) -> Wanted:
+    def on_unedited(self, store: LifelongStore, on_facts: Callable[[int], None]) -> Found:
         """What all facts ask of the unedited model, some at a time, each part saved.
 
         Raises:
@@ -60,13 +93,14 @@ class TargetFinder:
             saved = store.load(name)
             if saved is None:
                 found = self._find(self._model, facts)
-                arrays = {"keys": found.keys, "values": found.values}
+                arrays = {name: getattr(found, name) for name in _ARRAYS}
                 saved = Saved(arrays, {"failures": list(found.failures)})
                 store.save(name, saved)
             failures = tuple(saved.about["failures"])
-            parts.append(Wanted(saved.arrays["keys"], saved.arrays["values"], failures))
+            arrays = {name: saved.arrays[name] for name in _ARRAYS}
+            parts.append(Found(**arrays, failures=failures, settings=self._settings))
             on_facts(facts.stop)
-        found = joined(parts)
+        found = _joined(parts)
         if all(found.failures):
             raise ValueError(
                 f"facts: expected some with a target value, found none; the first: "
@@ -74,7 +108,7 @@ class TargetFinder:
             )
         return found
 
-    def _find(self, model: Decoder, facts: slice) -> Wanted:
+    def _find(self, model: Decoder, facts: slice) -> Found:
         found = target_values(
             model,
             self._inputs.scan.tokenizer,
@@ -84,14 +118,36 @@ class TargetFinder:
             prefixes=self._prefixes,
             token_budget=self._inputs.scan.token_budget,
         )
-        return Wanted(found.keys, found.values, tuple(found.failures))
+        arrays = {name: getattr(found, name) for name in _ARRAYS}
+        return Found(**arrays, failures=tuple(found.failures), settings=self._settings)
 
 
-def fixed_targets(wanted: Wanted) -> FindTargets:
+def fixed_targets(found: Found) -> FindAny:
     """Targets that were found beforehand, a row for each fact, whatever the kernel is."""
 
-    def find(facts: slice, kernel: np.ndarray) -> Wanted:
+    def find(facts: slice, kernel: np.ndarray) -> Found:
         del kernel
-        return Wanted(wanted.keys[facts], wanted.values[facts], wanted.failures[facts])
+        return found.part(facts)
 
     return find
+
+
+def wanted_in(find: FindAny, space: Space, *, kernel: np.ndarray | None = None) -> FindTargets:
+    """What target values ask of a layer, in the space of a method.
+
+    They were found on the model with the kernel given, or, if None, with that of the moment.
+    """
+
+    def wanted(facts: slice, now: np.ndarray) -> Wanted:
+        found = find(facts, now)
+        keys, values = wanted_of(found, now if kernel is None else kernel, space)
+        return Wanted(keys, values, found.failures)
+
+    return wanted
+
+
+def _joined(parts: Sequence[Found]) -> Found:
+    """Those of several parts, in their order."""
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+    reasons = tuple(reason for part in parts for reason in part.failures)
+    return dataclasses.replace(parts[0], **arrays, failures=reasons)

@@ -6,14 +6,13 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from kis_jax.checkpoints.files import write_atomically
+from kis_jax.checkpoints.files import cache_folder, write_atomically
 from kis_jax.data.batches import bytes_per_token, host_memory
 from kis_jax.data.corpora import Corpus, open_corpus
 from kis_jax.models import Decoder, Model, ModelConfig
@@ -72,7 +71,7 @@ def open_text(
         )
     digest = hashlib.sha256(f"{SELF}:{_VERSION}:{_SEED}:{_LENGTH}:{model}".encode())
     digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
-    folder = _cache() / digest.hexdigest()[:32]
+    folder = cache_folder() / digest.hexdigest()[:32]
     parts = functools.partial(_parts, tokenizer, folder, start // _TEXTS)
     tokens = _TOKENS_PER_DIMENSION * config.mlp_width
     return Corpus(
@@ -189,11 +188,6 @@ def _rows(config: ModelConfig, length: int) -> int:
     kept = 8 * config.num_layers * config.num_kv_heads * config.head_dim
     room = host_memory() // 8 // (length * kept + bytes_per_token(config, length))
     return min(_TEXTS, 1 << max(0, int(room).bit_length() - 1))
-
-
-def _cache() -> Path:
-    named = os.environ.get("KIS_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "kis_jax"
 
 
 def _kept(path: Path) -> list[Written] | None:

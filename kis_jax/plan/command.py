@@ -53,6 +53,8 @@ def plan(
     ridge: options.Ridge = 0.0,
     inverse: options.Inverse = "auto",
     second_moments: options.SecondMoments = None,
+    settings: options.Settings = "auto",
+    changes: options.Set = None,
     position: options.EditPosition = None,
     strict: options.Strict = False,
 ) -> None:
@@ -96,6 +98,8 @@ def plan(
             document_length=document_length,
             ridge=ridge,
             inverse=inverse,
+            settings=settings,
+            changes=tuple(changes or ()),
             position=position,
             strict=strict,
         )

@@ -13,7 +13,8 @@ from kis_jax.core.arrays.products import lengths
 from kis_jax.core.editing.interference import interference
 from kis_jax.core.editing.ledger import Edit
 from kis_jax.core.editing.replay import Asked, independent, replay
-from kis_jax.edit.closed_forms import Method, ask, dropped_of, space_of, weight_of
+from kis_jax.core.geometry.spaces import Space
+from kis_jax.edit.closed_forms import Method, ask, dropped_of, space_of, wanted_of, weight_of
 from kis_jax.passes.collisions import gentle_order
 from kis_jax.passes.targets.settings import EditSettings
 from kis_jax.passes.targets.values import TargetValues
@@ -215,18 +216,21 @@ def forecast_layer(
             f"methods: expected some of {', '.join(PLANNED)}, found {unknown[0]!r}, which has no "
             "closed form to forecast from"
         )
-    space = space_of(second_moment, "sequential", ridge=ridge, inverse=inverse)
-    common = ask(kernel, targets.keys, targets.values, space)
-    asked = dict.fromkeys(("sequential", *methods), common)
+    space = space_of(second_moment, "sequential", settings, ridge=ridge, inverse=inverse)
+    common = ask(kernel, *wanted_of(targets, kernel, space), space)
+    asked, free = dict.fromkeys(("sequential", *methods), common), None
     if asked.pop("null-space", None) is not None:
         try:
-            free = space_of(second_moment, "null-space", threshold=settings.null_threshold)
-            asked["null-space"] = ask(kernel, targets.keys, targets.values, free)
+            free = space_of(second_moment, "null-space", settings)
+            asked["null-space"] = ask(kernel, *wanted_of(targets, kernel, free), free)
         except ValueError:  # ordinary text leaves no direction free: not a method for this layer
             pass
     weights: dict[Method, float] = {}
-    for method in ("batch", "null-space"):
-        weights[method] = weight_of(method, settings) or 0.0
+    prompt_keys = np.asarray(targets.prompt_keys, np.float64)
+    weighted: list[tuple[Method, Space | None]] = [("batch", space), ("null-space", free)]
+    for method, own in weighted:
+        if own is not None:
+            weights[method] = weight_of(method, settings, own, prompt_keys) or 0.0
     return LayerForecast(
         asked,
         np.nan_to_num(targets.probabilities),

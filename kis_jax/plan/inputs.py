@@ -11,9 +11,10 @@ from kis_jax.data.facts import Fact, facts_fingerprint
 from kis_jax.data.neighbors import without_edited_neighbors
 from kis_jax.data.rewrites import EditPosition
 from kis_jax.edit.closed_forms import Method, method_names
-from kis_jax.edit.inputs import placed
+from kis_jax.edit.inputs import settings_of
 from kis_jax.passes.inputs import ScanInputs, ScanRequest, open_inputs
-from kis_jax.passes.targets.settings import EditSettings, edit_settings
+from kis_jax.passes.targets.chosen import AUTO
+from kis_jax.passes.targets.settings import EditSettings
 from kis_jax.plan.forecasts import PLANNED
 
 
@@ -38,6 +39,8 @@ class PlanRequest:
       document_length: tokens at which they are cut; None for the context, 4,096 at most.
       ridge: added to the diagonal of the second moment.
       inverse: how C is inverted; see `Precision.whitener`.
+      settings: "auto", "rule", "published" or a file; see `chosen_settings`.
+      changes: of single settings, "name=value".
       position: whose key stands for a fact; None for that of the settings.
       strict: whether a record of facts that cannot be read is an error; else it is left out.
     """
@@ -56,6 +59,8 @@ class PlanRequest:
     document_length: int | None = None
     ridge: float = 0.0
     inverse: Inverse = "auto"
+    settings: str = AUTO
+    changes: tuple[str, ...] = ()
     position: EditPosition | None = None
     strict: bool = False
 
@@ -141,9 +146,8 @@ def open_plan(request: PlanRequest) -> PlanInputs:
                 f"none for {fact.text!r}; add it, or leave the fact out"
             )
     others = texts_left_alone(facts, scan.facts[request.num_facts :], request.num_others)
-    return PlanInputs(
-        request, scan, facts, others, placed(edit_settings(scan.config), request.position)
-    )
+    settings = settings_of(request, scan.config, scan.fingerprints["model"])
+    return PlanInputs(request, scan, facts, others, settings)
 
 
 def texts_left_alone(facts: list[Fact], rest: list[Fact], most: int) -> list[str]:

@@ -19,6 +19,7 @@ from kis_jax.models.memory import edited, memory_kernel
 from kis_jax.passes.collisions import clusters, colliding_pairs
 from kis_jax.passes.measuring import tell_dropped
 from kis_jax.passes.scores.recall import recall
+from kis_jax.passes.targets.chosen import flat
 from kis_jax.passes.targets.values import target_values
 from kis_jax.plan.forecasts import LayerForecast, Outlook, forecast_layer
 from kis_jax.plan.inputs import PlanInputs
@@ -243,7 +244,7 @@ def _record(
         "family": inputs.scan.config.family,
         "fingerprints": inputs.fingerprints,
         "settings": inputs.plain_settings,
-        "edit_settings": {"layer": inputs.settings.layer, "origin": inputs.settings.origin},
+        "edit_settings": {**flat(inputs.settings), "origin": inputs.settings.origin},
         "prefixes": list(_PREFIXES),
         "token_count": tokens,
         "num_others": len(inputs.others),

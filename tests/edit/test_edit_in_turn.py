@@ -17,6 +17,21 @@ LAYER, N = 4, 3
 PREFIXES = ("", "I was there", "Therefore it is so")
 
 
+def reaching_both(bare, after, inverse, slack=0.1):
+    """A direction u with u . bare = 1 and u . after near 1, by a solve of both, and a key of it."""
+    keys = np.stack([bare, after])
+    g = keys @ inverse @ keys.T
+    # u = C^-1 keys' a: minimise a'ga + (1 - (ga)_2)^2 / (slack g_22), with (ga)_1 = 1.
+    weight = 1 / (slack * g[1, 1])
+    hessian = np.block([
+        [2 * g + 2 * weight * np.outer(g[1], g[1]), g[:1].T],
+        [g[:1], np.zeros((1, 1))],
+    ])  # fmt: skip
+    a = np.linalg.solve(hessian, np.concatenate([2 * weight * g[1], [1.0]]))[:2]
+    u = inverse @ keys.T @ a
+    return u, bare
+
+
 @pytest.mark.parametrize("original_keys", [False, True])
 def test_is_a_loop_of_searches_and_rank_one_edits_on_the_model(embedded, rng, original_keys):
     model, tokenizer = embedded
@@ -37,9 +52,13 @@ def test_is_a_loop_of_searches_and_rank_one_edits_on_the_model(embedded, rng, or
         asked = target_values(
             looped, tokenizer, [fact], layer=LAYER, settings=searched, prefixes=PREFIXES
         )
-        direction = np.linalg.inv(c) @ asked.keys[0]
-        key = (asked.prompt_keys if original_keys else asked.keys)[0].astype(np.float64)
-        kernel = kernel + np.outer(direction, asked.values[0] - key @ kernel) / (key @ direction)
+        shift = (asked.values - asked.initial)[0].astype(np.float64)
+        bare, after = (each[0].astype(np.float64) for each in (asked.prompt_keys, asked.keys))
+        along = np.linalg.inv(c) @ after
+        key = bare
+        if not original_keys:
+            along, key = reaching_both(bare, after, np.linalg.inv(c))
+        kernel = kernel + np.outer(along, shift) / (key @ along)
         looped = with_memory(looped, {LAYER: kernel})
         found.append(asked.losses[0])
     change = kernel - np.asarray(memory_kernel(model, LAYER), np.float64)

@@ -45,7 +45,7 @@ def problem(embedded, rng):
         prefixes=PREFIXES,
         settings=edit_settings(model.config).batch_target,
     )
-    settings = dataclasses.replace(edit_settings(model.config), batch_weight=WEIGHT)
+    settings = dataclasses.replace(edit_settings(model.config), weight=WEIGHT, units="absolute")
     return c, targets, settings
 
 

@@ -32,9 +32,10 @@ class Settings:
 
     layer: int = LAYER
     layers: tuple[int, ...] = (LAYER,)
-    batch_weight: float = D_WEIGHT
-    null_threshold: float = THRESHOLD
+    weight: float = D_WEIGHT
+    null_space: float = THRESHOLD
     null_ridge: float = RIDGE
+    units: str = "absolute"
     target: Search = Search()
     batch_target: Search = Search()
 
@@ -142,7 +143,7 @@ def test_null_space_leaves_frequent_directions_alone(model, moments, targets):
     made = edit(model, moments, targets, method="null-space")
     before, after = kernels(model, made)
     eigenvalues, vectors = np.linalg.eigh(moments.total[LAYER] / 1000)
-    free = eigenvalues <= THRESHOLD * eigenvalues.mean()
+    free = eigenvalues <= THRESHOLD
     assert 0 < free.sum() < len(free)
     np.testing.assert_allclose(vectors[:, ~free].T @ (after - before), 0, atol=1e-6)
     inside = targets.keys @ vectors[:, free]
@@ -187,6 +188,57 @@ def test_any_facts_can_be_taken_back(model, moments, targets):
         np.testing.assert_allclose(
             merged.edits[LAYER].delta, whole.edits[LAYER].delta, rtol=1e-9, atol=1e-12
         )
+
+
+@pytest.mark.parametrize("method", ["sequential", "constrained", "batch", "null-space"])
+def test_damage_to_text_is_foreseen_and_bounded(model, moments, targets, method):
+    made = edit(model, moments, targets, method=method)
+    before, after = kernels(model, made)
+    c = moments.total[LAYER] / 1000
+    moved, answer = (np.trace(w.T @ c @ w) for w in (after - before, before))
+    np.testing.assert_allclose(made.damage, moved / answer, rtol=1e-3)
+    assert made.scale == 1
+    bounded = edit(model, moments, targets, method=method, at_most_damage=made.damage / 4)
+    np.testing.assert_allclose(bounded.scale, 0.5, rtol=1e-9)
+    np.testing.assert_allclose(
+        bounded.ledger.edits[LAYER].delta, 0.5 * made.ledger.edits[LAYER].delta, atol=1e-9
+    )
+    assert bounded.ledger.settings["scale"] == bounded.scale
+    free = edit(model, moments, targets, method=method, at_most_damage=2 * made.damage)
+    assert free.scale == 1 and free.damage == made.damage
+
+
+@pytest.mark.parametrize("method", ["batch", "null-space"])
+def test_a_weight_in_units_of_the_model_is_a_multiple_of_a_mean_over_facts(
+    model, moments, targets, method
+):
+    """Also where two ledgers are put together: that of all facts."""
+    relative = dataclasses.replace(Settings(), weight=0.1, null_ridge=0.1, units="model")
+
+    def made(rows):
+        some = Targets(
+            *(part[rows] for part in (targets.keys, targets.prompt_keys, targets.values)),
+            failures=(None,) * len(rows),
+        )
+        return make_edits(
+            *(model, None, [FACTS[i] for i in rows], moments),
+            settings=relative, targets=some, method=method,
+        ).ledger  # fmt: skip
+
+    whole, parts = made([0, 1, 2, 3, 4, 5]), (made([0, 1]), made([2, 3, 4, 5]))
+    merged = parts[0].merge(parts[1])
+    np.testing.assert_allclose(merged.weight, whole.weight, rtol=1e-9)
+    np.testing.assert_allclose(
+        merged.edits[LAYER].delta, whole.edits[LAYER].delta, rtol=1e-7, atol=1e-10
+    )
+    c = moments.total[LAYER] / 1000
+    keys = targets.prompt_keys.astype(float)
+    own = np.sum(keys @ np.linalg.inv(c) * keys, axis=1)
+    if method == "null-space":
+        eigenvalues, vectors = np.linalg.eigh(c)
+        free = np.cumsum(eigenvalues) <= THRESHOLD * eigenvalues.sum()
+        own = np.sum((keys @ vectors[:, free]) ** 2, axis=1)
+    np.testing.assert_allclose(whole.weight, 0.1 * own.mean(), rtol=1e-6)
 
 
 def test_facts_that_failed_are_left_out_and_the_others_go_on(model, moments, targets):

@@ -32,8 +32,9 @@ def no_search(monkeypatch):
 class Found:
     """As much of `TargetValues` as a lifelong run looks at."""
 
-    def __init__(self, keys, values, failures):
+    def __init__(self, keys, values, failures, initial):
         self.keys, self.values, self.failures = keys, values, failures
+        self.prompt_keys, self.initial = keys, initial
 
 
 def made_up_targets(model, tokenizer, facts, *, layer, token_budget, **settings):
@@ -45,7 +46,7 @@ def made_up_targets(model, tokenizer, facts, *, layer, token_budget, **settings)
     seeds = (np.random.default_rng(fact.case_id) for fact in facts)
     shifts = np.stack([seed.normal(size=values.shape[1]) for seed in seeds])
     shifts *= 2 * np.linalg.norm(values, axis=1, keepdims=True) / np.sqrt(shifts.shape[1])
-    return Found(keys, (values + shifts).astype(np.float32), (None,) * len(facts))
+    return Found(keys, (values + shifts).astype(np.float32), (None,) * len(facts), values)
 
 
 def request(**changes):

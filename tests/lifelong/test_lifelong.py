@@ -17,7 +17,6 @@ from kis_jax.core.arrays.precision import HOST
 from kis_jax.data.facts import read_facts
 from kis_jax.data.notes import DataNote
 from kis_jax.data.prompts import tokenize_facts
-from kis_jax.lifelong import inputs as lifelong_inputs
 from kis_jax.lifelong import layer as lifelong_layer
 from kis_jax.lifelong import targets as lifelong_targets
 from kis_jax.lifelong.inputs import (
@@ -29,7 +28,6 @@ from kis_jax.lifelong.inputs import (
 from kis_jax.lifelong.store import LifelongStore
 from kis_jax.models.memory import memory_kernel, with_memory
 from kis_jax.passes.keys import fact_keys
-from kis_jax.passes.targets.settings import edit_settings
 from kis_jax.passes.targets.values import target_values
 from tests import references
 from tests.lifelong.lifelong_runs import LAYER, Bench, Found, made_up_targets, no_search, request
@@ -202,7 +200,7 @@ def test_targets_are_recomputed_on_the_model_as_it_is(bench, embedded, monkeypat
     inputs = open_lifelong(
         request(steps=(1, 3), methods=("rome", "constrained"), targets="recomputed")
     )
-    target = dataclasses.replace(inputs.settings.target, steps=3)
+    target = dataclasses.replace(inputs.settings.target, steps=3, convention="rome")
     inputs = dataclasses.replace(
         inputs, settings=dataclasses.replace(inputs.settings, target=target)
     )
@@ -239,7 +237,11 @@ def test_each_method_has_target_values_of_its_own_settings(bench, monkeypatch, t
 
     monkeypatch.setattr(lifelong_targets, "target_values", noted)
     inputs = open_lifelong(
-        request(steps=(2,), methods=("sequential", "batch", "constrained", "null-space"))
+        request(
+            steps=(2,),
+            methods=("sequential", "batch", "constrained", "null-space"),
+            settings="published",
+        )
     )
     bench.run(tmp_path, inputs=inputs)
     assert searched == [inputs.settings.target, inputs.settings.batch_target]
@@ -350,7 +352,7 @@ def failing(bad):
             if fact.case_id in bad:
                 found.keys[row], found.values[row] = np.nan, np.nan
                 failures[row] = "its loss ceased to be finite"
-        return Found(found.keys, found.values, tuple(failures))
+        return Found(found.keys, found.values, tuple(failures), found.initial)
 
     return targets
 
@@ -458,15 +460,8 @@ def test_held_out_text_follows_what_the_second_moment_counts():
 
 
 @pytest.mark.parametrize("position", ["subject_last", "last"])
-def test_no_bystander_has_the_key_of_an_edited_fact(monkeypatch, tmp_path, position):
+def test_no_bystander_has_the_key_of_an_edited_fact(tmp_path, position):
     """Two prompts that agree up to the token of the edit have one key, whatever they ask."""
-
-    def settings(config):
-        found = edit_settings(config)
-        target = dataclasses.replace(found.target, position=position)
-        return dataclasses.replace(found, target=target)
-
-    monkeypatch.setattr(lifelong_inputs, "edit_settings", settings)
     prompts = ["{} speaks", "{} was born in", "The mother tongue of {} is"]
     records = [
         {"case_id": i, "requested_rewrite": {"prompt": prompt, "subject": "Vera Holm",
@@ -474,7 +469,8 @@ def test_no_bystander_has_the_key_of_an_edited_fact(monkeypatch, tmp_path, posit
         for i, prompt in enumerate(prompts)
     ]  # fmt: skip
     (tmp_path / "facts.json").write_text(json.dumps(records))
-    asked = dataclasses.replace(request(steps=(1,)), facts=str(tmp_path / "facts.json"))
+    asked = request(steps=(1,), changes=(f"target.position={position}",))
+    asked = dataclasses.replace(asked, facts=str(tmp_path / "facts.json"))
     inputs = open_lifelong(asked)
     prompts = tokenize_facts(
         inputs.scan.facts, inputs.scan.tokenizer, context_length=64, position=position

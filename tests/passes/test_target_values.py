@@ -16,6 +16,7 @@ from kis_jax.passes.targets.values import TargetSettings, target_values
 from tests import golden
 
 SETTINGS = TargetSettings(steps=6, learning_rate=0.1, clamp=1.5, weight_decay=0.1, kl_weight=0.3)
+OWN = dataclasses.replace(SETTINGS, convention="own", stop_below=0.0, clamp=0.5)
 PREFIXES = ("", "b", "cd e")
 # Subjects at the start, within and at the end; targets of one to three tokens.
 FACTS = (
@@ -51,9 +52,11 @@ def whole_model(model, vector, texts, before, norm, layer, settings):
         likely = jnp.mean(said, axis=1, where=target)[:-1]
         after = log_p[-1, lengths[-1] - 1]
         drift = optax.losses.kl_divergence_with_log_targets(before, after)
-        decay = settings["weight_decay"] * jnp.sum(vector**2) / norm**2
+        length = jnp.linalg.norm(jnp.where(jnp.any(vector), vector, 1))
+        length = jnp.where(jnp.any(vector), length, 0)  # torch's norm has no slope at zero
+        decay = settings["weight_decay"] * length ** settings["power"] / norm**2
         total = -jnp.mean(likely) + settings["kl_weight"] * drift + decay
-        return total, (jnp.mean(jnp.exp(likely)), after)
+        return total, (jnp.exp(likely), after)
 
     return jax.value_and_grad(loss, has_aux=True)(vector)
 
@@ -72,7 +75,12 @@ def tapped(model, tokens, mask, layer):
 
 def reference(model, rewrite, layer, settings):
     """One fact at a time, whole texts and the whole model at each step, with a shift."""
-    texts = [*(text for text in rewrite.texts if text is not None), rewrite.essence]
+    own = settings.convention == "own"
+    essence = rewrite.essence
+    if not own:  # of "h is a" the authors read what follows the subject
+        stop = essence.index + 1
+        essence = dataclasses.replace(essence, tokens=essence.tokens[:stop], start=stop)
+    texts = [*(text for text in rewrite.texts if text is not None), essence]
     tokens = np.zeros((len(texts), 16), np.int32)
     for row, text in enumerate(texts):
         tokens[row, : len(text.tokens)] = text.tokens
@@ -86,9 +94,10 @@ def reference(model, rewrite, layer, settings):
     )
     keys = keys[:-1].astype(np.float64)
     stream = rest[0] + values[0]
-    norm = np.linalg.norm(values[0] if settings.convention == "rome" else stream)
+    norm = np.linalg.norm(stream if settings.convention == "memit" else values[0])
     v0 = keys[0] @ np.asarray(model.blocks.mlp.output.kernel[...][layer], np.float64)
     numbers = {"weight_decay": settings.weight_decay, "kl_weight": settings.kl_weight}
+    numbers["power"] = 2 if own else 1
 
     def look(vector, before):
         return whole_model(
@@ -97,11 +106,13 @@ def reference(model, rewrite, layer, settings):
 
     vector = jnp.zeros(model.config.width)
     (_, (_, before)), _ = look(vector, jnp.zeros(model.config.vocab_size))
-    adam = optax.adam(settings.learning_rate)
+    rate = settings.learning_rate * (norm / np.sqrt(model.config.width) if own else 1)
+    adam = optax.adam(rate)
     state = adam.init(vector)
     for step in range(settings.steps):
-        (value, (probability, _)), slope = look(vector, before)
-        if value < settings.stop_below or step == settings.steps - 1:
+        (value, (said, _)), slope = look(vector, before)
+        likely = min(said[0], jnp.mean(said)) > settings.stop_at
+        if value < settings.stop_below or likely or step == settings.steps - 1:
             break
         with jax.numpy_dtype_promotion("standard"):
             change, state = adam.update(slope, state)
@@ -110,15 +121,18 @@ def reference(model, rewrite, layer, settings):
             1.0, settings.clamp * norm / max(1e-30, float(jnp.linalg.norm(vector)))
         )
     weights = np.ones(len(keys))
-    if settings.convention == "memit":
+    if settings.convention != "rome":
         weights[1:] = 1 / (len(keys) - 1)
+    average = np.average(keys, axis=0, weights=weights)
+    if own:
+        v0 = average @ np.asarray(model.blocks.mlp.output.kernel[...][layer], np.float64)
     return {
-        "keys": np.average(keys, axis=0, weights=weights),
+        "keys": average,
         "prompt_keys": keys[0],
         "initial": v0,
         "values": v0 + np.asarray(vector, np.float64),
         "losses": value,
-        "probabilities": probability,
+        "probabilities": jnp.mean(said),
         "steps": step,
     }
 
@@ -161,8 +175,21 @@ def test_equal_one_fact_at_a_time_at_the_prompts_last_token(letters):
     assert_equals_reference(model, letters, FACTS, 1, settings, budget=4096)
 
 
-@pytest.mark.parametrize(("layer", "convention"), [(0, "memit"), (2, "rome")])
-def test_first_and_last_layer_in_both_conventions(layer, convention, letters):
+@pytest.mark.parametrize("name", ["gptj", "gemma2"])
+def test_own_convention_in_lengths_of_the_value_and_by_probability(name, letters):
+    """The likelier of two facts has stopped where it was likely enough, the other goes on."""
+    model = load_model(golden.DIRECTORY / name)
+    free = target_values(
+        *(model, letters, FACTS[:2]), layer=0, settings=OWN, prefixes=PREFIXES, token_budget=64
+    )
+    bound = float(np.mean(np.sort(free.probabilities))) * 0.9
+    settings = dataclasses.replace(OWN, stop_at=bound)
+    found = assert_equals_reference(model, letters, FACTS[:2], 0, settings, budget=64)
+    assert found.steps.min() < OWN.steps - 1
+
+
+@pytest.mark.parametrize(("layer", "convention"), [(0, "memit"), (1, "rome"), (2, "own")])
+def test_first_and_last_layer_in_all_conventions(layer, convention, letters):
     model = load_model(golden.DIRECTORY / "gpt2_tied")
     settings = dataclasses.replace(SETTINGS, convention=convention)
     assert_equals_reference(model, letters, FACTS, layer, settings, budget=48)

@@ -54,7 +54,7 @@ def made_up(rng, failed=()):
 @pytest.fixture
 def settings(embedded):
     found = edit_settings(embedded[0].config)
-    return dataclasses.replace(found, batch_weight=3.0, null_ridge=0.5, null_threshold=0.2)
+    return dataclasses.replace(found, weight=3.0, null_ridge=0.5, null_space=0.2, units="absolute")
 
 
 @pytest.mark.parametrize("method", ["sequential", "constrained", "batch", "null-space"])
@@ -71,7 +71,8 @@ def test_an_outlook_is_what_the_edited_kernel_does(rng, settings, x64, method):
         "constrained": lambda: edit_constrained(kernel, keys, values, w),
         "batch": lambda: edit_batch(kernel, keys, values, w, 3.0),
         "null-space": lambda: edit_null_space(
-            kernel, keys, values, null_space(jnp.asarray(c), threshold=0.2), 0.5
+            *(kernel, keys, values),
+            *(null_space(jnp.asarray(c), threshold=0.2 / np.diag(c).mean()), 0.5),
         ),
     }[method]()
     after = np.asarray(edit.apply(jnp.asarray(kernel)))

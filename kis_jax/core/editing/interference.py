@@ -46,6 +46,36 @@ def interference(edit: Edit, keys: Float[Array, "q d"]) -> Float[Array, "q m"]:
     return landed(directions, edit.residuals, keys, extended=edit.extended)
 
 
+def text_damage(
+    edit: Edit, kernel: Float[Array, "d m"], second_moment: Float[Array, "d d"]
+) -> Float[Array, ""]:
+    r"""What an edit is to cost on ordinary text, before any text is read by the edited model.
+
+    $\mathrm{tr}(\Delta^\top C \Delta) / \mathrm{tr}(W^\top C W)$: the mean square of how far the
+    layer's answer to a token of ordinary text moves, as a share of the mean square of the answer.
+
+    Args:
+      edit: any `Edit`.
+      kernel: W, before it, `(d, m)`.
+      second_moment: C, `(d, d)`.
+
+    Returns:
+      A scalar, 0 or more.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> edit = Edit(jnp.array([[1.0, 0.0]]), jnp.array([[2.0]]))
+      >>> float(text_damage(edit, jnp.array([[1.0], [1.0]]), jnp.diag(jnp.array([1.0, 3.0]))))
+      1.0
+    """
+    along = jnp.asarray(edit.directions)
+    residuals = jnp.asarray(edit.residuals, along.dtype)
+    c, kernel = (jnp.asarray(each, along.dtype) for each in (second_moment, kernel))
+    reach = matmul(matmul(along, c), along.T)
+    moved = jnp.sum(reach * matmul(residuals, residuals.T))
+    return jnp.maximum(moved, 0) / jnp.sum(kernel * matmul(c, kernel))
+
+
 def interference_on_edited(edit: Edit, keys: Float[Array, "n d"]) -> Float[Array, "n m"]:
     r"""How far each edited fact ends from the value asked of it.
 

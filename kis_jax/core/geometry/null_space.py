@@ -13,9 +13,12 @@ from kis_jax.core.geometry.spaces import NullSpace
 
 
 def null_space(
-    second_moment: Float[Array, "d d"] | SecondMoment, *, threshold: float = 2e-2
+    second_moment: Float[Array, "d d"] | SecondMoment,
+    *,
+    threshold: float = 2e-2,
+    share: float | None = None,
 ) -> NullSpace:
-    r"""The eigenvectors of C with eigenvalues below a share of their mean.
+    r"""The eigenvectors of C with eigenvalues below a share of their mean, or of least energy.
 
     The threshold is relative, to $\mathrm{tr}(C) / d$: measuring C in other units changes nothing.
     (AlphaEdit's own, 2e-2 too, is absolute, and so means something else for every layer.)
@@ -25,6 +28,8 @@ def null_space(
     Args:
       second_moment: C, `(d, d)`, symmetric; or a `SecondMoment`.
       threshold: eigenvalues up to this share of the mean eigenvalue count as null.
+      share: in its place, the most of tr(C), the energy of ordinary text, that the directions hold
+        together; as many are taken as keep to it, those of the least eigenvalues.
 
     Returns:
       A `NullSpace`, in the dtype of C: a space of keys, and wherever an array is expected the
@@ -43,11 +48,19 @@ def null_space(
     """
     c = as_matrix(second_moment)
     eigenvalues, vectors = jnp.linalg.eigh(c)
-    free = eigenvalues <= threshold * jnp.mean(eigenvalues)
+    if share is None:
+        free = eigenvalues <= threshold * jnp.mean(eigenvalues)
+    else:  # rounding may leave the least of them a little below 0
+        free = jnp.cumsum(jnp.maximum(eigenvalues, 0)) <= share * jnp.sum(eigenvalues)
     if not holds_or_traced(jnp.mean(eigenvalues) > 0):
         raise ValueError("second_moment: expected a positive trace, found none; check its sign")
     if not holds_or_traced(jnp.any(free)):
         smallest = float(eigenvalues[0] / jnp.mean(eigenvalues))
+        if share is not None:
+            raise ValueError(
+                f"second_moment: expected a direction with less than {share:g} of the trace, found "
+                f"none under {smallest / len(c):.3g}; raise the share"
+            )
         raise ValueError(
             f"second_moment: expected eigenvalues below {threshold:g} of their mean, found none "
             f"under {smallest:.3g}; raise the threshold"

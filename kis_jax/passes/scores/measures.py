@@ -141,43 +141,70 @@ def evaluate(
       >>> found.efficacy.tolist(), found.neighborhood_accuracy.tolist()
       ([0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0])
     """
-    _check(facts)
-    asked = list(_questions(facts))
-    told = [
-        (place, wins, prompt, answer)
-        for place, question in enumerate(asked)
-        for wins, answers in ((True, question.right), (False, question.wrong))
-        for prompt in question.prompts
-        for answer in answers
-    ]
-    continuations = tokenize_continuations(
-        [prompt for *_, prompt, _ in told],
-        [answer for *_, answer in told],
-        tokenizer,
-        context_length=model.config.context_length,
-    )
+    asked = Questions(facts, tokenizer, context_length=model.config.context_length)
     budget = default_budget(model.config) if token_budget is None else token_budget
-    scores = score(model, continuations, token_budget=budget)
-    places = np.array([place for place, *_ in told], int)
-    wins = np.array([wins for _, wins, *_ in told], bool)
-    logs = np.full((2, len(asked)), -np.inf)
-    np.maximum.at(logs, (wins.astype(int), places), scores.log_probabilities)
-    recalled = np.zeros(len(asked), bool)
-    np.logical_or.at(recalled, places[wins], scores.recalled[wins])
-    success = logs[1] > logs[0]  # also where both p underflow
-    difference = np.exp(logs[1]) - np.exp(logs[0])
-    rows = np.array([question.row for question in asked], int)
-    kinds = np.array([question.kind for question in asked])
-    compared = np.array([bool(question.wrong) for question in asked], bool)
-    columns = {}
-    for name in MEASURES:
-        kind = next(kind for kind in (*KINDS, *_FOLLOWING) if name.startswith(kind))
-        of = kinds == kind
-        outcome = recalled
-        if not name.endswith("_accuracy"):
-            of, outcome = of & compared, difference if name.endswith("_magnitude") else success
-        columns[name] = _mean_by_fact(rows[of], outcome[of], len(facts))
-    return Evaluation(tuple(fact.case_id for fact in facts), **columns)
+    scores = score(model, asked.continuations, token_budget=budget)
+    return asked.evaluation(scores.log_probabilities, scores.recalled)
+
+
+class Questions:
+    """All that is asked about some facts, as continuations to be scored, and what scores tell.
+
+    Attributes:
+      continuations: prompts with their answers, right and wrong ones.
+      rows: of which fact each of them is, `(c,)` int.
+    """
+
+    def __init__(
+        self, facts: Sequence[Fact], tokenizer: PreTrainedTokenizerFast, *, context_length: int
+    ) -> None:
+        """Asks all prompts of the facts; raises ValueError as `evaluate`."""
+        _check(facts)
+        self._case_ids = tuple(fact.case_id for fact in facts)
+        self._asked = list(_questions(facts))
+        told = [
+            (place, wins, prompt, answer)
+            for place, question in enumerate(self._asked)
+            for wins, answers in ((True, question.right), (False, question.wrong))
+            for prompt in question.prompts
+            for answer in answers
+        ]
+        self.continuations = tokenize_continuations(
+            [prompt for *_, prompt, _ in told],
+            [answer for *_, answer in told],
+            tokenizer,
+            context_length=context_length,
+        )
+        self._places = np.array([place for place, *_ in told], int)
+        self._wins = np.array([wins for _, wins, *_ in told], bool)
+        self._of = np.array([question.row for question in self._asked], int)
+        self.rows = self._of[self._places]
+
+    def evaluation(self, log_probabilities: np.ndarray, told: np.ndarray) -> Evaluation:
+        """What scores of the continuations tell.
+
+        Args:
+          log_probabilities: of each, the mean over its tokens, `(c,)`.
+          told: whether greedy decoding gives it, `(c,)` bool.
+        """
+        asked, places, wins, rows = self._asked, self._places, self._wins, self._of
+        logs = np.full((2, len(asked)), -np.inf)
+        np.maximum.at(logs, (wins.astype(int), places), log_probabilities)
+        recalled = np.zeros(len(asked), bool)
+        np.logical_or.at(recalled, places[wins], told[wins])
+        success = logs[1] > logs[0]  # also where both p underflow
+        difference = np.exp(logs[1]) - np.exp(logs[0])
+        kinds = np.array([question.kind for question in asked])
+        compared = np.array([bool(question.wrong) for question in asked], bool)
+        columns = {}
+        for name in MEASURES:
+            kind = next(kind for kind in (*KINDS, *_FOLLOWING) if name.startswith(kind))
+            of = kinds == kind
+            outcome = recalled
+            if not name.endswith("_accuracy"):
+                of, outcome = of & compared, difference if name.endswith("_magnitude") else success
+            columns[name] = _mean_by_fact(rows[of], outcome[of], len(self._case_ids))
+        return Evaluation(self._case_ids, **columns)
 
 
 def _check(facts: Sequence[Fact]) -> None:

@@ -12,6 +12,7 @@ from kis_jax.passes.targets.settings import Convention, TargetSettings
 _OPENINGS: dict[Convention, list[tuple[tuple[str, ...], int]]] = {
     "rome": [(10 * ("The",), 5), (10 * ("The",), 10)],
     "memit": [(("The", "Therefore", "Because", "I", "You"), 10)],
+    "own": [(("The", "Therefore", "Because", "I", "You"), 10)],
 }
 
 
@@ -36,12 +37,12 @@ def context_prefixes(
     """The prefixes of a convention, the empty one first, as the model itself continues words.
 
     ROME: 10 texts of 5 tokens after "The" and 10 of 10. MEMIT: one of 10 tokens after each of
-    The, Therefore, Because, I and You. The same model and seed give the same prefixes.
+    The, Therefore, Because, I and You; so do we. The same model and seed give the same prefixes.
 
     Args:
       model: a decoder with a context of more than 11 tokens.
       tokenizer: of the model.
-      convention: `"rome"` or `"memit"`.
+      convention: `"own"`, `"rome"` or `"memit"`.
       seed: of the random numbers.
 
     Raises:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -25,7 +27,9 @@ from kis_jax.passes.targets.settings import Convention, TargetSettings
 
 # The numbers of `TargetSettings` that the descent goes by, by name.
 Numbers = dict[str, Any]
-_NUMBERS = ("steps", "learning_rate", "clamp", "weight_decay", "kl_weight", "stop_below")
+_NUMBERS = (
+    *("steps", "learning_rate", "clamp", "weight_decay", "kl_weight", "stop_below", "stop_at"),
+)
 
 
 @jax.tree_util.register_dataclass
@@ -65,6 +69,9 @@ class Descent:
       active: whether it goes on, `(f,)` bool.
       adam: state of the optimiser.
       step: how many times the losses have been looked at, `()` int.
+      marks: its shift when its target first was likelier than each of some levels, `(l, f, m)`; the
+        shift of the moment for those that it has not reached.
+      marked: whether it has reached them, `(l, f)` bool.
     """
 
     shift: Array
@@ -74,6 +81,8 @@ class Descent:
     active: Array
     adam: optax.OptState
     step: Array
+    marks: Array
+    marked: Array
 
 
 @functools.partial(jax.jit, static_argnames=("layer", "extent"))
@@ -156,8 +165,14 @@ def losses(
     numbers: Numbers,
     *,
     layer: int,
-) -> tuple[Array, Array]:
-    """The loss of each fact at its shift, and the probability of its target, each `(f,)`."""
+    convention: Convention = "own",
+) -> tuple[Array, tuple[Array, Array]]:
+    """The loss of each fact at its shift, and the probabilities of its target.
+
+    Returns:
+      The losses, `(f,)`; then the probability averaged over the texts, and that after the bare
+      prompt, each `(f,)`.
+    """
     f, texts = rows.lengths.shape
     added = jnp.repeat(shift, texts, axis=0).astype(ready.values.dtype)
     block = jax.tree.map(lambda stacked: stacked[layer], model.blocks)
@@ -183,13 +198,18 @@ def losses(
 
     after = logits[:, -1] - log_sums[:, -1:]
     drift = jnp.sum(jnp.exp(after) * (after - ready.essence), axis=-1)
+    squares = jnp.sum(shift**2, axis=-1)
+    if convention != "own":  # the authors' programs take the length of the shift itself
+        there = squares > 0
+        squares = jnp.where(there, jnp.sqrt(jnp.where(there, squares, 1)), 0)
     # Texts that were left out have weight 0 and the numbers of the bare prompt: finite ones.
     loss = (
         -jnp.sum(rows.weights * mean_log_p, axis=-1)
         + numbers["kl_weight"] * drift
-        + numbers["weight_decay"] * jnp.sum(shift**2, axis=-1) / norms**2
+        + numbers["weight_decay"] * squares / norms**2
     )
-    return loss, jnp.sum(rows.weights * jnp.exp(mean_log_p), axis=-1)
+    said = jnp.exp(mean_log_p)
+    return loss, (jnp.sum(rows.weights * said, axis=-1), said[:, 0])
 
 
 @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_saveable)
@@ -206,14 +226,16 @@ def descend(
     *,
     layer: int,
     settings: TargetSettings,
+    levels: Sequence[float] = (),
 ) -> Descent:
     """Adam on every fact's shift, until each has stopped.
 
-    A fact stops at the first look at its loss that finds it under the bound, or not finite, or is
-    the last one; its shift is then the one whose loss that is. Compiled once for a shape,
-    whatever the numbers of the settings.
+    A fact stops at the first look that finds its loss under the bound, or not finite, or its target
+    likely enough, or is the last one; its shift is then the one that was looked at. Compiled once
+    for a shape, whatever the numbers of the settings.
     """
-    numbers = {name: getattr(settings, name) for name in _NUMBERS}
+    numbers: Numbers = {name: getattr(settings, name) for name in _NUMBERS}
+    numbers["levels"] = jnp.asarray(levels, jnp.float32)
     convention = settings.convention
     return _descend(model, rows, ready, active, numbers, layer=layer, convention=convention)
 
@@ -229,16 +251,22 @@ def _descend(
     layer: int,
     convention: Convention,
 ) -> Descent:
-    adam = optax.adam(numbers["learning_rate"])
+    adam = optax.scale_by_adam()
     norms = reference_norms(model, rows, ready, convention, layer=layer)
+    rates = jnp.broadcast_to(numbers["learning_rate"], norms.shape)
+    if convention == "own":  # Adam's first step moves every coordinate by its rate
+        rates = rates * norms / math.sqrt(model.config.width)
 
-    def at(shift: Array) -> tuple[Array, Array]:
-        return losses(shift, model, rows, ready, norms, numbers, layer=layer)
+    def at(shift: Array) -> tuple[Array, tuple[Array, Array]]:
+        return losses(shift, model, rows, ready, norms, numbers, layer=layer, convention=convention)
 
     def look(now: Descent) -> Descent:
-        loss, back, probability = jax.vjp(at, now.shift, has_aux=True)
+        loss, back, (probability, bare) = jax.vjp(at, now.shift, has_aux=True)
         last = now.step == numbers["steps"] - 1
-        going = now.active & (loss >= numbers["stop_below"]) & jnp.isfinite(loss) & ~last
+        said = jnp.minimum(probability, bare)
+        unlikely = said <= numbers["stop_at"]
+        going = now.active & (loss >= numbers["stop_below"]) & unlikely
+        going = going & jnp.isfinite(loss) & ~last
         # The last look needs no gradient.
         slope = jax.lax.cond(
             jnp.any(going), lambda: back(jnp.ones_like(loss))[0], lambda: jnp.zeros_like(now.shift)
@@ -246,7 +274,7 @@ def _descend(
         # Optax raises float32 to an integer power, which a user may have forbidden.
         with jax.numpy_dtype_promotion("standard"):
             change, state = adam.update(slope, now.adam)
-            moved = jnp.asarray(optax.apply_updates(now.shift, change))
+        moved = now.shift - rates[:, None] * jnp.asarray(change)
         return Descent(
             shift=jnp.where(going[:, None], _clamped(moved, numbers["clamp"] * norms), now.shift),
             losses=jnp.where(now.active, loss, now.losses),
@@ -255,10 +283,12 @@ def _descend(
             active=going,
             adam=state,
             step=now.step + 1,
+            marks=jnp.where(now.marked[..., None], now.marks, now.shift),
+            marked=now.marked | (now.active & (said > numbers["levels"][:, None])),
         )
 
     f = len(active)
-    shift = jnp.zeros((f, model.config.width))
+    shift, levels = jnp.zeros((f, model.config.width)), len(numbers["levels"])
     start = Descent(
         shift=shift,
         losses=jnp.full(f, jnp.nan),
@@ -267,6 +297,8 @@ def _descend(
         active=active,
         adam=adam.init(shift),
         step=jnp.zeros((), jnp.int32),
+        marks=jnp.zeros((levels, *shift.shape)),
+        marked=jnp.zeros((levels, f), bool),
     )
     return jax.lax.while_loop(lambda now: jnp.any(now.active), look, start)
 

@@ -1,7 +1,8 @@
-"""Where and how strongly to edit a model: the literature's settings, and a rule where it has none.
+"""Where and how strongly to edit a model: settings without units, and the published ones by name.
 
-All numbers stand in `settings.json`: `models`, shapes for which settings are published or
-were tuned; `families`, the rule for all other shapes of a family; `default`, for other families.
+All numbers stand in `settings.json`: `own`, what is used where nothing else is asked for, in units
+of the model; `published`, the literature's, in those of the models that they were chosen for, with
+a rule for the other shapes of a family.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from kis_jax.data.rewrites import EDIT_POSITIONS, EditPosition
 from kis_jax.models import ModelConfig
 
-Convention = Literal["rome", "memit"]
+Convention = Literal["own", "rome", "memit"]
+Units = Literal["model", "absolute"]
 
 _FILE = Path(__file__).with_suffix(".json")
 _SHAPE = ("family", "num_layers", "width", "vocab_size")
@@ -23,16 +26,23 @@ _SHAPE = ("family", "num_layers", "width", "vocab_size")
 
 @dataclasses.dataclass(frozen=True)
 class TargetSettings:
-    """How a target value is sought.
+    r"""How a target value is sought.
 
     Attributes:
       steps: at most so many times the loss is looked at: one update of the shift fewer.
-      learning_rate: of Adam.
+      learning_rate: of Adam. Of `"own"` the length of its first step, as a share of $|v_0|$, what
+        the MLP writes; a shift then takes the same path whatever the scale of a model's values.
       clamp: the longest shift, as a share of the norm that `convention` names.
-      weight_decay: weight of the shift's squared norm as a share of that same norm squared.
-      kl_weight: weight of how far the next token of "{subject} is a" moves.
+      weight_decay: weight of the shift's length as a share of that norm: of its square for
+        `"own"`, of $|\delta| / |v_0|^2$ in the authors' programs.
+      kl_weight: weight of how far the next token of "{subject} is a" moves; of the authors'
+        conventions, that after the subject.
       stop_below: a fact whose loss is under this is done.
-      convention: whose norm, and whose average over prefixes. `"rome"`: the norm of what the MLP
+      stop_at: so is one whose target is likelier than this, both after the bare prompt and on the
+        average over prefixes, by the geometric mean of its tokens; 1 for none.
+      convention: `"own"`: as said above; lengths are shares of what the MLP writes, keys those
+        nearest to all of a fact's texts (see `kis_jax.core.editing.nearest`). `"rome"` and
+        `"memit"`: the search of their authors' programs. `"rome"`: the norm of what the MLP
         writes; keys averaged over all prefixes alike. `"memit"`: the norm of the residual stream
         after the layer; keys averaged over the generated prefixes, then with that of no prefix.
       position: of the token whose key stands for a fact, and at which the shift is added: the
@@ -47,6 +57,7 @@ class TargetSettings:
     weight_decay: float
     kl_weight: float = 0.0625
     stop_below: float = 0.05
+    stop_at: float = 1.0
     convention: Convention = "rome"
     position: EditPosition = "subject_last"
     prefixed: bool = True
@@ -61,8 +72,13 @@ class TargetSettings:
         for name in ("weight_decay", "kl_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: expected 0 or more, found {getattr(self, name)}")
-        if self.convention not in ("rome", "memit"):
-            raise ValueError(f"convention: expected 'rome' or 'memit', found {self.convention!r}")
+        if not 0 < self.stop_at <= 1:
+            raise ValueError(f"stop_at: expected a probability above 0, found {self.stop_at}")
+        if self.convention not in get_args(Convention):
+            raise ValueError(
+                f"convention: expected one of {', '.join(get_args(Convention))}, found "
+                f"{self.convention!r}"
+            )
         if self.position not in EDIT_POSITIONS:
             raise ValueError(
                 f"position: expected one of {', '.join(EDIT_POSITIONS)}, found {self.position!r}"
@@ -78,12 +94,14 @@ class EditSettings:
         although AlphaEdit's authors spread their edits over `layers` as MEMIT does.
       layers: which ones MEMIT edits, in ascending order.
       target: of target values, for methods of a single layer.
-      batch_target: of target values for MEMIT, at the last of its layers.
-      batch_weight: MEMIT's weight of C.
-      null_threshold: of AlphaEdit: a direction is free if its eigenvalue of C is at most this
-        share of their mean. The authors bound the eigenvalues themselves, which goes with the
-        scale of a model's keys: their number, 0.02, is the default, but here another bound.
-      null_ridge: AlphaEdit's ridge.
+      batch_target: of target values for MEMIT and AlphaEdit, at the last of their layers.
+      weight: MEMIT's weight of C; see `units`.
+      null_space: which directions AlphaEdit leaves free; see `units`.
+      null_ridge: AlphaEdit's ridge; see `units`.
+      units: of these three. "model": the weight in multiples of the mean of k C^-1 k over the
+        bare prompts' keys of the facts, the ridge likewise of k N k, the free directions by the
+        share of ordinary text's energy, tr(N C) / tr(C), that they hold at most. "absolute": as
+        published; the free directions are those whose eigenvalue of C is at most `null_space`.
       origin: where they come from, in words.
     """
 
@@ -91,17 +109,63 @@ class EditSettings:
     layers: tuple[int, ...]
     target: TargetSettings
     batch_target: TargetSettings
-    batch_weight: float
-    null_threshold: float
+    weight: float
+    null_space: float
     null_ridge: float
+    units: Units
     origin: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that no method can go by."""
+        for name in ("weight", "null_space", "null_ridge"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}: expected a positive number, found {getattr(self, name)}")
+        if self.units not in get_args(Units):
+            raise ValueError(
+                f"units: expected one of {', '.join(get_args(Units))}, found {self.units!r}"
+            )
+        if self.units == "model" and self.null_space > 1:
+            raise ValueError(
+                f"null_space: expected a share of ordinary text's energy, at most 1, found "
+                f"{self.null_space}; it bounds eigenvalues with units=absolute alone"
+            )
+
+
+def check_together(layers: Sequence[int], config: ModelConfig) -> None:
+    """Raises ValueError if edits of these layers do not add up in a family, as its config tells."""
+    if len(layers) > 1 and getattr(config, "norms_after", False):
+        raise ValueError(
+            f"layers: expected one for {config.family}, which has a norm after its MLP, so that "
+            f"what several layers write does not add up, found {list(layers)}; pass one of them"
+        )
 
 
 def edit_settings(config: ModelConfig) -> EditSettings:
-    """The settings for a model, by its family and shape.
+    """The settings for a model where nothing else is asked for, in units of the model.
 
-    Those of the literature, or tuned ones, where there are any for this shape; else the rule of
-    the family: the layer at the same relative depth, and the numbers of the family's models.
+    Args:
+      config: the model's shape.
+
+    Returns:
+      The settings; `origin` says where they come from.
+
+    Raises:
+      ValueError: if an entry of the table makes no sense, such as a search without steps.
+
+    Example:
+      >>> from kis_jax.models.families import gpt2
+      >>> found = edit_settings(gpt2.read_config(dict(n_embd=768, n_layer=12, n_head=12)))
+      >>> found.layer, found.layers, found.units
+      (4, (4,), 'model')
+    """
+    return _settings(_table()["own"], config, "own", "own")
+
+
+def published_settings(config: ModelConfig) -> EditSettings:
+    """The literature's settings for a model, by its family and shape.
+
+    Where there are none for this shape, the rule of the family: the layer at the same relative
+    depth, and the numbers of the family's models.
 
     Args:
       config: the model's shape.
@@ -115,27 +179,41 @@ def edit_settings(config: ModelConfig) -> EditSettings:
     Examples:
       >>> from kis_jax.models.families import gpt2
       >>> xl = gpt2.read_config(dict(n_embd=1600, n_layer=48, n_head=25))
-      >>> found = edit_settings(xl)
+      >>> found = published_settings(xl)
       >>> found.layer, found.layers, found.origin
       (17, (13, 14, 15, 16, 17), 'published for gpt2-xl by ROME and MEMIT')
     """
-    table = _table()
+    return _settings(_table()["published"], config, "rome", "memit")
+
+
+def _settings(
+    table: Mapping[str, Any], config: ModelConfig, convention: Convention, together: Convention
+) -> EditSettings:
     rule = {**table["default"], **table["families"].get(config.family, {})}
     known = next((entry for entry in table["models"] if _is_of(entry["shape"], config)), {})
     found = {**rule, **known}
     last = config.num_layers - 1
     layer = found.get("layer", min(last, round(found["depth"] * config.num_layers)))
-    span = min(found["span"], layer + 1)
+    span = 1 if getattr(config, "norms_after", False) else min(found["span"], layer + 1)
+    conventions: list[tuple[str, Convention]] = [
+        ("target", convention),
+        ("batch_target", together),
+    ]
+    targets = [
+        TargetSettings(
+            **rule.get(name, rule["target"]) | known.get(name, known.get("target", {})),
+            convention=whose,
+        )
+        for name, whose in conventions
+    ]
     return EditSettings(
-        layer=layer,
-        layers=tuple(found.get("layers", range(layer - span + 1, layer + 1))),
-        target=TargetSettings(**rule["target"] | known.get("target", {})),
-        batch_target=TargetSettings(
-            **rule["batch_target"] | known.get("batch_target", {}), convention="memit"
-        ),
-        batch_weight=found["batch_weight"],
-        null_threshold=found["null_threshold"],
+        layer,
+        tuple(found.get("layers", range(layer - span + 1, layer + 1))),
+        *targets,
+        weight=found["weight"],
+        null_space=found["null_space"],
         null_ridge=found["null_ridge"],
+        units="model" if convention == "own" else "absolute",
         origin=found["origin"],
     )
 

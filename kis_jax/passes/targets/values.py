@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kis_jax.data.facts import Fact
-from kis_jax.data.rewrites import Rewrite, tokenize_rewrites
+from kis_jax.data.rewrites import Placed, Rewrite, tokenize_rewrites
 from kis_jax.models import Decoder, Model
 from kis_jax.models.memory import check_layers, memory_kernel
 from kis_jax.passes.targets.context_prefixes import default_prefixes
@@ -30,7 +30,8 @@ class TargetValues:
       prompt_keys: `(n, d)`, of the prompt with no prefix: ROME has these in its residual and its
         denominator.
       values: `(n, m)`, what `keys @ kernel` should be, the bias left out.
-      initial: `(n, m)`, `prompt_keys @ kernel`, from which the values were sought.
+      initial: `(n, m)`, from which the values were sought: `keys @ kernel`, or by the authors'
+        conventions `prompt_keys @ kernel`.
       losses: `(n,)`, at the end.
       probabilities: `(n,)`, of the target at the end: the geometric mean of its tokens', averaged
         over the prefixes.
@@ -40,6 +41,8 @@ class TargetValues:
       layer: whose memory they are of.
       prefixes: before the prompts; the first is "".
       settings: how the values were sought.
+      noted: `(levels, n, m)`, the shift when the target first was likelier than each of the levels
+        asked for, or where the search ended.
     """
 
     keys: np.ndarray
@@ -54,6 +57,7 @@ class TargetValues:
     layer: int
     prefixes: tuple[str, ...]
     settings: TargetSettings
+    noted: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 0)))
 
     def __len__(self) -> int:
         """The number of facts."""
@@ -66,7 +70,8 @@ class TargetValues:
             raise TypeError(f"expected a slice, a mask or places, found {chosen!r}")
         arrays = {name: getattr(self, name)[places] for name in _ARRAYS}
         lists = {name: tuple(getattr(self, name)[i] for i in places) for name in _TUPLES}
-        return dataclasses.replace(self, **arrays, **lists)
+        noted = self.noted[:, places] if len(self.noted) else self.noted
+        return dataclasses.replace(self, **arrays, **lists, noted=noted)
 
 
 _ARRAYS = ("keys", "prompt_keys", "values", "initial", "losses", "probabilities", "steps")
@@ -83,6 +88,7 @@ def target_values(
     prefixes: Sequence[str] | None = None,
     token_budget: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    levels: Sequence[float] = (),
 ) -> TargetValues:
     r"""Seeks the values with which a layer's memory makes the model say each fact's new object.
 
@@ -92,8 +98,10 @@ def target_values(
     $$-\frac1p \sum_j \overline{\log p}(\text{target} \mid x_j, \delta) + w_{KL} D(p_\delta \| p_0)
     + w \, |\delta|^2 / |v_0|^2, \qquad |\delta| \le c \, |v_0|$$
 
-    over texts $x_j$, the prompt after each prefix; $D$ at the token after "{subject} is a". The
-    value is $v_0 + \delta$. Facts are optimised many at once, each as if it were alone.
+    over texts $x_j$, the prompt after each prefix; $D$ at the token after "{subject} is a". It goes
+    no further than until the target is likely enough, after the bare prompt and after the others
+    (`stop_at`). The value is $v_0 + \delta$. Where the conventions of the authors' programs
+    differ, `TargetSettings` says so. Facts are optimised many at once, each as if it were alone.
 
     Args:
       model: a decoder.
@@ -106,6 +114,7 @@ def target_values(
       token_budget: the most tokens run at once in a step; if None as many as pay, and fit the
         memory.
       on_progress: called with how many facts are done, and how many there are.
+      levels: of probability, at which shifts are noted on the way; see `TargetValues.noted`.
 
     Returns:
       See `TargetValues`. A fact whose loss ceased to be finite is named in `failures`; the others
@@ -139,29 +148,35 @@ def target_values(
         context_length=config.context_length,
         position=settings.position,
     )
+    if settings.convention != "own":  # the authors' programs watch the word after the subject
+        rewrites = [_to_subject(rewrite) for rewrite in rewrites]
     n, d, m = len(facts), config.mlp_width, config.width
     keys, prompt_keys, shifts = (np.full((n, k), np.nan, np.float32) for k in (d, d, m))
     reached, probabilities = np.full((2, n), np.nan, np.float32)
-    steps = np.zeros(n, int)
+    steps, noted = np.zeros(n, int), np.full((len(levels), n, m), np.nan, np.float32)
     budget = step_budget(config) if token_budget is None else token_budget
     done = 0
     batches = row_batches(rewrites, config, layer=layer, budget=budget, steps=settings.steps)
     for batch in batches if n else ():
         ready = prepare(decoder, batch.rows, layer=layer, extent=batch.extent)
         active = jnp.arange(len(batch.rows.tokens)) < len(batch.facts)
-        descent = descend(decoder, batch.rows, ready, active, layer=layer, settings=settings)
+        descent = descend(
+            decoder, batch.rows, ready, active, layer=layer, settings=settings, levels=levels
+        )
         here, taken = list(batch.facts), slice(len(batch.facts))
         shifts[here] = np.asarray(descent.shift)[taken]
         reached[here] = np.asarray(descent.losses)[taken]
         probabilities[here] = np.asarray(descent.probabilities)[taken]
         steps[here] = np.asarray(descent.steps)[taken]
+        noted[:, here] = np.asarray(descent.marks)[:, taken]
         texts_keys = np.asarray(ready.keys)[taken, :-1]
         prompt_keys[here] = texts_keys[:, 0]
         keys[here] = np.matmul(key_weights(batch, settings)[taken, None], texts_keys)[:, 0]
         done += len(here)
         if on_progress is not None:
             on_progress(done, n)
-    initial = np.array(_answers(prompt_keys, memory_kernel(decoder, layer)))
+    moved = keys if settings.convention == "own" else prompt_keys
+    initial = np.array(_answers(moved, memory_kernel(decoder, layer)))
     values = initial + shifts
     finite = np.asarray(np.isfinite(values).all(axis=1))
     failures = tuple(map(_failure, reached, steps, finite))
@@ -181,6 +196,7 @@ def target_values(
         layer=layer,
         prefixes=tuple(prefixes),
         settings=settings,
+        noted=noted,
     )
 
 
@@ -188,7 +204,7 @@ def key_weights(batch: RowBatch, settings: TargetSettings) -> np.ndarray:
     """Weight of each text's key in the average, `(f, p)`; see `TargetSettings.convention`."""
     weights = (batch.rows.weights > 0).astype(np.float32)
     generated = weights[:, 1:].sum(axis=1, keepdims=True)
-    if settings.convention == "memit":
+    if settings.convention != "rome":
         weights[:, 1:] /= np.maximum(generated, 1)
     return weights / weights.sum(axis=1, keepdims=True)
 
@@ -214,6 +230,12 @@ def _failure(loss: float, steps: int, finite: bool) -> str | None:
         f"the loss was {loss} after {steps} steps; lower the learning rate, or check the model's "
         "parameters"
     )
+
+
+def _to_subject(rewrite: Rewrite) -> Rewrite:
+    """With an essence that ends where the shift is added."""
+    essence, stop = rewrite.essence, rewrite.essence.index + 1
+    return dataclasses.replace(rewrite, essence=Placed(essence.tokens[:stop], stop - 1, stop))
 
 
 def _left_out(rewrite: Rewrite) -> tuple[int, ...]:

@@ -1,0 +1,1 @@
+"""`kis tune` and `kis settings`: where and how strongly to edit a model."""

@@ -1,0 +1,61 @@
+"""Whatever is a default runs: every family, every method, on small random models."""
+
+import jax
+import numpy as np
+import pytest
+
+from kis_jax.checkpoints.loading import load_model
+from kis_jax.data.facts import Fact
+from kis_jax.edit.closed_forms import METHODS
+from kis_jax.edit.methods import make_edits
+from kis_jax.models.memory import memory_kernel
+from kis_jax.passes.second_moments import second_moments
+from kis_jax.passes.targets.settings import check_together, edit_settings
+from tests import golden
+
+DECODERS = [
+    name
+    for name in golden.NAMES
+    for config in [load_model(golden.DIRECTORY / name).config]
+    if config.causal and config.experts is None  # edits of mixtures are refused in one line
+]
+QUICK = ("gpt2_tied", "gemma2", "olmo2")  # the last two with a norm after their MLP
+FACTS = (
+    Fact(0, "{} ab c", "de", target_new="f"),
+    Fact(1, "a b {} c d", "g h", target_new="ij k"),
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in DECODERS]
+)
+def test_no_method_is_refused_and_no_number_is_lost(name, letters):
+    model = load_model(golden.DIRECTORY / name)
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("abcdefghijk "), size=14)) for _ in range(60)]
+    moments = second_moments(model, letters, texts)
+    layer = edit_settings(model.config).layer
+    before = np.asarray(memory_kernel(model, layer))
+    for method in METHODS:
+        made = make_edits(model, letters, FACTS, moments, method=method)
+        after = np.asarray(memory_kernel(made.model, layer))
+        assert np.isfinite(after).all() and np.abs(after - before).max() > 0, method
+        assert [outcome.reason for outcome in made.outcomes] == [None, None], method
+        jax.block_until_ready(after)
+
+
+def test_several_layers_are_refused_from_the_configuration_alone():
+    config = load_model(golden.DIRECTORY / "gemma2").config
+    check_together([0], config)
+    with pytest.raises(ValueError, match="layers: expected one for gemma2, which has a norm"):
+        check_together([0, 1], config)
+
+
+def test_what_c_refuses_is_refused_before_any_search(letters, monkeypatch):
+    from kis_jax.edit import job
+
+    model = load_model(golden.DIRECTORY / "gpt2_tied")
+    moments = second_moments(model, letters, ["ab cd", "ef"])  # fewer tokens than dimensions
+    monkeypatch.setattr(job, "target_values", lambda *_, **__: pytest.fail("searched"))
+    with pytest.raises(ValueError, match="positive definite"):
+        make_edits(model, letters, FACTS, moments, inverse="cholesky", prefixes=[""])
