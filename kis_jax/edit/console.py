@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,14 +31,12 @@ def fact_progress(num_facts: int) -> Iterator[Callable[[int], None]]:
 
 
 def print_forecast(damage: float, scale: float) -> None:
-    """What an edit is to do to ordinary text, said before it is written."""
-    print(
-        f"foreseen: answers to ordinary text move by {100 * math.sqrt(damage):.3g} % of their size"
-    )
+    """What an edit is to do to ordinary text, said before it is written, beside the progress."""
+    share = f"{100 * math.sqrt(damage):.3g} % of their size (damage {damage:.3g})"
+    told = [f"foreseen: the layer's answers to ordinary text move by {share}"]
     if scale < 1:
-        print(
-            f"to keep the damage at {damage:.3g}, {100 * scale:.3g} % of what was asked is written"
-        )
+        told.append(f"to keep to the bound, {100 * scale:.3g} % of what was asked is written")
+    print("\n".join(told), file=sys.stderr)
 
 
 def print_edit(record: Mapping[str, Any], out: Path) -> None:
