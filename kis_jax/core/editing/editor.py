@@ -230,6 +230,7 @@ class Editor:
         order = jnp.asarray(order, jnp.int32)
         ordered = jnp.sort(order)
         within = jnp.all((order >= 0) & (order < self.count))
+        within &= order.shape[0] <= self.along.shape[0]
         if not holds_or_traced(within & jnp.all(ordered[1:] != ordered[:-1])):
             raise ValueError(
                 f"order: expected rows 0 to {int(self.count) - 1}, each at most once, found {order}"
