@@ -114,7 +114,7 @@ def child(arguments: list[str]) -> None:
     from kis_jax.cli import measuring
 
     before = peak_flops()
-    original, spent = measuring.streamed, []
+    original, spent = measuring._streamed, []
 
     def timed(*given, **options):
         start = time.perf_counter()
@@ -122,7 +122,7 @@ def child(arguments: list[str]) -> None:
         spent.append(time.perf_counter() - start)
         return found
 
-    measuring.streamed = timed
+    measuring._streamed = timed
     sys.argv = ["kis", *arguments]
     try:
         cli.main()

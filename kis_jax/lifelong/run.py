@@ -59,7 +59,9 @@ def run_lifelong(
       ValueError: if the model is an encoder, the directory holds another run, the layer's second
         moment has no inverse, or no target value of any fact is found.
 
-    Example: of minutes; docs/compose.md has a whole one, with a probe, that is run in tests.
+    Examples:
+      Such a run takes minutes; docs/compose.md has a whole one, with a probe, that tests run.
+
       >>> record = run_lifelong(inputs, model, moments, Path("life"))  # doctest: +SKIP
       >>> record["methods"][0]["checkpoints"][-1]["efficacy"]  # doctest: +SKIP
       1.0
