@@ -86,7 +86,7 @@ class LayerForecast:
     def superposition(self) -> np.ndarray:
         """P of the facts, `(n, n)`; NaN in the row of one whose key has no share."""
         with np.errstate(invalid="ignore"):
-            return np.asarray(self.asked["sequential"].superposition)
+            return HOST.run(lambda asked: asked.superposition, self.asked["sequential"])
 
     def order(self) -> np.ndarray:
         """The order of sequential edits that spoils the least of them; see `gentle_order`."""

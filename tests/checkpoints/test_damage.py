@@ -343,9 +343,11 @@ def test_an_absurd_number_of_layers_is_refused_at_once(name, tmp_path):
     """By families that list their layers, too."""
     directory = shutil.copytree(golden.DIRECTORY / name, tmp_path / "model")
     config = json.loads((directory / "config.json").read_text())
-    names = {"num_hidden_layers", "n_layer", "n_layers"} & config.keys()
+    of_text = config.get("text_config", config)
+    names = {"num_hidden_layers", "n_layer", "n_layers"} & of_text.keys()
     assert len(names) == 1
-    (directory / "config.json").write_text(json.dumps(config | dict.fromkeys(names, 10**9)))
+    of_text |= dict.fromkeys(names, 10**9)
+    (directory / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="expected at most 10000 layers, found 1000000000"):
         load_model(directory)
 

@@ -38,7 +38,7 @@ def reaching(
       `(n, d)`: keys $\hat k$ with $k \cdot s / \hat k \cdot s = 1$ for `s = space.solve(...)` of
       them; k itself where the two are one.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from kis_jax.core.geometry.spaces import Identity
       >>> k, other = jnp.array([[1.0, 0.0]]), jnp.array([[0.6, 0.8]])
