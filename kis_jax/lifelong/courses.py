@@ -88,8 +88,8 @@ class ClosedFormCourse(Course):
         self._singly = singly
         self._refusal = refusal
         self._left_out: dict[int, str] = {}
-        self.keys = np.zeros((0, d), np.float32)
-        self.values = np.zeros((0, m), np.float32)
+        self.keys = np.zeros((0, d))
+        self.values = np.zeros((0, m))
         self.bounds = [0]
 
     @property
@@ -106,7 +106,7 @@ class ClosedFormCourse(Course):
     def asked(self) -> tuple[np.ndarray, np.ndarray]:
         """Keys and the values asked for of the facts that were edited, float64."""
         made = ~np.isin(np.arange(len(self.keys)), list(self._left_out))
-        return self.keys[made].astype(np.float64), self.values[made].astype(np.float64)
+        return self.keys[made], self.values[made]
 
     def advance(self, facts: slice) -> None:
         """See `Course.advance`."""
@@ -138,8 +138,8 @@ class ClosedFormCourse(Course):
         self._kernel = self._kernel + HOST.run(_written, self._editor, start, stop)
         for row in np.flatnonzero(~added.accepted):
             self._left_out.setdefault(start + int(row), self._refusal)
-        self.keys = np.concatenate([self.keys, np.asarray(keys, np.float32)])
-        self.values = np.concatenate([self.values, np.asarray(values, np.float32)])
+        self.keys = np.concatenate([self.keys, np.asarray(keys, np.float64)])
+        self.values = np.concatenate([self.values, np.asarray(values, np.float64)])
         self.bounds.append(stop)
 
 

@@ -100,7 +100,7 @@ def test_a_corpus_that_changes_during_the_pass_is_never_recorded(
                 text.write_text(changed[change])
             yield tokens
 
-    for module in ("saved", "hosts.split_corpus"):
+    for module in ("measuring", "hosts.split_corpus"):
         monkeypatch.setattr(f"kis_jax.passes.{module}.tokenize_corpus", disturbed)
     out = tmp_path / "out"
     status, _, error = kis(*words(name, out, text))
@@ -109,7 +109,7 @@ def test_a_corpus_that_changes_during_the_pass_is_never_recorded(
     assert not list(tmp_path.rglob("*.json")) or not (out / "scan.json").exists()
     assert not (out / "edit.json").exists() and not (out / "lifelong.json").exists()
     # Nothing that was begun is taken for whole by a later run over the text as it is now.
-    monkeypatch.setattr("kis_jax.passes.saved.tokenize_corpus", tokenize)
+    monkeypatch.setattr("kis_jax.passes.hosts.split_corpus.tokenize_corpus", tokenize)
     if name == "scan" and change == "cut":
         status, _, error = kis(*words(name, tmp_path / "again", text))
         assert status == 0, error
