@@ -168,7 +168,7 @@ def _effects(
     x = model.embed(tokens, mask)
     # Of the subject, and of what stands before it, nothing is left.
     spots = (jnp.arange(tokens.shape[1]) <= subjects[:, None]) & mask
-    covered = x + (spots[..., None] * noise).astype(x.dtype)
+    covered = x + jnp.where(spots[..., None], noise, 0).astype(x.dtype)
 
     def run(start: Array, vectors: Array) -> tuple[Array, Array]:
         x, shown = model.run(
