@@ -18,6 +18,7 @@ DECODERS = [
     for name in golden.NAMES
     for config in [load_model(golden.DIRECTORY / name).config]
     if config.causal and config.experts is None  # edits of mixtures are refused in one line
+    if config.context_length >= 20  # of letters, "Therefore" and 10 more
 ]
 QUICK = ("gpt2_tied", "gemma2", "olmo2")  # the last two with a norm after their MLP
 FACTS = (
@@ -26,6 +27,7 @@ FACTS = (
 )
 
 
+@pytest.mark.filterwarnings("ignore:layer 0. the second moment is singular")
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in DECODERS]
 )
@@ -36,8 +38,10 @@ def test_no_method_is_refused_and_no_number_is_lost(name, letters):
     moments = second_moments(model, letters, texts)
     layer = edit_settings(model.config).layer
     before = np.asarray(memory_kernel(model, layer))
+    # Beside attention, keys of layer 0 are of the letter alone, with more dimensions than letters.
+    inverse = "pseudo" if name == "gpt_neox_parallel" else "auto"
     for method in METHODS:
-        made = make_edits(model, letters, FACTS, moments, method=method)
+        made = make_edits(model, letters, FACTS, moments, method=method, inverse=inverse)
         after = np.asarray(memory_kernel(made.model, layer))
         assert np.isfinite(after).all() and np.abs(after - before).max() > 0, method
         assert [outcome.reason for outcome in made.outcomes] == [None, None], method

@@ -192,7 +192,8 @@ def _settings(
     rule = {**table["default"], **table["families"].get(config.family, {})}
     known = next((entry for entry in table["models"] if _is_of(entry["shape"], config)), {})
     found = {**rule, **known}
-    last = config.num_layers - 1
+    # What the last layer writes at a subject no later token reads.
+    last = max(config.num_layers - 2, 0)
     layer = found.get("layer", min(last, round(found["depth"] * config.num_layers)))
     span = 1 if getattr(config, "norms_after", False) else min(found["span"], layer + 1)
     conventions: list[tuple[str, Convention]] = [
