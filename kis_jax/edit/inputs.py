@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from kis_jax.checkpoints import fingerprint
 from kis_jax.checkpoints.hub import locate
 from kis_jax.checkpoints.opening import read_config
-from kis_jax.checkpoints.tokenizers import load_tokenizer
+from kis_jax.checkpoints.tokenizers import require_tokenizer
 from kis_jax.core.arrays.precision import Inverse
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, token_budget
@@ -144,11 +144,7 @@ def open_edit(request: EditRequest) -> EditInputs:
     of_model = fingerprint.of_model(directory)
     settings = settings_of(request, config, of_model)
     layers = _layers(request, config, settings)
-    tokenizer = load_tokenizer(directory)
-    if tokenizer is None:
-        raise ValueError(
-            f"{directory}: expected files of a tokenizer, found none; add tokenizer.json"
-        )
+    tokenizer = require_tokenizer(directory)
     facts = read_facts(request.facts, request.num_facts, strict=request.strict)
     check_facts(facts)
     tokenize_rewrites(
