@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from kis_jax.core.geometry.second_moment import SecondMoment
+    from kis_jax.models import Model
     from kis_jax.passes.inputs import ScanInputs, ScanRequest
 
 
@@ -123,6 +124,26 @@ def measured(
     if reliability is not None and first:
         console.print_reliability(reliability, int(moments.count[0]))
     return moments, keys, known
+
+
+def model_and_moments(inputs: ScanInputs, directory: Path, out: Path) -> tuple[Model, SecondMoment]:
+    """The model of a command that edits, on one device, and second moments of its keys.
+
+    Args:
+      inputs: of the scan that measures them.
+      directory: of the second moments.
+      out: folder for the results, made once the model is read.
+    """
+    from kis_jax.checkpoints.loading import load_model
+    from kis_jax.cli import console
+    from kis_jax.passes.measuring import measure_second_moments
+
+    model = load_model(inputs.directory)
+    out.mkdir(parents=True, exist_ok=True)
+    documents = inputs.corpus.num_documents or inputs.request.num_documents
+    with console.corpus_progress(documents) as on_batch:
+        moments, _ = measure_second_moments(inputs, model, directory, on_batch=on_batch)
+    return model, moments
 
 
 def _streamed(

@@ -101,8 +101,8 @@ def lifelong(
     Writes lifelong.json, figures/ and report.html into the output folder; and progress/, from
     which the same command goes on if it was interrupted. Methods may be added later.
     """
-    from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console
+    from kis_jax.cli.measuring import model_and_moments
     from kis_jax.lifelong import console as lifelong_console
     from kis_jax.lifelong.inputs import (
         LifelongRequest,
@@ -113,7 +113,6 @@ def lifelong(
     from kis_jax.lifelong.page import write_lifelong_report
     from kis_jax.lifelong.record import check_lifelong_directory, write_lifelong
     from kis_jax.lifelong.run import run_lifelong
-    from kis_jax.passes.measuring import measure_second_moments
     from kis_jax.passes.store import store_of
 
     facts, corpus = options.facts_and_corpus(model, facts, corpus)
@@ -144,11 +143,7 @@ def lifelong(
     )
     check_lifelong_directory(out)
     kept = store_of(second_moments or out / "second_moments")
-    loaded = load_model(inputs.scan.directory)
-    out.mkdir(parents=True, exist_ok=True)
-    documents = inputs.scan.corpus.num_documents or inputs.scan.request.num_documents
-    with console.corpus_progress(documents) as on_batch:
-        moments, _ = measure_second_moments(inputs.scan, loaded, kept, on_batch=on_batch)
+    loaded, moments = model_and_moments(inputs.scan, kept, out)
     inputs = inputs.written(loaded)
     with lifelong_console.lifelong_progress(inputs.steps[-1]) as on_step:
         record = run_lifelong(inputs, loaded, moments, out / "progress", on_step=on_step)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +15,10 @@ from kis_jax.data.batches import Batch
 from kis_jax.models import Model
 from kis_jax.passes.convergence import Spread
 from kis_jax.passes.keys import check_finite
-
-# As in `SecondMomentPass`.
-_BATCHES_ON_DEVICE = 32
+from kis_jax.passes.second_moments import RunningSums
 
 
-class RoutedMomentPass:
+class RoutedMomentPass(RunningSums):
     """One pass over a corpus, as `SecondMomentPass` is, where each layer has several memories.
 
     Sums are stacked over the experts of the first layer, then of the second, and so on:
@@ -49,18 +46,11 @@ class RoutedMomentPass:
     ) -> None:
         """Starts from nothing, or from what an earlier part of the pass left; see there."""
         config = model.config
-        self.model, self.batches = model, batches
+        self.model = model
         self._stack, d = config.num_layers * config.experts_per_layer, config.mlp_width
         self.rows = np.arange(d)
-        total: Any = np.zeros((self._stack, d, d))
-        count: Any = np.zeros(self._stack, np.int64)
-        if start is not None:
-            for index in range(self._stack):  # one at a time, as they may be read from disk
-                total[index] = start.total[index]
-            count += start.count
-        self._host = SecondMoment(total, count)
-        self.spread = Spread.zeros(self._stack) if spread is None else spread
-        self._pending, self._device = 0, self._empty()
+        super().__init__((self._stack, d, d), start, batches, spread)
+        self._device = self._empty()
 
     @property
     def rows_of_hosts(self) -> list[np.ndarray]:
@@ -70,14 +60,7 @@ class RoutedMomentPass:
     def add(self, batch: Batch) -> None:
         """Adds all tokens of a batch that are not padding."""
         self._device = _add(self._device, self.model, batch.tokens, batch.mask)
-        self._pending += 1
-        if self._pending >= min(_BATCHES_ON_DEVICE, 2 ** (self.spread.parts // 4)):
-            self.settle()
-
-    @property
-    def settled(self) -> bool:
-        """Whether all sums are on the host."""
-        return not self._pending
+        self._added()
 
     def settle(self) -> None:
         """Adds what is on the device to the sums on the host.
@@ -95,20 +78,6 @@ class RoutedMomentPass:
         self.spread = self.spread.add(norms, int(part.count.max()))
         self.batches += self._pending
         self._pending, self._device = 0, self._empty()
-
-    @property
-    def part(self) -> SecondMoment:
-        """The sums on the host, `(layers * experts, d, d)`; not a copy."""
-        return self._host
-
-    def result(self) -> SecondMoment:
-        """The second moments so far; NumPy float64, and int64 counts; not a copy.
-
-        Raises:
-          ValueError: if a sum is not finite, naming the layer.
-        """
-        self.settle()
-        return self._host
 
     def _empty(self) -> SecondMoment:
         d = len(self.rows)

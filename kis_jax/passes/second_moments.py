@@ -67,7 +67,66 @@ def second_moments(
     return running.whole()
 
 
-class SecondMomentPass:
+class RunningSums:
+    """Sums of a pass: in float32 on devices for some batches, in float64 on the host thereafter.
+
+    Attributes:
+      batches: that the sums on the host contain.
+      spread: how much the parts differ that have reached the host.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        start: SecondMoment | None,
+        batches: int,
+        spread: Spread | None,
+    ) -> None:
+        """Starts from nothing, or from what an earlier part of the pass left on this host."""
+        total: Any = np.zeros(shape)
+        count: Any = np.zeros(shape[0], np.int64)
+        if start is not None:
+            for index in range(shape[0]):  # one at a time, as they may be read from disk
+                total[index] = start.total[index]
+            count += start.count
+        self._host = SecondMoment(total, count)
+        self.batches, self.spread = batches, Spread.zeros(shape[0]) if spread is None else spread
+        self._pending = 0
+
+    def settle(self) -> None:
+        """Adds what is on the devices to the sums on the host."""
+        raise NotImplementedError
+
+    def _added(self) -> None:
+        """Notes one more batch on the devices."""
+        self._pending += 1
+        # The first parts are small ones, so that their spread is known soon.
+        if self._pending >= min(_BATCHES_ON_DEVICES, 2 ** (self.spread.parts // 4)):
+            self.settle()
+
+    @property
+    def settled(self) -> bool:
+        """Whether all sums are on the hosts: where a pass is saved, to go on to the same bits."""
+        return not self._pending
+
+    @property
+    def part(self) -> SecondMoment:
+        """This host's rows of the sums on the hosts; not a copy."""
+        return self._host
+
+    def result(self) -> SecondMoment:
+        """This host's rows of the second moments so far: NumPy float64, and int64 counts.
+
+        Not a copy: what is added later is added to it. Every host must ask.
+
+        Raises:
+          ValueError: if a sum is not finite, naming the layer; on every host.
+        """
+        self.settle()
+        return self._host
+
+
+class SecondMomentPass(RunningSums):
     """One pass over a corpus: second moments of all layers, fed batch by batch.
 
     Texts are spread over the `data` axis of the model's mesh, and the rows of all sums over
@@ -119,31 +178,15 @@ class SecondMomentPass:
         self._layout = NamedSharding(self._mesh, _row_spec(self._mesh, d))
         self.rows_of_hosts = _rows_of_hosts(self._layout, d)
         self.rows = self.rows_of_hosts[jax.process_index()]
-        total: Any = np.zeros((layers, len(self.rows), d))
-        count: Any = np.zeros(layers, np.int64)
-        if start is not None:
-            for layer in range(layers):  # one at a time, as they may be read from disk
-                total[layer] = start.total[layer]
-            count += start.count
-        self._host = SecondMoment(total, count)
-        self.batches, self.spread = batches, Spread.zeros(layers) if spread is None else spread
-        self._pending = self._tokens = 0
-        self._bands = self._empty()
+        super().__init__((layers, len(self.rows), d), start, batches, spread)
+        self._bands, self._tokens = self._empty(), 0
 
     def add(self, batch: Batch) -> None:
         """Adds all tokens of a batch that are not padding."""
         texts = (dealt(array, self._mesh) for array in (batch.tokens, batch.mask))
         self._bands = _add(self._bands, self.model, *texts, mesh=self._mesh)
         self._tokens += int(batch.mask.sum())
-        self._pending += 1
-        # The first parts are small ones, so that their spread is known soon.
-        if self._pending >= min(_BATCHES_ON_DEVICES, 2 ** (self.spread.parts // 4)):
-            self.settle()
-
-    @property
-    def settled(self) -> bool:
-        """Whether all sums are on the hosts: where a pass is saved, to go on to the same bits."""
-        return not self._pending
+        self._added()
 
     def settle(self) -> None:
         """Adds what is on the devices to the sums on the hosts; every host must call it.
@@ -168,23 +211,6 @@ class SecondMomentPass:
         self.spread = self.spread.add(norms, self._tokens)
         self.batches += self._pending
         self._bands, self._tokens, self._pending = self._empty(), 0, 0
-
-    @property
-    def part(self) -> SecondMoment:
-        """This host's rows of the sums on the hosts, `(layers, r, d)`; not a copy."""
-        return self._host
-
-    def result(self) -> SecondMoment:
-        """This host's rows of the second moments so far, stacked over layers.
-
-        NumPy float64 `(layers, r, d)`, and int64 counts; not a copy: what is added later is added
-        to it. Every host must ask.
-
-        Raises:
-          ValueError: if a sum is not finite, naming the layer; on every host.
-        """
-        self.settle()
-        return self._host
 
     def sum_of(self, layer: int) -> np.ndarray:
         """All rows of the sum of one layer that the hosts have, `(d, d)`; every host must ask."""

@@ -71,9 +71,8 @@ def plan(
     Writes plan.json, figures/ and report.html into the output folder, in place of an earlier plan;
     and second_moments/, which the same command takes up again if it was interrupted.
     """
-    from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console
-    from kis_jax.passes.measuring import measure_second_moments
+    from kis_jax.cli.measuring import model_and_moments
     from kis_jax.passes.store import store_of
     from kis_jax.plan import console as plan_console
     from kis_jax.plan.inputs import PlanRequest, open_plan, parse_planned
@@ -106,11 +105,7 @@ def plan(
     )
     check_plan_directory(out)
     kept = store_of(second_moments or out / "second_moments")
-    loaded = load_model(inputs.scan.directory)
-    out.mkdir(parents=True, exist_ok=True)
-    documents = inputs.scan.corpus.num_documents or num_documents
-    with console.corpus_progress(documents) as on_batch:
-        moments, _ = measure_second_moments(inputs.scan, loaded, kept, on_batch=on_batch)
+    loaded, moments = model_and_moments(inputs.scan, kept, out)
     with plan_console.plan_progress(len(inputs.facts), len(inputs.scan.layers)) as on_layer:
         record = make_plan(inputs, loaded, moments, on_layer=on_layer)
     write_plan(out, record)
