@@ -19,9 +19,6 @@ real: real-models
 real-models: .venv/installed-real
 	$(BIN)/python -m scripts.real_models --out out/real
 
-# What the tests of the core need besides; any version will do.
-AT_LOWEST := beartype equinox flatbuffers hypothesis pyarrow pytest scipy
-
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # All but the tests marked slow, their programs compiled quickly rather than well.
@@ -47,21 +44,34 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# Wheel and sdist in out/dist; the wheel installed elsewhere, at the lowest versions that
-# pyproject.toml allows, with the sdist's own tests of the core; and a scan from there.
+# Wheel and sdist in out/dist, installed elsewhere: the sdist at the lowest versions that
+# pyproject.toml allows, the wheel, with no source beside it, at the newest. All quick tests of the
+# core on both, and a scan from there.
 package: .venv/installed-test
-	rm -rf out/dist out/lowest out/elsewhere
+	rm -rf out/dist out/elsewhere
 	$(BIN)/python -m pip install --quiet build
 	$(BIN)/python -m build --outdir out/dist . > /dev/null
-	$(BIN)/python scripts/lowest.py > out/lowest.txt
-	$(BIN)/python -m venv out/lowest
-	out/lowest/bin/python -m pip install --quiet --requirement out/lowest.txt out/dist/*.whl
-	out/lowest/bin/python -m pip install --quiet $(AT_LOWEST)
-	mkdir out/elsewhere && tar xf out/dist/*.tar.gz -C out/elsewhere
-	cd out/elsewhere && ../lowest/bin/kis scan factlm --num-documents 100 --num-facts 16 --out scan
-	cd out/elsewhere/kis_jax-* && ../../lowest/bin/python -m pytest -p no:cacheprovider \
-		tests/core/test_in_programs.py tests/core/test_shapes.py tests/core/test_walk.py \
-		tests/core/geometry tests/core/editing/test_edits.py tests/core/editing/test_editor.py
+	mkdir -p out/elsewhere/lowest out/elsewhere/newest
+	$(BIN)/python scripts/lowest.py > out/elsewhere/lowest.txt
+	$(call installed_elsewhere,lowest,--requirement out/elsewhere/lowest.txt out/dist/*.tar.gz)
+	$(call installed_elsewhere,newest,out/dist/*.whl)
+	rm -r out/elsewhere/newest/kis_jax
+	$(call tested_elsewhere,lowest)
+	$(call tested_elsewhere,newest)
+
+# What the tests of the core need besides; any version will do.
+OF_TESTS := beartype equinox flatbuffers hypothesis pyarrow pytest pytest-xdist scipy
+
+define installed_elsewhere
+tar xf out/dist/*.tar.gz --strip-components 1 -C out/elsewhere/$(1)
+$(BIN)/python -m venv out/elsewhere/$(1)/.venv
+out/elsewhere/$(1)/$(BIN)/python -m pip install --quiet $(2) $(OF_TESTS)
+endef
+
+define tested_elsewhere
+cd out/elsewhere/$(1) && $(BIN)/kis scan factlm --num-documents 100 --num-facts 16 --out scan
+cd out/elsewhere/$(1) && $(PYTEST) tests/core
+endef
 
 bench: .venv/installed-test
 	$(BIN)/python -m benchmarks

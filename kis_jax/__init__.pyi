@@ -28,6 +28,7 @@ from .core import Whitener as Whitener
 from .core import angles as angles
 from .core import blocked_whitener as blocked_whitener
 from .core import bulk as bulk
+from .core import chain as chain
 from .core import cosine_similarity as cosine_similarity
 from .core import edit_batch as edit_batch
 from .core import edit_constrained as edit_constrained

@@ -6,14 +6,14 @@ writing the table into `docs/editing.md`.
 
 import json
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
 from kis_jax import load
 from kis_jax.data.corpora import open_corpus
 from kis_jax.data.facts import read_facts
-from kis_jax.edit.closed_forms import METHODS, Method
+from kis_jax.edit.closed_forms import METHODS
 from kis_jax.edit.table import EditTable, Run, markdown_table
 from kis_jax.factlm import NAME
 from kis_jax.passes.second_moments import second_moments
@@ -49,7 +49,7 @@ def main(
     for method in methods.split(","):
         for size, count in (map(int, pair.split(":")) for pair in runs.split(",")):
             for seed in range(count):
-                results.append(_kept(out, table, Run(cast(Method, method), size, seed)))
+                results.append(_kept(out, table, Run(method, size, seed)))
             typer.echo(f"{method}, {size} edits: {count} runs")
     _write(docs, markdown_table(results))
 

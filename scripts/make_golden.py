@@ -125,6 +125,10 @@ def _routed(
     keys = []
     for token, own in zip(x, chosen, strict=True):
         for expert in own:
+            if hasattr(experts, "gate_up_proj_bias"):
+                both = token @ experts.gate_up_proj[expert] + experts.gate_up_proj_bias[expert]
+                keys.append(experts._apply_gate(both))
+                continue
             gate, up = (experts.gate_up_proj[expert] @ token).chunk(2)
             keys.append(experts.act_fn(gate) * up)
     return torch.stack(keys).reshape(*chosen.shape, -1), chosen, gates

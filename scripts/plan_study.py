@@ -25,7 +25,6 @@ from kis_jax.data.batches import fill_batches, token_budget
 from kis_jax.data.corpora import open_corpus, tokenize_corpus
 from kis_jax.data.facts import Fact, read_facts
 from kis_jax.data.neighbors import without_edited_neighbors
-from kis_jax.edit.closed_forms import Method
 from kis_jax.edit.methods import make_edits
 from kis_jax.models import Decoder
 from kis_jax.models.memory import edited as with_edits
@@ -50,7 +49,7 @@ class Run:
 
     part: str
     layer: int
-    method: Method
+    method: str
     order: np.ndarray
     set: int = 0
 
@@ -193,7 +192,7 @@ def runs(study: Study, sizes: Sequence[int], draws: int) -> Iterator[Run]:
     """All edits of the study."""
     rng = np.random.default_rng(2)
     num_layers, n = study.model.config.num_layers, len(study.facts)
-    methods: tuple[Method, ...] = ("sequential", "constrained", "batch")
+    methods: tuple[str, ...] = ("sequential", "constrained", "batch")
     for size in sizes:
         for draw in range(draws):
             order = rng.permutation(n)[:size]

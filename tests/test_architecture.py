@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import kis_jax as kis
+from kis_jax.models.families import FAMILIES
 
 PACKAGE = Path(kis.__file__).parent
 
@@ -76,6 +77,15 @@ def test_linear_algebra_stands_in_core_alone():
             words = ["linalg", "triangular_solve", "cholesky("] + ["einsum"] * (top != "models")
             found = [word for word in words if word in text]
             assert not found, f"{path} has {found}: call kis_jax.core"
+
+
+def test_a_family_is_one_file_of_under_80_lines():
+    made = 0
+    for path in (PACKAGE / "models" / "families").glob("*.py"):
+        text = path.read_text()
+        made += "\nFAMILY = " in text
+        assert "\nFAMILY = " not in text or text.count("\n") < 80, path.name
+    assert made == len(FAMILIES)
 
 
 def test_factlms_paths_need_nothing():

@@ -14,7 +14,6 @@ import typer
 
 import kis_jax as kis
 from kis_jax.cli import app, main
-from tests.lifelong.lifelong_runs import no_search
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -67,18 +66,20 @@ def command_of(words):
 
 RUN = [page for page in DOCS if any(block.language in ("python", "sh") for block in blocks(page))]
 
+QUICK = "quickstart.md"
 
-@pytest.mark.parametrize("page", RUN, ids=name_of)
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=() if p.name == QUICK else pytest.mark.slow) for p in RUN],
+    ids=name_of,
+)
 def test_programs_and_commands_run_in_their_order(page, tmp_path, monkeypatch, capsys):
     """Python builds on the blocks before it; lines of `sh` run as they stand, in an empty folder.
 
-    A block marked `text` is what the Python before it prints.
-
-    Both with jax as its users have it, which promotes dtypes; optax asks for that. The target
-    values of a lifelong run are made up, which saves a third of its time: no page shows what comes
-    of them.
+    A block marked `text` is what the block before it prints. Both run with jax as its users have
+    it, which promotes dtypes; optax asks for that.
     """
-    no_search(monkeypatch)
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
     for block in blocks(page):
@@ -93,11 +94,13 @@ def test_programs_and_commands_run_in_their_order(page, tmp_path, monkeypatch, c
         elif block.language == "sh":
             for line in re.sub(r"\\\n\s*", "", block.text).splitlines():
                 run(line, monkeypatch)
+            printed = capsys.readouterr().out
 
 
 def assert_output(printed, shown):
-    """The same words, and numbers that agree to what is shown of them."""
+    """The same words, and numbers that agree to what is shown; lines of tables are left out."""
     number = r"-?\d+\.\d*"
+    printed, shown = (re.sub("[\u2500-\u257f]", " ", text) for text in (printed, shown))
     found, told = (re.findall(number, text) for text in (printed, shown))
     np.testing.assert_allclose(np.array(found, float), np.array(told, float), atol=0.011)
     words = [re.sub(number, "", text).split() for text in (printed, shown)]
@@ -115,6 +118,8 @@ def run(line, monkeypatch):
 def test_the_page_on_composition_has_programs_that_stand_alone():
     """Each imports what it uses: a name of another block would be an error for who copies one."""
     for block in blocks(ROOT / "docs" / "compose.md"):
+        if block.language != "python":
+            continue
         program = compile(block.text, "compose.md", "exec")
         made = set(re.findall(r"^(?:from \S+ )?import (.+)$", block.text, re.MULTILINE))
         imported = {name.split(" as ")[-1].strip() for line in made for name in line.split(",")}

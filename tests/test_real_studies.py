@@ -42,6 +42,7 @@ def scanned(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_damage_is_that_of_edited_models(scanned, embedded):
     model, tokenizer = embedded
     facts = read_facts(scanned / "facts.json")
@@ -78,6 +79,7 @@ def test_damage_is_that_of_edited_models(scanned, embedded):
     np.testing.assert_allclose((there - back) / 0.02, slopes, atol=1e-3 * np.abs(slopes).max())
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_where_it_was(scanned, monkeypatch):
     monkeypatch.setattr(damage_study, "_SAVE_EVERY", 1)
     path = scanned / "damage" / f"layer_{LAYER:03d}.npz"
@@ -90,6 +92,7 @@ def test_a_study_goes_on_where_it_was(scanned, monkeypatch):
         np.testing.assert_array_equal(arrays["log_p"][:2], before["log_p"])
 
 
+@pytest.mark.slow
 def test_the_summary_counts_right(scanned, tmp_path, monkeypatch):
     monkeypatch.setattr(damage_summary, "_RESAMPLES", 20)
     damage_summary.main(work=scanned / "damage", out=tmp_path)
@@ -119,6 +122,7 @@ def test_a_common_direction_is_found_and_taken_out(rng):
         np.testing.assert_allclose(found["half_std"], 1 / 20, rtol=0.5)
 
 
+@pytest.mark.slow
 def test_claims_of_a_scan(scanned, tmp_path):
     real_claims.main([scanned / "scan"], str(factlm.corpus_path()), tmp_path)
     told = json.loads((tmp_path / "claims.json").read_text())["scan"]

@@ -3,8 +3,11 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from scripts.lasting_table import cells
 
 SLURM = Path(__file__).parent.parent / "scripts" / "slurm.sh"
 
@@ -31,3 +34,35 @@ def test_slurm_puts_a_job_that_was_told_to_end_in_its_queue_again(
     assert ended.returncode == status
     assert ended.stdout.splitlines()[0] == "cores 8: --kill-on-bad-exit=1 kis scan model --out a b"
     assert ("scontrol requeue 7" in ended.stdout) == again
+
+
+def test_a_row_says_where_collapse_was_foreseen_and_where_it_came():
+    """Foreseen between checkpoints, in the logarithm of edits; found at one, by its signs."""
+    scores: dict[str, Any] = {
+        name: {"mean": 0.5, "low": 0.25, "high": 0.75, "count": 40}
+        for name in ("efficacy", "paraphrase", "neighborhood")
+    }
+    scores["neighborhood"] = {**scores["efficacy"], "count": 12}
+    scores["retention"] = dict.fromkeys(("mean", "low", "high"))
+    points = [
+        {
+            "edits": edits,
+            "metrics": scores,
+            "perplexity": perplexity,
+            "interference": {"edited": {"predicted": lost}},
+        }
+        for edits, perplexity, lost in ((10, 4.0, 0.0), (1000, None, 1.0))
+    ]
+    signs = [{"metric": "efficacy"}, {"metric": "perplexity"}]
+    method = {"method": "batch", "checkpoints": points}
+    told = cells({**method, "collapse": {"edits": 1000, "signs": signs}}, 2.0)
+    assert told == [
+        "`batch`",
+        *["0.50 (0.25 to 0.75)"] * 2,
+        "0.50 (0.25 to 0.75) of 12",
+        "-",
+        "not finite",
+        "100",
+        "1000 (efficacy, perplexity)",
+    ]
+    assert cells({**method, "collapse": None}, 2.0, edits=10)[5:] == ["2", "100", "none"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from kis_jax.models.families import Family, Weight
 from kis_jax.models.families.family import AsIs, Transposed
 
 MEMORY = "blocks.mlp.output.kernel"  # the second matrix of the MLP, which edits write
+_EXPERTS_PARAMETER = "down_proj"  # of torch's modules of experts, whatever their files say
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -28,7 +31,8 @@ def save_adapter(edits: Mapping[int, Edit], directory: str | Path, *, source: st
     An edit of n facts is an adapter of rank n: the directions are its `lora_A`, the residuals
     its `lora_B`, in float32, and the scaling is 1. Above the rank of the matrix itself, the
     update is written in as few rows as that has. Edits of several layers share one rank, the
-    smaller ones filled up with zeros.
+    smaller ones filled up with zeros. Of a mixture, whose experts torch holds in one parameter,
+    each expert has factors of that rank, zeros where nothing is written (`target_parameters`).
 
     Args:
       edits: by the layer whose second MLP matrix they update.
@@ -62,31 +66,39 @@ def write_adapter(edits: Mapping[int, Edit], directory: Path, *, source: str | P
     """Writes what `save_adapter` writes, into a directory that the caller puts in its place."""
     found = locate(source)
     family, config = read_config(found)
-    config.check_one_mlp("a LoRA adapter: torch holds all experts in one tensor")
-    factors = {layer: _factors(edit, layer, config) for layer, edit in sorted(edits.items())}
+    memories = config.experts_per_layer
+    factors = {
+        layer: [
+            _factors(part, layer, config)
+            for part in _by_memory(edit, layer, config.num_layers, memories)
+        ]
+        for layer, edit in sorted(edits.items())
+    }
     if not factors:
         raise ValueError("edits: expected an edit of one layer at least, found none")
     modules = {layer: memory_module(family, config, layer) for layer in factors}
-    rank = max(len(a) for a, _ in factors.values())
+    rank = max(len(a) for parts in factors.values() for a, _ in parts)
+    targets = {"target_modules": list(modules.values()), "fan_in_fan_out": _stored_as_is(family)}
+    if config.experts is not None:
+        names = [f"{module}.{_EXPERTS_PARAMETER}" for module in modules.values()]
+        targets = {"target_modules": [], "target_parameters": names, "fan_in_fan_out": False}
     attributes = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM" if isinstance(config, DecoderConfig) else "FEATURE_EXTRACTION",
         "base_model_name_or_path": str(found if source == factlm.NAME else source),
-        "target_modules": list(modules.values()),
+        **targets,
         "r": rank,
         "lora_alpha": rank,
         "lora_dropout": 0.0,
-        "fan_in_fan_out": _stored_as_is(family),
         "bias": "none",
         "inference_mode": True,
     }
     tensors = {}
-    for layer, (a, b) in factors.items():
-        missing = rank - len(a)
-        parts = {
-            "lora_A": np.pad(a, ((0, missing), (0, 0))),
-            "lora_B": np.pad(b, ((0, 0), (0, missing))),
-        }
+    for layer, pairs in factors.items():
+        a = np.stack([np.pad(a, ((0, rank - len(a)), (0, 0))) for a, _ in pairs])
+        b = np.stack([np.pad(b, ((0, 0), (0, rank - b.shape[1]))) for _, b in pairs], axis=-1)
+        # Rows of A expert after expert, columns of B one rank of all experts after another.
+        parts = {"lora_A": a.reshape(-1, a.shape[-1]), "lora_B": b.reshape(len(b), -1)}
         for part, values in parts.items():
             name = f"base_model.model.{modules[layer]}.{part}.weight"
             tensors[name] = Unwritten(values.shape, values.dtype, lambda values=values: values)
@@ -98,9 +110,13 @@ def write_adapter(edits: Mapping[int, Edit], directory: Path, *, source: str | P
 def memory_module(family: Family, config: ModelConfig, layer: int) -> str:
     """The torch module that holds the second MLP matrix of a layer, as its users name it.
 
+    Of a mixture, the one that holds those of all experts.
+
     Language models are named whole, as `AutoModelForCausalLM` makes them; encoders bare, as
     `AutoModel` does.
     """
+    if config.experts is not None:
+        return f"{family.prefix}layers.{layer}.mlp.experts"
     source = _row(family).source.replace("{layer}", str(layer)).removesuffix(".weight")
     if not isinstance(config, DecoderConfig):
         return source.removeprefix(family.prefix)
@@ -123,12 +139,21 @@ def _stored_as_is(family: Family) -> bool:
     return isinstance(layout, AsIs)
 
 
+def _by_memory(edit: Edit, layer: int, num_layers: int, memories: int) -> list[Edit]:
+    """The edit of each of a layer's memories, whose rows stand one after another."""
+    if not 0 <= layer < num_layers:
+        raise ValueError(
+            f"edits: expected layers of the model, 0 to {num_layers - 1}, found {layer}"
+        )
+    directions = np.asarray(edit.directions)
+    if memories == 1 or directions.ndim != 2 or directions.shape[1] % memories:
+        return [edit]  # whose shape is looked at next
+    parts: Any = np.split(directions, memories, axis=1)
+    return [dataclasses.replace(edit, directions=part) for part in parts]
+
+
 def _factors(edit: Edit, layer: int, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
     """`lora_A` (r, d) and `lora_B` (m, r), with `lora_B @ lora_A` the transposed update."""
-    if not 0 <= layer < config.num_layers:
-        raise ValueError(
-            f"edits: expected layers of the model, 0 to {config.num_layers - 1}, found {layer}"
-        )
     a, b = np.asarray(edit.directions), np.asarray(edit.residuals).T
     d, m = config.mlp_width, config.width
     if a.ndim != 2 or b.ndim != 2 or (a.shape[1], b.shape[0]) != (d, m) or len(a) != b.shape[1]:

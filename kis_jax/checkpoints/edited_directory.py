@@ -95,14 +95,18 @@ def write_edited(folder: Path, model: Model, ledger: Ledger, *, source: str | Pa
 
 
 def stored_memory(directory: Path, layers: Collection[int]) -> dict[int, np.ndarray]:
-    """The kernels of some layers' memory as they stand in a checkpoint, `(d, m)` float32."""
+    """The kernels of some layers' memory as they stand in a checkpoint, `(d, m)` float32.
+
+    Of a mixture, those of all experts one below the other.
+    """
     checkpoint = open_checkpoint(directory)
-    kernels = {}
+    kernels: dict[int, list[np.ndarray]] = {}
     for entry in checkpoint.entries:
-        if entry.target == MEMORY and entry.layer in layers:
-            stored = checkpoint.tensors[entry.source]
-            kernels[entry.layer] = np.array(entry.layout.view(stored.array()), np.float32)
-    return kernels
+        if entry.target == MEMORY and entry.layer is not None and entry.layer in layers:
+            stored = np.asarray(entry.layout.view(checkpoint.tensors[entry.source].array()))
+            own = stored.reshape(-1, stored.shape[-1]).astype(np.float32)
+            kernels.setdefault(entry.layer, []).append(own)
+    return {layer: np.concatenate(parts) for layer, parts in kernels.items()}
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

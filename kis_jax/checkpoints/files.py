@@ -173,24 +173,27 @@ def writing_alone(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def room_for(directory: Path, size: int) -> Iterator[None]:
-    """Within it so many bytes are saved; if there is no room for them that is one line.
+def room_for(directory: Path, size: int = 0) -> Iterator[None]:
+    """Within it so many bytes are saved, or an unknown number; no room for them is one line.
 
     Raises:
       ValueError: with what was needed and found; earlier saves are whole.
     """
-    free = shutil.disk_usage(directory).free
+    place = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
     try:
         if free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield
     except Exception as error:  # writers have many names for a disk that is full
-        if "RESOURCE_EXHAUSTED" not in str(error) and getattr(error, "errno", 0) not in _FULL:
+        in_words = size and "RESOURCE_EXHAUSTED" in str(error)  # else it is memory that is full
+        if not in_words and getattr(error, "errno", 0) not in _FULL:
             raise
+        free = free if size else shutil.disk_usage(place).free
+        needed = f" for {size / 1e6:,.1f} MB" if size else ""
         raise ValueError(
-            f"{directory}: expected room for {size / 1e6:,.1f} MB to save, found "
-            f"{free / 1e6:,.1f} MB free; what was saved before is whole: make room, and the same "
-            "command goes on from there"
+            f"{directory}: expected room{needed} to save, found {free / 1e6:,.1f} MB free; what "
+            "was saved before is whole: make room, and the same command goes on from there"
         ) from error
 
 

@@ -12,23 +12,30 @@ from typing import Any
 import numpy as np
 
 from kis_jax.checkpoints.files import find, write_atomically
-from kis_jax.checkpoints.ledger import RULES, Base, EditedFact, LayerLedger, Ledger
+from kis_jax.checkpoints.ledger import Base, EditedFact, LayerLedger, Ledger
 from kis_jax.checkpoints.safetensors_header import open_safetensors, read_metadata
 from kis_jax.checkpoints.writing import Unwritten, mark, write_safetensors
 from kis_jax.core.editing.ledger import Edit
+from kis_jax.core.editing.recipes import recipe
 from kis_jax.core.editing.replay import Asked
 
 LEDGER = "ledger.safetensors"
-_FORMAT = 1
-_EDIT, _ASKED = ("directions", "residuals"), ("keys", "solved", "requested")
+_FORMAT, _OF_EXPERTS = 1, 2
+_EDIT = ("directions", "residuals")
+# By their names in the file, of which one is older than that in the library.
+_ASKED = {"keys": "keys", "solved": "solved", "requested": "initial_residuals"}
+_FILTERED = "written"
+_OF_KEYS = ("directions", "keys", "solved", _FILTERED)  # as wide as the memory has rows
 
 
 def save_ledger(ledger: Ledger, directory: str | Path) -> None:
     """Writes `ledger.safetensors`: for each layer, float64, the edit and what it follows from.
 
     Tensors are `layers.3.directions` `(r, d)` and `layers.3.residuals` `(r, m)`, whose product
-    `directions.T @ residuals` is what was added to the kernel; `keys`, `solved` and `requested`
-    are of `core.replay.Asked`. Names of facts, settings and a digest stand in the header.
+    `directions.T @ residuals` is what was added to the kernel; `keys`, `solved`, `requested` and,
+    where filters had a part in it, `written` are of `core.replay.Asked`. Names of facts, settings
+    and a digest stand in the header. Of a mixture, `layers.3.experts` are the experts that any fact
+    reaches, and what is as wide as keys has one part for each of these, `(r, experts, d)`.
 
     Args:
       ledger: to be written.
@@ -96,7 +103,8 @@ def load_ledger(directory: str | Path) -> Ledger:
 
 def _about(ledger: Ledger) -> dict[str, Any]:
     return {
-        "format": _FORMAT,
+        "format": _FORMAT if ledger.experts == 1 else _OF_EXPERTS,
+        **({} if ledger.experts == 1 else {"experts": ledger.experts}),
         "method": ledger.method,
         "weight": ledger.weight,
         "prefixes": ledger.prefixes,
@@ -112,39 +120,70 @@ def _arrays(ledger: Ledger) -> dict[str, np.ndarray]:
     for layer, own in sorted(ledger.layers.items()):
         parts = {name: getattr(own.edit, name) for name in _EDIT}
         if own.asked is not None:
-            parts |= {name: getattr(own.asked, name) for name in _ASKED}
+            parts |= {name: getattr(own.asked, field) for name, field in _ASKED.items()}
+            if own.asked.written is not None:
+                parts[_FILTERED] = own.asked.written
+        if ledger.experts > 1:
+            whole = {
+                name: np.asarray(parts[name]).reshape(len(parts[name]), ledger.experts, -1)
+                for name in _OF_KEYS
+                if name in parts
+            }
+            reached = np.any([part.any(axis=(0, 2)) for part in whole.values()], axis=0)
+            parts |= {name: part[:, reached] for name, part in whole.items()}
+            parts["experts"] = np.flatnonzero(reached)
         for name, part in parts.items():
             arrays[f"layers.{layer}.{name}"] = np.ascontiguousarray(part, np.float64)
     return arrays
 
 
 def _ledger(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Ledger:
-    if about["format"] != _FORMAT:
-        raise ValueError(f"format {_FORMAT} expected, {about['format']} found")
+    experts = about.get("experts", 1)
+    expected = _FORMAT if experts == 1 else _OF_EXPERTS
+    if about["format"] != expected:
+        raise ValueError(f"format {expected} expected, {about['format']} found")
     method = about["method"]
+    rule = recipe(method).base.rule
     layers = {}
     for layer in about["layers"]:
         parts: dict[str, Any] = {
-            name: arrays[f"layers.{layer}.{name}"]
-            for name in (*_EDIT, *(_ASKED if method in RULES else ()))
+            name: arrays[f"layers.{layer}.{name}"] for name in (*_EDIT, *(_ASKED if rule else ()))
         }
-        asked = Asked(*(parts[name] for name in _ASKED)) if method in RULES else None
+        if (name := f"layers.{layer}.{_FILTERED}") in arrays:
+            parts[_FILTERED] = arrays[name]
+        if experts > 1:
+            reached = arrays[f"layers.{layer}.experts"].astype(int)
+            for name in _OF_KEYS:
+                if name in parts:
+                    rows, _, d = parts[name].shape
+                    whole = np.zeros((rows, experts, d))
+                    whole[:, reached] = parts[name]
+                    parts[name] = whole.reshape(rows, experts * d)
+        asked = None
+        if rule:
+            given = (parts[name] for name in ("keys", "solved", "requested"))
+            asked = Asked(*given, written=parts.get(_FILTERED))
         edit = Edit(
             parts["directions"],
             parts["residuals"],
             parts.get("requested"),
-            RULES.get(method, "batch"),
+            rule or "batch",
         )
         layers[layer] = LayerLedger(edit, asked)
     return Ledger(
         method,
-        tuple(EditedFact(**fact) for fact in about["facts"]),
+        tuple(_fact(fact) for fact in about["facts"]),
         layers,
         about["weight"],
         tuple(about["prefixes"]),
         about["settings"],
         None if about["base"] is None else Base(**about["base"]),
+        experts,
     )
+
+
+def _fact(told: Mapping[str, Any]) -> EditedFact:
+    return EditedFact(**{**told, "replaces": tuple(told.get("replaces", ()))})
 
 
 def _digest(about: str, arrays: Mapping[str, np.ndarray]) -> str:

@@ -24,14 +24,16 @@ _MOST_LAYERS = 10_000
 # Of torch.compile, of DistributedDataParallel, and of programs that hold a model as a part.
 _WRAPPERS = ("_orig_mod.", "module.", "model.")
 _NO_HINT = "this family of models is not supported"
-_EXPERTS = "of mixtures of experts, mixtral, olmoe and qwen3_moe are supported"
+_EXPERTS = "of mixtures of experts, mixtral, olmoe, qwen3_moe and gpt_oss are supported"
 # What is near a supported family, and may be taken for one.
 _HINTS = {
     "gemma3": "of a Gemma 3 that sees images only the text part, gemma3_text, is supported",
-    "xlm-roberta": "it is a RoBERTa under another name: write roberta in its place",
     **dict.fromkeys(
-        ("deepseek_v3", "gpt_oss", "granitemoe", "granitemoehybrid", "qwen2_moe"), _EXPERTS
+        ("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_next"),
+        "most of its layers are gated delta nets, which kis_jax does not compute",
     ),
+    "xlm-roberta": "it is a RoBERTa under another name: write roberta in its place",
+    **dict.fromkeys(("deepseek_v3", "granitemoe", "granitemoehybrid", "qwen2_moe"), _EXPERTS),
 }
 
 

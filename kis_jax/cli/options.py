@@ -29,8 +29,8 @@ EditPosition = Annotated[
 Settings = Annotated[
     str,
     typer.Option(
-        help="Where and how strongly to edit: auto (what kis tune found for the model, else by "
-        "rule), rule, published, or a file; kis settings shows them."
+        help="Where and how strongly to edit: auto (what kis tune found for the model, else a "
+        "pilot of some minutes), rule, published, or a file; kis settings shows them."
     ),
 ]
 Set = Annotated[

@@ -3,6 +3,7 @@ from .arrays.precision import DEVICE as DEVICE
 from .arrays.precision import HOST as HOST
 from .arrays.precision import REFINED as REFINED
 from .arrays.precision import Precision as Precision
+from .editing.chain import chain as chain
 from .editing.editor import Added as Added
 from .editing.editor import Editor as Editor
 from .editing.edits import edit_batch as edit_batch

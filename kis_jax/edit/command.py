@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -15,21 +15,13 @@ def edit(
     model: options.Model = NAME,
     facts: options.EditedFacts = None,
     method: Annotated[
-        Literal[
-            "rome",
-            "sequential",
-            "constrained",
-            "emmet",
-            "batch",
-            "memit",
-            "null-space",
-            "alphaedit",
-            "finetune",
-        ],
+        str,
         typer.Option(
             help="sequential: the paper's rule, one edit after another; rome: the same, each "
             "target value found on the model the last edit left; constrained (emmet): all values "
-            "exact; batch (memit); null-space (alphaedit); finetune: gradient steps on the kernel."
+            "exact; batch (memit, rlsedit); null-space (alphaedit); finetune: gradient steps on "
+            "the kernel; lyaplock, evoedit, betaedit. With filters of what is asked or written "
+            "after a +: alphaedit+anchor+protect, rlsedit+sphere."
         ),
     ] = "constrained",
     layer: Annotated[
@@ -73,6 +65,21 @@ def edit(
     changes: options.Set = None,
     position: options.EditPosition = None,
     strict: options.Strict = False,
+    after: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of an earlier edit of the model: its edits stay, and those of facts that "
+            "are edited again are replaced."
+        ),
+    ] = None,
+    generated: Annotated[
+        bool,
+        typer.Option(
+            "--generated",
+            help="Score too what the model writes by itself, greedily and up to its own stop: "
+            "exact match and containment of the new object, with its chat template if it has one.",
+        ),
+    ] = False,
 ) -> None:
     """Writes facts into a model, and measures what that did.
 
@@ -85,9 +92,10 @@ def edit(
     from kis_jax.checkpoints.edited_directory import check_other, check_writable
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console
+    from kis_jax.cli.first_pilot import pilot_first
+    from kis_jax.core.editing.recipes import recipe
     from kis_jax.data.facts import WORLD
     from kis_jax.edit import console as edit_console
-    from kis_jax.edit.closed_forms import METHODS, method_names
     from kis_jax.edit.inputs import EditRequest, edit_moments, open_edit
     from kis_jax.edit.run import edit_model
     from kis_jax.passes.own_text import SELF
@@ -98,27 +106,28 @@ def edit(
         corpus = SELF
     facts = facts or (NAME if model == NAME else WORLD)
     check_writable(out)
-    inputs = open_edit(
-        EditRequest(
-            model,
-            facts,
-            method_names(METHODS)[method],
-            second_moments or out.with_name(f"{out.resolve().name}-second-moments"),
-            corpus,
-            layers=layer,
-            num_facts=num_facts,
-            num_documents=num_documents,
-            document_length=document_length,
-            ridge=ridge,
-            inverse=inverse,
-            original_keys=original_keys,
-            at_most_damage=at_most_damage,
-            settings=settings,
-            changes=tuple(changes or ()),
-            position=position,
-            strict=strict,
-        )
+    request = EditRequest(
+        model,
+        facts,
+        recipe(method).name,
+        second_moments or out.with_name(f"{out.resolve().name}-second-moments"),
+        corpus,
+        layers=layer,
+        num_facts=num_facts,
+        num_documents=num_documents,
+        document_length=document_length,
+        ridge=ridge,
+        inverse=inverse,
+        original_keys=original_keys,
+        at_most_damage=at_most_damage,
+        settings=settings,
+        changes=tuple(changes or ()),
+        position=position,
+        strict=strict,
+        after=after,
+        generated=generated,
     )
+    inputs = open_edit(request)
     check_other(out, inputs.directory)
     loaded = load_model(inputs.directory)
     if inputs.corpus is None:
@@ -126,6 +135,10 @@ def edit(
     else:
         with console.corpus_progress(inputs.corpus.num_documents or num_documents) as on_batch:
             moments, identity = edit_moments(inputs, loaded, on_batch=on_batch)
+    if pilot_first(
+        inputs, loaded, moments, inputs.facts, request, bound=layer is not None or after is not None
+    ):
+        inputs = open_edit(request)
     with edit_console.fact_progress(len(inputs.facts)) as on_fact:
         record = edit_model(
             *(inputs, loaded, moments, identity, out),

@@ -42,7 +42,8 @@ def print_forecast(damage: float, scale: float) -> None:
 def print_edit(record: Mapping[str, Any], out: Path) -> None:
     """The table of an edit: measures before and after; and what was left out."""
     before, after = record["metrics"]["before"], record["metrics"]["after"]
-    table = Table(title=f"{len(record['edits'])} facts by {record['method']}")
+    made = sum(fact["left_out"] is None for fact in record["facts"])
+    table = Table(title=f"{made} facts by {record['method']}")
     for name in ("measure", "before", "after", "95 %"):
         table.add_column(name, justify="left" if name == "measure" else "right")
     compared = after["efficacy"]["count"] > 0
@@ -52,8 +53,22 @@ def print_edit(record: Mapping[str, Any], out: Path) -> None:
         interval = f"{_share(then['low'])} to {_share(then['high'])}"
         words = name.replace("_", " ")
         table.add_row(words, _share(before[name]["mean"]), _share(then["mean"]), interval)
+    generated = record["generated"]
+    for name in generated["after"] if generated else ():
+        then, words = generated["after"][name], name.replace("_", " ")
+        interval = f"{_share(then['low'])} to {_share(then['high'])}"
+        table.add_row(
+            words, _share(generated["before"][name]["mean"]), _share(then["mean"]), interval
+        )
     print_table(table)
     print(f"before: {known_in_words([fact['known'] for fact in record['facts']])}")
+    replaced = [edit for edit in record["edits"] if edit["replaces"]]
+    for edit in replaced:
+        text = edit["prompt"].replace("{}", edit["subject"])
+        print(f"replaced: {text}: {edit['target']}, where {edit['replaces'][-1]} was written")
+    if record["after"] is not None:
+        share = _share(record["history"]["mean"])
+        print(f"{len(record['edits'])} edits in all, of whose objects the model says {share}")
     for fact in record["facts"]:
         if fact["left_out"] is not None:
             print(f"left out: fact {fact['case_id']} ({fact['subject']}): {fact['left_out']}")
@@ -64,11 +79,13 @@ def print_ledger(ledger: Ledger) -> None:
     """The table of a ledger: a line an edit."""
     layers = ", ".join(map(str, sorted(ledger.layers)))
     table = Table(title=f"{len(ledger.facts)} edits by {ledger.method} in layer {layers}")
-    for name in ("row", "fact", "prompt", "target"):
+    again = any(fact.replaces for fact in ledger.facts)
+    for name in ("row", "fact", "prompt", "target", *(("replaces",) if again else ())):
         table.add_column(name, justify="right" if name in ("row", "fact") else "left")
     for row, fact in enumerate(ledger.facts):
         text = fact.prompt.replace("{}", fact.subject)
-        table.add_row(str(row), str(fact.case_id), escape(text), escape(fact.target))
+        before = (escape(", ".join(fact.replaces)),) if again else ()
+        table.add_row(str(row), str(fact.case_id), escape(text), escape(fact.target), *before)
     print_table(table)
     if ledger.base is not None:
         print(f"base: {ledger.base.source}, fingerprint {ledger.base.fingerprint}")
@@ -90,6 +107,8 @@ def print_row(ledger: Ledger, row: int) -> None:
             continue
         size, shares = found
         print(f"layer {layer}: length of what was asked of the value {size:.4g}")
+        if ledger.experts > 1:
+            print(f"  experts {', '.join(map(str, ledger.written(layer, row)))}")
         nearest = sorted(range(len(shares)), key=lambda other: -abs(shares[other]))
         for other in [other for other in nearest if other != row][:_NEAREST]:
             theirs = ledger.facts[other]

@@ -11,16 +11,18 @@ from transformers import PreTrainedTokenizerFast
 
 from kis_jax.checkpoints import fingerprint
 from kis_jax.checkpoints.hub import locate
+from kis_jax.checkpoints.ledger import Ledger
+from kis_jax.checkpoints.ledger_file import load_ledger
 from kis_jax.checkpoints.opening import read_config
 from kis_jax.checkpoints.tokenizers import require_tokenizer
 from kis_jax.core.arrays.precision import Inverse
+from kis_jax.core.editing.recipes import recipe
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.data.batches import Batch, token_budget
 from kis_jax.data.corpora import Corpus
 from kis_jax.data.facts import Fact, facts_fingerprint, read_facts
 from kis_jax.data.rewrites import EditPosition, tokenize_rewrites
-from kis_jax.edit.closed_forms import Method
-from kis_jax.edit.methods import check_facts
+from kis_jax.edit.methods import check_facts, check_method
 from kis_jax.models import Model, ModelConfig
 from kis_jax.passes.inputs import parse_layers
 from kis_jax.passes.measuring import check_enough_tokens
@@ -56,11 +58,14 @@ class EditRequest:
       changes: of single settings, "name=value".
       position: whose key stands for a fact; None for that of the settings.
       strict: whether a record of facts that cannot be read is an error; else it is left out.
+      after: folder of an earlier edit of the model, upon which this one is made: its edits stay,
+        but for those of facts that are edited again, which are replaced.
+      generated: whether to score also what the model writes by itself; see `generated_scores`.
     """
 
     model: str
     facts: str
-    method: Method
+    method: str
     second_moments: Path
     corpus: str | None = None
     layers: str | None = None
@@ -75,6 +80,8 @@ class EditRequest:
     changes: tuple[str, ...] = ()
     position: EditPosition | None = None
     strict: bool = False
+    after: Path | None = None
+    generated: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +98,7 @@ class EditInputs:
       settings: of the methods.
       corpus: for the second moments; None where they are measured already.
       fingerprints: of model, tokenizer and facts.
+      earlier: the ledger upon which the edit is made; None for a first one.
     """
 
     request: EditRequest
@@ -102,6 +110,7 @@ class EditInputs:
     settings: EditSettings
     corpus: Corpus | None
     fingerprints: dict[str, str]
+    earlier: Ledger | None = None
 
     @property
     def moments_identity(self) -> dict[str, object]:
@@ -140,7 +149,7 @@ def open_edit(request: EditRequest) -> EditInputs:
         )
     directory = locate(request.model)
     _, config = read_config(directory)
-    config.check_one_mlp("kis edit")
+    check_method(request.method, config)
     of_model = fingerprint.of_model(directory)
     settings = settings_of(request, config, of_model)
     layers = _layers(request, config, settings)
@@ -168,9 +177,40 @@ def open_edit(request: EditRequest) -> EditInputs:
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "facts": facts_fingerprint(facts),
     }
+    earlier = None
+    if request.after is not None:
+        earlier = _earlier(request.after, recipe(request.method).name, layers, of_model)
     return EditInputs(
-        request, directory, config, tokenizer, facts, layers, settings, corpus, fingerprints
+        *(request, directory, config, tokenizer, facts, layers, settings, corpus, fingerprints),
+        earlier=earlier,
     )
+
+
+def _earlier(after: Path, method: str, layers: list[int], of_model: str) -> Ledger:
+    """The ledger upon which an edit is made.
+
+    Raises:
+      ValueError: if it is not of the same model, method and layers.
+    """
+    ledger = load_ledger(after)
+    of_base = None if ledger.base is None else ledger.base.fingerprint
+    if of_base != of_model:
+        raise ValueError(
+            f"after: expected an edit of the model itself, {of_model[:12]}, found one of "
+            f"{str(of_base)[:12]} in {after}; name the model that was edited there, "
+            f"{'unknown' if ledger.base is None else ledger.base.source}"
+        )
+    if (ledger.method, sorted(ledger.layers)) != (method, sorted(layers)):
+        raise ValueError(
+            f"after: expected edits by {method} in layers {layers}, found {ledger.method} in "
+            f"{sorted(ledger.layers)}; edit by the same --method and --layer"
+        )
+    if any(own.asked is None for own in ledger.layers.values()):
+        raise ValueError(
+            f"after: expected edits in closed form, which can be joined, found {method}; edit the "
+            "facts of both at once"
+        )
+    return ledger
 
 
 def edit_moments(
@@ -199,7 +239,7 @@ def edit_moments(
             document_length=checked_length(request.document_length, inputs.config),
             on_batch=on_batch,
         )
-        check_enough_tokens(moments, name=inputs.corpus.name, **inverted)
+        check_enough_tokens(moments, inputs.config, name=inputs.corpus.name, **inverted)
         return moments, identity
     store = MomentStore(directory, identity)
     saved = store.restore()
@@ -208,7 +248,8 @@ def edit_moments(
             f"{request.second_moments}: expected second moments over a whole corpus, found none, "
             "or those of a run that was cut short; let that run finish, or pass --corpus"
         )
-    check_enough_tokens(saved.moments, name=str(request.second_moments), **inverted)
+    where = str(request.second_moments)
+    check_enough_tokens(saved.moments, inputs.config, name=where, **inverted)
     return saved.moments, store.saved_identity()
 
 
@@ -247,9 +288,10 @@ def _placed(settings: EditSettings, position: EditPosition | None) -> EditSettin
 
 def _layers(request: EditRequest, config: ModelConfig, settings: EditSettings) -> list[int]:
     if request.layers is None:
-        return list(settings.layers) if request.method == "batch" else [settings.layer]
+        return list(settings.layers) if recipe(request.method).name == "batch" else [settings.layer]
     layers = parse_layers(request.layers, config.num_layers)
-    if len(layers) > 1 and request.method != "batch":
+    made_of = recipe(request.method)
+    if len(layers) > 1 and made_of.name != "batch" and not made_of.base.gradients:
         raise ValueError(
             f"layers: expected one for {request.method}, found {layers}; only batch writes several"
         )

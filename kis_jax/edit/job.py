@@ -12,13 +12,23 @@ from transformers import PreTrainedTokenizerFast
 
 from kis_jax.checkpoints.ledger import LayerLedger, replayed
 from kis_jax.core.arrays.precision import HOST, Inverse
+from kis_jax.core.editing.filters import Filter
 from kis_jax.core.editing.interference import text_damage
+from kis_jax.core.editing.recipes import Recipe, recipe
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.core.geometry.spaces import Space
 from kis_jax.data.facts import Fact
-from kis_jax.edit.closed_forms import Method, dropped_of, space_of, weight_of
+from kis_jax.edit.closed_forms import (
+    anchor_of,
+    anchored,
+    dropped_of,
+    filters_of,
+    space_of,
+    weight_of,
+)
 from kis_jax.models import Decoder, Model
 from kis_jax.models.memory import memory_kernel
+from kis_jax.passes.means import mean_second_moment
 from kis_jax.passes.measuring import tell_dropped
 from kis_jax.passes.targets.settings import EditSettings, TargetSettings
 from kis_jax.passes.targets.values import TargetValues, target_values
@@ -47,7 +57,7 @@ class Job:
     tokenizer: PreTrainedTokenizerFast
     facts: Sequence[Fact]
     second_moments: SecondMoment
-    method: Method
+    method: str
     layers: Sequence[int]
     settings: EditSettings
     prefixes: tuple[str, ...]
@@ -56,6 +66,19 @@ class Job:
     inverse: Inverse
     token_budget: int | None
 
+    @property
+    def recipe(self) -> Recipe:
+        """The method, taken apart."""
+        return recipe(self.method)
+
+    def anchored(self, targets: TargetValues) -> TargetValues:
+        """Target values as the method's anchor has them, if it has one."""
+        return anchored(targets, anchor_of(self.method, self.settings, targets.values))
+
+    def filters(self, kernel: np.ndarray) -> tuple[Filter, ...]:
+        """Of what is written into a kernel."""
+        return filters_of(self.method, self.settings, kernel)
+
     def weight(self, targets: TargetValues) -> float | None:
         """See `weight_of`; of several layers, as it is at the last."""
         keys = np.asarray(targets.prompt_keys, np.float64)
@@ -63,7 +86,7 @@ class Job:
 
     def prepare(self) -> None:
         """Factors the second moments before any search: what C alone refuses is refused first."""
-        for layer in self.layers if self.method != "finetune" else ():
+        for layer in self.layers if self.recipe.base.rule else ():
             self.space(layer)
 
     @functools.cached_property
@@ -84,10 +107,10 @@ class Job:
         """
         if layer in self._last:
             return self._last[layer]
-        moments = self.second_moments
-        c = np.asarray(moments.total[layer], np.float64) / int(moments.count[layer])
+        inverted: Any = {"ridge": self.ridge, "inverse": self.inverse}
+        c = mean_second_moment(self.second_moments, layer, self.model.config, **inverted)
         try:
-            space = space_of(c, self.method, self.settings, ridge=self.ridge, inverse=self.inverse)
+            space = space_of(c, self.method, self.settings, **inverted)
         except ValueError as error:
             raise ValueError(f"layer {layer}: {error}") from error
         if layer not in self.dropped and (dropped := dropped_of(space, self.method)):
@@ -99,10 +122,12 @@ class Job:
 
     def damage(self, layers: Mapping[int, LayerLedger]) -> float:
         """What is done to ordinary text, over all layers; see `text_damage`."""
-        moments, total = self.second_moments, 0.0
+        total = 0.0
         for layer, own in layers.items():
-            c = np.asarray(moments.total[layer], np.float64) / int(moments.count[layer])
             kernel = np.asarray(memory_kernel(self.model, layer), np.float64)
+            c = mean_second_moment(
+                self.second_moments, layer, self.model.config, inverse=None
+            )  # as it was measured
             total += float(HOST.run(text_damage, own.edit, kernel, c))
         return total
 
@@ -142,7 +167,7 @@ class Written:
       layers: what was done to each layer.
       reasons: for each fact why it was left out; None if it was edited.
       searches: for each fact, how its target value was found.
-      weight: of "batch", or the ridge of "null-space"; else None.
+      weight: of least squares, or the ridge of a null space; None for methods without.
     """
 
     layers: Mapping[int, LayerLedger]
@@ -151,7 +176,7 @@ class Written:
     weight: float | None = None
 
 
-def scaled(found: Written, method: Method, scale: float) -> dict[int, LayerLedger]:
+def scaled(found: Written, method: str, scale: float) -> dict[int, LayerLedger]:
     """What was done to each layer if so much of all that was asked for is written."""
     layers = {}
     for layer, own in found.layers.items():
@@ -160,16 +185,15 @@ def scaled(found: Written, method: Method, scale: float) -> dict[int, LayerLedge
             edit = dataclasses.replace(own.edit, residuals=residuals)
             layers[layer] = dataclasses.replace(own, edit=edit)
         else:
-            requested: Any = scale * np.asarray(own.asked.requested)
-            asked = dataclasses.replace(own.asked, requested=requested)
+            requested: Any = scale * np.asarray(own.asked.initial_residuals)
+            asked = dataclasses.replace(own.asked, initial_residuals=requested)
             layers[layer] = replayed(asked, method, found.weight)
     return layers
 
 
-def target_settings(settings: EditSettings, method: Method) -> TargetSettings:
+def target_settings(settings: EditSettings, method: str) -> TargetSettings:
     """Of the search for target values: those of MEMIT, where facts are solved for together."""
-    together = method in ("batch", "null-space")
-    return settings.batch_target if together else settings.target
+    return settings.batch_target if recipe(method).base.together else settings.target
 
 
 def none_left(reasons: Sequence[str | None]) -> str:

@@ -19,7 +19,7 @@ from kis_jax.data.rewrites import Rewrite, tokenize_rewrites
 from kis_jax.edit.closed_forms import editable
 from kis_jax.edit.job import Job, Written, failures, none_left, searches
 from kis_jax.models import Decoder
-from kis_jax.models.memory import edited
+from kis_jax.models.memory import edited, memory_rows
 from kis_jax.passes.targets.settings import Convention
 from kis_jax.passes.targets.values import TargetValues
 
@@ -112,7 +112,7 @@ def _observe(
         if text is not None
     ]
     config = model.config
-    keys = np.zeros((len(rewrites), config.mlp_width))
+    keys = np.zeros((len(rewrites), config.memory_width))
     stream = np.zeros((len(rewrites), config.width))
     budget = token_budget(config) if job.token_budget is None else job.token_budget
     texts = (text.tokens[: text.start] for _, _, text in placed)  # what follows changes nothing
@@ -140,4 +140,5 @@ def _observed(
         x, mask, layers=range(layer, layer + 1), watch=lambda g: g.keys[every, index]
     )
     x, _ = model.run(x, mask, layers=range(layer + 1, last + 1))
-    return keys[0].astype(jnp.float32), x[every, index].astype(jnp.float32)
+    rows = memory_rows(keys[0], model.config)
+    return rows.astype(jnp.float32), x[every, index].astype(jnp.float32)

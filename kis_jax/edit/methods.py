@@ -11,16 +11,17 @@ from transformers import PreTrainedTokenizerFast
 
 from kis_jax.checkpoints.ledger import EditedFact, Ledger
 from kis_jax.core.arrays.precision import Inverse
+from kis_jax.core.editing.recipes import numbers_of, recipe
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.data.conflicts import conflicts
 from kis_jax.data.facts import Fact
-from kis_jax.edit.closed_forms import METHODS, Alias, Method, method_names
 from kis_jax.edit.finetune import FinetuneSettings
+from kis_jax.edit.gradients import write_gradients
 from kis_jax.edit.job import Job, Search, Written, scaled, target_settings
 from kis_jax.edit.many_layers import write_layers
 from kis_jax.edit.one_layer import write_in_turn, write_layer
 from kis_jax.edit.tuned import write_tuned
-from kis_jax.models import Decoder, Model
+from kis_jax.models import Decoder, Model, ModelConfig
 from kis_jax.models.memory import check_layers, edited
 from kis_jax.passes.targets.context_prefixes import default_prefixes
 from kis_jax.passes.targets.settings import (
@@ -60,9 +61,9 @@ class Edited:
       scale: of all that was asked for, where a bound on the damage left no more of it; else 1.
     """
 
-    model: Model
+    model: Model = dataclasses.field(repr=False)
     ledger: Ledger
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Outcome, ...] = dataclasses.field(repr=False)
     damage: float
     scale: float
 
@@ -73,7 +74,7 @@ def make_edits(
     facts: Sequence[Fact],
     second_moments: SecondMoment,
     *,
-    method: Method | Alias = "constrained",
+    method: str = "constrained",
     layers: Sequence[int] | None = None,
     settings: EditSettings | None = None,
     targets: TargetValues | None = None,
@@ -107,7 +108,8 @@ def make_edits(
         the model as it was; "rome": the same, each target value found on the model that the edits
         before have left; "constrained", or "emmet": all at once, every value exact; "batch", or
         "memit": all in least squares against ordinary text; "null-space", or "alphaedit";
-        "finetune": gradient steps on the one kernel.
+        "finetune": gradient steps on the one kernel; or any other of
+        `kis_jax.core.editing.recipes`, with its filters, such as "alphaedit+anchor+protect".
       layers: whose memory is written: one, for "batch" any number. None: those of `settings`.
       settings: None: those of the model's family; see `edit_settings`.
       targets: target values found before, a row for each fact, for the last of the layers. None:
@@ -149,10 +151,10 @@ def make_edits(
     """
     if not isinstance(model, Decoder):
         raise ValueError(f"model: expected a decoder, found {model.config.family}, an encoder")
-    known = method_names(METHODS)
-    if method not in known:
-        raise ValueError(f"method: expected one of {', '.join(known)}, found {method!r}")
-    method = known[method]
+    made_of = recipe(method)
+    method = made_of.name
+    spread = method == "batch" or made_of.base.gradients
+    check_method(method, model.config)
     check_facts(facts)
     if at_most_damage is not None and not 0 < at_most_damage < math.inf:
         raise ValueError(f"at_most_damage: expected a positive number, found {at_most_damage}")
@@ -162,14 +164,14 @@ def make_edits(
     layers = sorted(set(layers))
     check_together(layers, model.config)
     check_layers(layers, model.config)
-    if not layers or (len(layers) > 1 and method != "batch"):
+    if not layers or (len(layers) > 1 and not spread):
         raise ValueError(f"layers: expected one for {method}, found {layers}; pass one of them")
-    if original_keys and method != "rome":
+    if original_keys and made_of.kind != "rome":
         raise ValueError(f"original_keys: expected method rome, found {method}; leave it out")
-    if targets is not None and (method == "finetune" or len(targets.keys) != len(facts)):
+    if targets is not None and (made_of.base.rule is None or len(targets.keys) != len(facts)):
         raise ValueError(
-            f"targets: expected one for each of {len(facts)} facts, and a method other than "
-            f"finetune, found {len(targets.keys)} for {method}"
+            f"targets: expected one for each of {len(facts)} facts, and a method with target "
+            f"values, found {len(targets.keys)} for {method}"
         )
     if targets is not None and targets.layer != layers[-1]:
         raise ValueError(
@@ -178,7 +180,7 @@ def make_edits(
         )
     if targets is not None:
         prefixes = targets.prefixes
-    elif method == "finetune":
+    elif made_of.base.rule is None:
         prefixes = [""]
     elif prefixes is None:
         prefixes = default_prefixes(model, tokenizer, target_settings(settings, method))
@@ -207,6 +209,15 @@ def make_edits(
     return _finished(job, searched, found, damage, scale)
 
 
+def check_method(method: str, config: ModelConfig) -> None:
+    """Raises ValueError if a method does not go with the layers of a model."""
+    base = recipe(method).base
+    if base.rule is None:
+        config.check_one_mlp(f"method {method}, whose steps would move the experts of all tokens")
+    if base.where == "within":
+        config.check_one_mlp(f"method {method}, which inverts C within one null space")
+
+
 def check_facts(facts: Sequence[Fact]) -> None:
     """Raises ValueError if there are none, one lacks its new object, or two contradict."""
     if not facts:
@@ -231,7 +242,9 @@ def check_facts(facts: Sequence[Fact]) -> None:
 def _write(job: Job, targets: TargetValues | None, on_fact: Callable[[int], None]) -> Written:
     if job.method == "finetune":
         return write_tuned(job)
-    if job.method == "rome" and targets is None:
+    if job.recipe.base.gradients:
+        return write_gradients(job, on_fact)
+    if job.recipe.kind == "rome" and targets is None:
         return write_in_turn(job, on_fact)
     if targets is None:
         targets = job.target_values(job.model, job.facts)
@@ -252,7 +265,10 @@ def _finished(
     settings = _settings(job, searched)
     if scale != 1:
         settings["scale"] = scale
-    ledger = Ledger(job.method, facts, found.layers, found.weight, job.prefixes, settings)
+    experts = job.model.config.experts_per_layer
+    ledger = Ledger(
+        job.method, facts, found.layers, found.weight, job.prefixes, settings, experts=experts
+    )
     return Edited(edited(job.model, ledger.edits), ledger, outcomes, damage, scale)
 
 
@@ -260,6 +276,8 @@ def _settings(job: Job, searched: TargetSettings) -> dict[str, Any]:
     """What the numbers depend on beside model, facts and prefixes, as plain JSON values."""
     if job.method == "finetune":
         return dataclasses.asdict(FinetuneSettings())
+    if job.recipe.base.gradients:
+        return {name: getattr(job.settings, name) for name in numbers_of(job.method)}
     told: dict[str, Any] = {
         "target": dataclasses.asdict(searched),
         "ridge": job.ridge,
@@ -267,8 +285,6 @@ def _settings(job: Job, searched: TargetSettings) -> dict[str, Any]:
     }
     if job.dropped:
         told["dropped_directions"] = {str(layer): n for layer, n in job.dropped.items()}
-    if job.method == "rome":
+    if job.recipe.kind == "rome":
         told["original_keys"] = job.original_keys
-    said = {"batch": ("weight", "units"), "null-space": ("null_space", "null_ridge", "units")}
-    told |= {name: getattr(job.settings, name) for name in said.get(job.method, ())}
-    return told
+    return told | {name: getattr(job.settings, name) for name in numbers_of(job.method)}

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 
 from kis_jax.checkpoints.ledger import LayerLedger, replayed
+from kis_jax.core.editing.filters import Anchor
 from kis_jax.core.editing.replay import Asked
 from kis_jax.core.geometry.spaces import Space
-from kis_jax.edit.closed_forms import ask, editable, wanted_of
+from kis_jax.edit.closed_forms import anchor_of, anchored, ask, editable, wanted_of
 from kis_jax.edit.job import Job, Search, Written, failures, none_left, searches
 from kis_jax.models.memory import edited, memory_kernel
 from kis_jax.passes.targets.values import TargetValues
@@ -18,7 +19,7 @@ from kis_jax.passes.targets.values import TargetValues
 
 def write_layer(job: Job, targets: TargetValues) -> Written:
     """All facts by a closed form, their target values given."""
-    layer = job.layers[-1]
+    layer, targets = job.layers[-1], job.anchored(targets)
     asked = asked_of(job, targets, _kernel(job), job.space(layer))
     weight = job.weight(targets)
     own, reasons = written(job, asked, failures(targets), weight)
@@ -34,11 +35,12 @@ def write_in_turn(job: Job, on_fact: Callable[[int], None]) -> Written:
     layer = job.layers[-1]
     space, before = job.space(layer), _kernel(job)
     model, own = job.model, None
+    anchor = _anchor_in_turn(job)
     rows: list[Asked] = []
     reasons: list[str | None] = []
     found: list[Search] = []
     for done, fact in enumerate(job.facts, 1):
-        targets = job.target_values(model, [fact])
+        targets = anchored(job.target_values(model, [fact]), anchor)
         found += searches(targets)
         (reason,) = failures(targets)
         if reason is None:
@@ -74,7 +76,7 @@ def asked_of(
         if targets.settings.convention == "own":  # the same shift, at the prompt's own key
             values = targets.prompt_keys @ now + (values - targets.initial)
         return ask(kernel, targets.prompt_keys, values, space, written_along=targets.keys)
-    return ask(kernel, *wanted_of(targets, now, space), space)
+    return ask(kernel, *wanted_of(targets, now, space), space, filters=job.filters(kernel))
 
 
 def written(
@@ -93,6 +95,13 @@ def written(
     if not len(kept):
         raise ValueError(none_left(reasons))
     return replayed(asked.take(kept), job.method, weight), reasons
+
+
+def _anchor_in_turn(job: Job) -> Anchor | None:
+    """Of a method whose values are found one after another: its pilot are all on the base."""
+    if "anchor" not in job.recipe.filters or job.settings.anchor > 0:
+        return anchor_of(job.method, job.settings, np.zeros((0, 1)))
+    return anchor_of(job.method, job.settings, job.target_values(job.model, job.facts).values)
 
 
 def _kernel(job: Job) -> np.ndarray:

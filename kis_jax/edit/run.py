@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerFast
+
 from kis_jax.checkpoints.edited_directory import (
     edited_directory,
     stored_memory,
@@ -17,11 +19,14 @@ from kis_jax.checkpoints.edited_directory import (
 )
 from kis_jax.checkpoints.ledger import Base, Ledger
 from kis_jax.core.geometry.second_moment import SecondMoment
+from kis_jax.data.facts import Fact
 from kis_jax.data.neighbors import without_edited_neighbors
 from kis_jax.edit.inputs import EditInputs
 from kis_jax.edit.methods import Outcome, make_edits
 from kis_jax.models import Model
-from kis_jax.models.memory import with_memory
+from kis_jax.models.memory import edited, with_memory
+from kis_jax.passes.intervals import mean_intervals
+from kis_jax.passes.scores.generated import generated_scores
 from kis_jax.passes.scores.measures import Evaluation, evaluate
 from kis_jax.passes.scores.recall import recall
 from kis_jax.passes.targets.chosen import flat
@@ -79,25 +84,58 @@ def edit_model(
     on_forecast(made.damage, made.scale)
     settings = {**made.ledger.settings, "second_moments": dict(identity)}
     base = Base(source_name(request.model), inputs.fingerprints["model"])
-    ledger = dataclasses.replace(made.ledger, settings=settings, base=base)
+    ledger, whole = dataclasses.replace(made.ledger, settings=settings, base=base), made.model
+    if inputs.earlier is not None:
+        ledger = inputs.earlier.replace(ledger)
+        whole = edited(model, ledger.edits)
     with edited_directory(out) as folder:
-        write_edited(folder, made.model, ledger, source=request.model)
-        written = with_memory(made.model, stored_memory(folder, ledger.layers))
+        write_edited(folder, whole, ledger, source=request.model)
+        written = with_memory(whole, stored_memory(folder, ledger.layers))
         record = {
             **ledger_record(ledger),
+            "after": None if request.after is None else str(request.after),
             "origin_of_settings": inputs.settings.origin,
             "damage_foreseen": made.damage,
             "scale": made.scale,
             "edit_settings": flat(inputs.settings),
             "fingerprints": inputs.fingerprints,
             "metrics": {"before": before.summary(), "after": None},
+            "history": None,
+            "generated": None,
             "facts": [],
         }
         after = evaluate(written, inputs.tokenizer, asked)
         record["metrics"]["after"] = after.summary()
-        record["facts"] = _facts(made.outcomes, known, before, after)
+        if request.generated:
+            record["generated"] = {
+                "before": _generated(model, inputs),
+                "after": _generated(written, inputs),
+            }
+        first = len(ledger.facts) - len(made.ledger.facts)
+        record["history"] = _history(written, inputs.tokenizer, ledger)
+        record["facts"] = _facts(made.outcomes, known, before, after, first)
         write_record(folder, record)
     return record
+
+
+def _generated(model: Model, inputs: EditInputs) -> dict[str, dict[str, float | int | None]]:
+    """By what the model writes by itself; with its chat template where it has one."""
+    given = model, inputs.tokenizer, inputs.facts
+    found = generated_scores(*given)
+    if getattr(inputs.tokenizer, "chat_template", None):
+        found |= generated_scores(*given, chat=True)
+    return mean_intervals(found)
+
+
+def _history(
+    model: Model, tokenizer: PreTrainedTokenizerFast, ledger: Ledger
+) -> dict[str, float | int | None]:
+    """How much of all that the ledger holds the model says, teacher-forced, earlier edits too."""
+    facts = [
+        Fact(fact.case_id, fact.prompt, fact.subject, target_new=fact.target)
+        for fact in ledger.facts
+    ]
+    return evaluate(model, tokenizer, facts).summary()["efficacy_accuracy"]
 
 
 def source_name(model: str) -> str:
@@ -125,10 +163,14 @@ def _facts(
     known: Sequence[bool | None],
     before: Evaluation,
     after: Evaluation,
+    first: int,
 ) -> list[dict[str, Any]]:
-    """For each fact what became of it, whether the model knew it, and its metrics."""
+    """For each fact what became of it, whether the model knew it, and its metrics.
+
+    Those that were edited have the rows of the ledger from `first` on.
+    """
     measured = zip(before.records(), after.records(), strict=True)
-    told, row = [], 0
+    told, row = [], first
     for outcome, was_known, pair in zip(outcomes, known, measured, strict=True):
         fact, search = outcome.fact, outcome.search
         told.append(

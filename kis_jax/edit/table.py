@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from kis_jax.core.editing.recipes import recipe
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.data.facts import Fact
 from kis_jax.data.neighbors import without_edited_neighbors
-from kis_jax.edit.closed_forms import Method
 from kis_jax.edit.job import target_settings
 from kis_jax.edit.methods import make_edits
 from kis_jax.models import Model
@@ -38,7 +38,7 @@ class Run:
       seed: of the draw, which all methods share.
     """
 
-    method: Method
+    method: str
     num_edits: int
     seed: int
 
@@ -120,9 +120,9 @@ class EditTable:
     def _perplexity_before(self) -> float:
         return perplexity(self._model, self._tokenizer, self._held_out)
 
-    def _targets_of(self, method: Method, chosen: np.ndarray) -> TargetValues | None:
+    def _targets_of(self, method: str, chosen: np.ndarray) -> TargetValues | None:
         """Target values found once on the unedited model; None for methods that seek their own."""
-        if method in ("rome", "finetune"):
+        if recipe(method).kind == "rome" or recipe(method).base.rule is None:
             return None
         settings = target_settings(self._settings, method)
         if settings not in self._targets:

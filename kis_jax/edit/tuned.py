@@ -29,4 +29,4 @@ def _in_rows(delta: np.ndarray) -> Edit:
     """An update `(d, m)` of full rank as an edit of as few rows as it has: the smaller side."""
     d, m = delta.shape
     rows: Any = (delta.T, np.eye(m)) if m <= d else (np.eye(d), delta)
-    return Edit(*rows, requested=None, rule="batch")
+    return Edit(*rows, initial_residuals=None, rule="batch")

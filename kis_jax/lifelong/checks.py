@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kis_jax.core.arrays.products import lengths
-from kis_jax.edit.closed_forms import Method
 from kis_jax.lifelong.collapse import signs_of_collapse
 from kis_jax.lifelong.courses import ClosedFormCourse, Course
 from kis_jax.lifelong.displacement import displacement
@@ -20,6 +19,7 @@ from kis_jax.models.memory import memory_kernel, with_memory
 from kis_jax.passes.intervals import mean_intervals
 from kis_jax.passes.not_finite import NotFiniteError
 from kis_jax.passes.scores.fluency import fluency
+from kis_jax.passes.scores.generated import generated_scores
 from kis_jax.passes.scores.measures import KINDS, evaluate
 from kis_jax.passes.scores.perplexity import perplexity
 
@@ -60,7 +60,7 @@ class Checks:
         self._unedited = unedited
 
     def checkpoint(
-        self, method: Method, course: Course, block: slice, earlier: Sequence[Mapping[str, Any]]
+        self, method: str, course: Course, block: slice, earlier: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
         """All that is measured after a block of edits, plain JSON values.
 
@@ -124,7 +124,10 @@ class Checks:
     def _measures(self, model: Decoder, rows: np.ndarray) -> dict[str, np.ndarray]:
         facts = [self._inputs.scored[row] for row in rows]
         scan = self._inputs.scan
-        return evaluate(model, scan.tokenizer, facts, token_budget=scan.token_budget).measures()
+        found = evaluate(model, scan.tokenizer, facts, token_budget=scan.token_budget).measures()
+        if self._inputs.request.generated:
+            found |= generated_scores(model, scan.tokenizer, facts)
+        return found
 
     def _perplexity(self, model: Decoder) -> float | None:
         scan, text = self._inputs.scan, self._inputs.text
@@ -144,7 +147,7 @@ class Checks:
         return {name: _plain(value) for name, value in {**asked, **self._probe(model)}.items()}
 
     @np.errstate(over="ignore", invalid="ignore")
-    def _moved(self, method: Method, course: Course, model: Decoder) -> dict[str, Any]:
+    def _moved(self, method: str, course: Course, model: Decoder) -> dict[str, Any]:
         """What was added to the kernel, as the model has it, and what that moved."""
         before, after = self._layer.kernel, self._kernel(model)
         norm, size = (float(lengths(x.ravel())) for x in (after - before, before))
@@ -154,7 +157,7 @@ class Checks:
         }
 
     def _interference(
-        self, method: Method, course: Course, after: np.ndarray
+        self, method: str, course: Course, after: np.ndarray
     ) -> dict[str, dict[str, float | int | None]]:
         """How far values moved, recomputed from the kernel of the edited model, and foreseen."""
         before = self._layer.kernel

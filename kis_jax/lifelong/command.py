@@ -34,9 +34,17 @@ def lifelong(
             "edit on the kernel the last one left; rome: the same, target values always "
             "recomputed; constrained: earlier values stay exact; batch (MEMIT) and null-space "
             "(AlphaEdit): the facts between two checkpoints together, in least squares, keys of "
-            "earlier ones kept; finetune: gradient steps on the kernel, the same batches."
+            "earlier ones kept; finetune: gradient steps on the kernel, the same batches; "
+            "batch-anew (MEMIT again and again, no earlier key kept), lyaplock, evoedit, betaedit. "
+            "With filters after a +: alphaedit+anchor+protect."
         ),
     ] = "sequential,constrained",
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Edits made together, such as 1 or 20. [default: all between two checkpoints]"
+        ),
+    ] = None,
     targets: Annotated[
         Literal["fixed", "recomputed"],
         typer.Option(
@@ -71,6 +79,13 @@ def lifelong(
             "[default: all]"
         ),
     ] = None,
+    generated: Annotated[
+        bool,
+        typer.Option(
+            "--generated",
+            help="Score too what the model writes by itself: exact match and containment.",
+        ),
+    ] = False,
     fluency: Annotated[
         bool, typer.Option("--fluency", help="Also generate text, and measure its entropy.")
     ] = False,
@@ -102,6 +117,7 @@ def lifelong(
     which the same command goes on if it was interrupted. Methods may be added later.
     """
     from kis_jax.cli import console
+    from kis_jax.cli.first_pilot import pilot_first
     from kis_jax.cli.measuring import model_and_moments
     from kis_jax.lifelong import console as lifelong_console
     from kis_jax.lifelong.inputs import (
@@ -116,34 +132,37 @@ def lifelong(
     from kis_jax.passes.store import store_of
 
     facts, corpus = options.facts_and_corpus(model, facts, corpus)
-    inputs = open_lifelong(
-        LifelongRequest(
-            model,
-            facts,
-            corpus,
-            layer=layer,
-            steps=None if steps is None else parse_steps(steps),
-            methods=parse_methods(method),
-            targets=targets,
-            num_others=num_others,
-            num_documents=num_documents,
-            document_length=document_length,
-            held_out=held_out,
-            num_held_out=num_held_out,
-            most_evaluated=most_evaluated,
-            fluency=fluency,
-            ridge=ridge,
-            inverse=inverse,
-            settings=settings,
-            changes=tuple(changes or ()),
-            position=position,
-            strict=strict,
-            probe=probe,
-        )
+    request = LifelongRequest(
+        model,
+        facts,
+        corpus,
+        layer=layer,
+        steps=None if steps is None else parse_steps(steps),
+        methods=parse_methods(method),
+        batch=batch,
+        targets=targets,
+        num_others=num_others,
+        num_documents=num_documents,
+        document_length=document_length,
+        held_out=held_out,
+        num_held_out=num_held_out,
+        most_evaluated=most_evaluated,
+        generated=generated,
+        fluency=fluency,
+        ridge=ridge,
+        inverse=inverse,
+        settings=settings,
+        changes=tuple(changes or ()),
+        position=position,
+        strict=strict,
+        probe=probe,
     )
+    inputs = open_lifelong(request)
     check_lifelong_directory(out)
     kept = store_of(second_moments or out / "second_moments")
     loaded, moments = model_and_moments(inputs.scan, kept, out)
+    if pilot_first(inputs.scan, loaded, moments, inputs.facts, request, bound=layer is not None):
+        inputs = open_lifelong(request)
     inputs = inputs.written(loaded)
     with lifelong_console.lifelong_progress(inputs.steps[-1]) as on_step:
         record = run_lifelong(inputs, loaded, moments, out / "progress", on_step=on_step)

@@ -11,6 +11,9 @@ from jax import Array
 
 from kis_jax.core.arrays.precision import HOST
 from kis_jax.core.editing.editor import Editor
+from kis_jax.core.editing.filters import Filter
+from kis_jax.core.editing.rising import Rising, rising_add
+from kis_jax.core.editing.rules import Rule
 from kis_jax.passes.not_finite import NotFiniteError
 
 REPEATED = "its key repeats those of earlier facts, so that no value of its own can be given it"
@@ -36,17 +39,17 @@ FindTargets = Callable[[slice, np.ndarray], Wanted]
 
 
 class Course(abc.ABC):
-    """One method on its way through the facts."""
+    """One method on its way through the facts.
 
-    @property
-    @abc.abstractmethod
-    def kernel(self) -> np.ndarray:
-        """The kernel as the edits so far left it, `(d, m)` float64."""
+    Attributes:
+      kernel: as the edits so far left it, `(d, m)` float64.
+      left_out: facts so far that could not be edited, by their place, and why.
+    """
 
-    @property
-    @abc.abstractmethod
-    def left_out(self) -> dict[int, str]:
-        """Facts so far that could not be edited, by their place, and why."""
+    def __init__(self, kernel: np.ndarray) -> None:
+        """Starts from a kernel `(d, m)`, without edits."""
+        self.kernel = np.asarray(kernel, np.float64)
+        self.left_out: dict[int, str] = {}
 
     @abc.abstractmethod
     def advance(self, facts: slice) -> None:
@@ -71,50 +74,64 @@ class ClosedFormCourse(Course):
     """
 
     def __init__(
-        self, editor: Editor, find: FindTargets, *, singly: bool, refusal: str = REPEATED
+        self,
+        editor: Editor,
+        find: FindTargets,
+        *,
+        batch: int | None,
+        refusal: str = REPEATED,
+        rising: Rising | None = None,
     ) -> None:
         """Starts without edits.
 
         Args:
           editor: of the method, with room for all facts and no edits yet.
           find: target values.
-          singly: whether each fact's are found on the kernel that the one before it has left.
+          batch: facts whose target values are found on one kernel, and that are edited together;
+            None for all up to the next checkpoint.
           refusal: what to say of a fact that the editor does not accept.
+          rising: of a method whose weight rises.
         """
-        d, m = editor.kernel.shape
+        super().__init__(np.asarray(editor.kernel))
+        d, m = self.kernel.shape
         self._editor = editor
-        self._kernel = np.asarray(editor.kernel)
         self._find = find
-        self._singly = singly
+        self._batch = batch
+        self._rising = rising
         self._refusal = refusal
-        self._left_out: dict[int, str] = {}
         self.keys = np.zeros((0, d))
         self.values = np.zeros((0, m))
         self.bounds = [0]
 
     @property
-    def kernel(self) -> np.ndarray:
-        """See `Course.kernel`."""
-        return self._kernel
+    def rule(self) -> Rule:
+        """As it is now: of some methods its weight rises."""
+        return self._editor.rule
 
     @property
-    def left_out(self) -> dict[int, str]:
-        """See `Course.left_out`."""
-        return self._left_out
+    def filters(self) -> tuple[Filter, ...]:
+        """Of what is written."""
+        return self._editor.filters
+
+    @property
+    def blocks(self) -> list[int]:
+        """Where blocks end, of the facts of `asked`."""
+        made = ~np.isin(np.arange(len(self.keys)), list(self.left_out))
+        return [int(made[:bound].sum()) for bound in self.bounds]
 
     @property
     def asked(self) -> tuple[np.ndarray, np.ndarray]:
         """Keys and the values asked for of the facts that were edited, float64."""
-        made = ~np.isin(np.arange(len(self.keys)), list(self._left_out))
+        made = ~np.isin(np.arange(len(self.keys)), list(self.left_out))
         return self.keys[made], self.values[made]
 
     def advance(self, facts: slice) -> None:
         """See `Course.advance`."""
-        step = 1 if self._singly else facts.stop - facts.start
+        step = self._batch or facts.stop - facts.start
         for start in range(facts.start, facts.stop, step):
-            piece = slice(start, start + step)
+            piece = slice(start, min(start + step, facts.stop))
             wanted = self._find(piece, self.kernel)
-            self._left_out |= {
+            self.left_out |= {
                 start + row: reason
                 for row, reason in enumerate(wanted.failures)
                 if reason is not None
@@ -127,17 +144,23 @@ class ClosedFormCourse(Course):
 
     def restore(self, state: Mapping[str, np.ndarray], left_out: Mapping[int, str]) -> None:
         """See `Course.restore`; closed forms are quick, so the edits are made again."""
-        self._left_out = dict(left_out)
+        self.left_out = dict(left_out)
         bounds = state["bounds"].tolist()
         for start, stop in zip(bounds, bounds[1:], strict=False):
             self._add(state["keys"][start:stop], state["values"][start:stop])
 
     def _add(self, keys: np.ndarray, values: np.ndarray) -> None:
         start, stop = len(self.keys), len(self.keys) + len(keys)
-        self._editor, added = HOST.run(Editor.add, self._editor, keys, values)
-        self._kernel = self._kernel + HOST.run(_written, self._editor, start, stop)
+        if self._rising is None:
+            self._editor, added = HOST.run(Editor.add, self._editor, keys, values)
+            self.kernel = self.kernel + HOST.run(_written, self._editor, start, stop)
+        else:  # all of it is solved for again
+            given = self._editor, self._rising, keys, values
+            self._editor, self._rising, added = HOST.run(rising_add, *given)
+            whole = HOST.run(_written, self._editor, 0, len(self._editor.along))
+            self.kernel = np.asarray(self._editor.kernel) + whole
         for row in np.flatnonzero(~added.accepted):
-            self._left_out.setdefault(start + int(row), self._refusal)
+            self.left_out.setdefault(start + int(row), self._refusal)
         self.keys = np.concatenate([self.keys, np.asarray(keys, np.float64)])
         self.values = np.concatenate([self.values, np.asarray(values, np.float64)])
         self.bounds.append(stop)
@@ -157,31 +180,20 @@ class GradientCourse(Course):
           kernel: `(d, m)`.
           tune: of facts in a row and a kernel: the kernel tuned on them.
         """
-        self._kernel = np.asarray(kernel, np.float64)
+        super().__init__(kernel)
         self._tune = tune
-        self._left_out: dict[int, str] = {}
-
-    @property
-    def kernel(self) -> np.ndarray:
-        """See `Course.kernel`."""
-        return self._kernel
-
-    @property
-    def left_out(self) -> dict[int, str]:
-        """See `Course.left_out`: the facts of a block in which the loss was not finite."""
-        return self._left_out
 
     def advance(self, facts: slice) -> None:
-        """See `Course.advance`."""
+        """See `Course.advance`; a block in which the loss is not finite is left out."""
         try:
-            self._kernel = np.asarray(self._tune(facts, self._kernel), np.float64)
+            self.kernel = np.asarray(self._tune(facts, self.kernel), np.float64)
         except NotFiniteError as error:
-            self._left_out |= dict.fromkeys(range(facts.start, facts.stop), str(error))
+            self.left_out |= dict.fromkeys(range(facts.start, facts.stop), str(error))
 
     def state(self) -> dict[str, np.ndarray]:
         """See `Course.state`."""
-        return {"kernel": self._kernel}
+        return {"kernel": self.kernel}
 
     def restore(self, state: Mapping[str, np.ndarray], left_out: Mapping[int, str]) -> None:
         """See `Course.restore`."""
-        self._kernel, self._left_out = state["kernel"], dict(left_out)
+        self.kernel, self.left_out = state["kernel"], dict(left_out)

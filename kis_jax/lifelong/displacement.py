@@ -19,14 +19,18 @@ def displacement(
     Args:
       measured: `(q, m)`, values found less values wanted.
       predicted: the same, foreseen; None where a method has no forecast.
-      scale: `(q,)`, a length for each key, in which its displacement is told.
+      scale: `(q,)`, a length for each key, in which its displacement is told. A key of which
+        nothing was asked, as its fact was said already, has none, and is left out.
 
     Returns:
-      `count`; `measured` and `predicted`, means over the keys of their lengths; `largest`, the
-      greatest one measured; and `error`, the norm of the difference of the two matrices relative
-      to the norm of the measured one, None where nothing but rounding was measured.
+      `count` of the others; `measured` and `predicted`, means over the keys of their lengths;
+      `largest`, the greatest one measured; and `error`, the norm of the difference of the two
+      matrices relative to the norm of the measured one, None where nothing but rounding was
+      measured.
     """
-    moved = _in_scale(measured, scale)
+    asked = scale > _ROUNDING * scale.max(initial=0.0)
+    measured, scale = measured[asked], scale[asked]
+    moved = lengths(measured) / scale
     told = {
         "count": len(measured),
         "measured": json_number(moved.mean()) if len(moved) else None,
@@ -36,12 +40,9 @@ def displacement(
     }
     if predicted is None or not len(moved):
         return told
-    told["predicted"] = json_number(_in_scale(predicted, scale).mean())
+    predicted = predicted[asked]
+    told["predicted"] = json_number((lengths(predicted) / scale).mean())
     size = lengths(measured.ravel())
     if size > _ROUNDING * lengths(scale):
         told["error"] = json_number(lengths((predicted - measured).ravel()) / size)
     return told
-
-
-def _in_scale(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    return lengths(rows) / np.maximum(scale, np.finfo(np.float64).tiny)

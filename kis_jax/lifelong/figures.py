@@ -14,7 +14,7 @@ from kis_jax.lifelong.files import Course
 from kis_jax.report.style import BLUE, GREY, ORANGE, WIDTH, styled
 
 # Okabe and Ito's colours again, and a mark for each: methods are told apart in grey as well.
-_MARKS = (
+_LOOKS = (
     (BLUE, "o"),
     (ORANGE, "s"),
     ("#009E73", "^"),
@@ -22,6 +22,8 @@ _MARKS = (
     ("#56B4E9", "v"),
     ("#E69F00", "P"),
 )
+# As many as anyone puts side by side: the second time round with other marks.
+_MARKS = (*_LOOKS, *((colour, mark) for (colour, _), mark in zip(_LOOKS, "X<>*ph", strict=True)))
 _SCORES = {
     "efficacy": "efficacy, all edits so far",
     "retention": "retention of earlier edits",
@@ -76,6 +78,8 @@ def forecast(courses: Sequence[Course]) -> Figure:
         axes.set_title(_GROUPS[group])
         heights = []
         for (colour, mark), course in zip(_MARKS, courses, strict=False):
+            if group not in course.last.interference:  # nothing was asked of its values
+                continue
             moved = [point.interference[group] for point in course.checkpoints]
             measured = _positive([entry.measured for entry in moved])
             foreseen = _positive([entry.predicted for entry in moved])
@@ -186,11 +190,15 @@ def _positive(values: Sequence[float]) -> np.ndarray:
 
 
 def _logarithmic(axes: Axes, heights: np.ndarray) -> None:
-    """A logarithmic axis from what is worth seeing: rounding far below is out of sight."""
-    axes.set_yscale("log")
+    """A logarithmic axis from what is worth seeing: rounding far below is out of sight.
+
+    Its limits stand before its scale, whose own would take in what is out of sight, and overflow.
+    """
     finite = heights[np.isfinite(heights)]
-    if finite.size:
-        axes.set_ylim(max(finite.min(), 1e-5 * finite.max()) / 2, 2 * finite.max())
+    most = finite.max() if finite.size else 1.0
+    least = finite.min() if finite.size else 0.1
+    axes.set_ylim(max(least, 1e-5 * most) / 2, 2 * most)
+    axes.set_yscale("log")
 
 
 def _mark_collapse(axes: Axes, course: Course, heights: np.ndarray, colour: str) -> None:

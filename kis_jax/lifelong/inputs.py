@@ -13,14 +13,15 @@ from typing import Literal
 import numpy as np
 
 from kis_jax.core.arrays.precision import Inverse
+from kis_jax.core.editing.recipes import methods_named
 from kis_jax.data.corpora import open_corpus, tokenize_corpus
 from kis_jax.data.facts import Fact
 from kis_jax.data.neighbors import without_edited_neighbors
 from kis_jax.data.prompts import Prompt, tokenize_facts
 from kis_jax.data.rewrites import EditPosition
-from kis_jax.edit.closed_forms import METHODS, Method, method_names
+from kis_jax.edit.closed_forms import METHODS
 from kis_jax.edit.inputs import settings_of
-from kis_jax.edit.methods import check_facts
+from kis_jax.edit.methods import check_facts, check_method
 from kis_jax.models import Model
 from kis_jax.models.config import DecoderConfig
 from kis_jax.passes.choices.probe import PuzzleProbe, open_probe
@@ -47,6 +48,8 @@ class LifelongRequest:
       steps: numbers of edits after which all is measured; None for those of `DEFAULT_STEPS` that
         there are facts for.
       methods: of editing, side by side.
+      batch: edits made together; None: all between two checkpoints, or of methods that seek each
+        target value on the edited model one.
       targets: whether v* are "fixed", found once on the unedited model, or "recomputed" on the
         model as it is when a fact's turn comes.
       num_others: the most facts after the edited ones, whose keys nobody edits.
@@ -58,6 +61,7 @@ class LifelongRequest:
       num_held_out: documents of it, at most.
       most_evaluated: the most facts scored at a checkpoint, spread evenly over the edited ones;
         None for all of them.
+      generated: whether to score also what the model writes by itself after each prompt.
       fluency: whether to generate text at each checkpoint and measure its entropy.
       ridge: added to the diagonal of the second moment.
       inverse: how C is inverted; see `Precision.whitener`.
@@ -73,7 +77,8 @@ class LifelongRequest:
     corpus: str
     layer: int | None = None
     steps: tuple[int, ...] | None = DEFAULT_STEPS
-    methods: tuple[Method, ...] = ("sequential", "constrained")
+    methods: tuple[str, ...] = ("sequential", "constrained")
+    batch: int | None = None
     targets: Targets = "fixed"
     num_others: int = 200
     num_documents: int | None = None
@@ -81,6 +86,7 @@ class LifelongRequest:
     held_out: str | None = None
     num_held_out: int = 200
     most_evaluated: int | None = None
+    generated: bool = False
     fluency: bool = False
     ridge: float = 0.0
     inverse: Inverse = "auto"
@@ -183,6 +189,8 @@ class LifelongInputs:
             "probe": None if self.probe is None else self.probe.fingerprint,
             **{name: asked[name] for name in names},
             **({} if self.request.inverse == "auto" else {"inverse": self.request.inverse}),
+            **({"generated": True} if self.request.generated else {}),
+            **({} if self.request.batch is None else {"batch": self.request.batch}),
         }
 
 
@@ -205,6 +213,7 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
       ('sequential', 'constrained')
     """
     _check_numbers(request)
+    request = dataclasses.replace(request, methods=methods_named(request.methods))
     most = (request.steps or DEFAULT_STEPS)[-1]
     counted, text = _split_corpus(request)
     scan = open_inputs(
@@ -220,8 +229,11 @@ def open_lifelong(request: LifelongRequest) -> LifelongInputs:
             inverse=request.inverse,
             position=request.position or "subject_last",
             strict=request.strict,
-        )
+        ),
+        mixtures=True,
     )
+    for method in request.methods:
+        check_method(method, scan.config)
     if not isinstance(scan.config, DecoderConfig):
         raise ValueError(
             f"model: expected a decoder, which says what follows a prompt, found an encoder "
@@ -274,22 +286,15 @@ def parse_steps(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def parse_methods(text: str) -> tuple[Method, ...]:
+def parse_methods(text: str) -> tuple[str, ...]:
     """Methods from "sequential,constrained", or "all".
 
     Raises:
-      ValueError: if one is unknown.
+      ValueError: if one is unknown, or makes no sense.
     """
     if text == "all":
         return METHODS
-    known = method_names(METHODS)
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"methods: expected all, or some of {', '.join(METHODS)}, found {name!r}"
-            )
-    return tuple(dict.fromkeys(known[name] for name in names))
+    return methods_named(name.strip() for name in text.split(","))
 
 
 def blocks_of(steps: Sequence[int]) -> list[slice]:
@@ -301,13 +306,17 @@ def _check_numbers(request: LifelongRequest) -> None:
     steps = request.steps
     if steps is not None and (not steps or steps[0] < 1 or sorted(set(steps)) != [*steps]):
         raise ValueError(f"steps: expected rising numbers of edits, 1 or more, found {steps}")
-    least = {"num_others": 0, "num_held_out": 1, "most_evaluated": 1, "num_documents": 1}
+    least = {
+        "num_others": 0,
+        "num_held_out": 1,
+        "most_evaluated": 1,
+        "num_documents": 1,
+        "batch": 1,
+    }
     for name, smallest in least.items():
         number = getattr(request, name)
         if number is not None and number < smallest:
             raise ValueError(f"{name}: expected a number of at least {smallest}, found {number}")
-    if not request.methods:
-        raise ValueError(f"methods: expected some of {', '.join(METHODS)}, found none")
 
 
 def _key_of(prompt: Prompt) -> tuple[int, ...]:

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from jax import Array
 
-from kis_jax.checkpoints.ledger import RULES
+from kis_jax.checkpoints.ledger import rule_of
 from kis_jax.core.arrays.precision import HOST
+from kis_jax.core.arrays.products import inner
 from kis_jax.core.editing.editor import Editor
+from kis_jax.core.editing.filters import Anchor, Filter
+from kis_jax.core.editing.naming import named_rule
+from kis_jax.core.editing.recipes import recipe
 from kis_jax.core.editing.replay import foresee
-from kis_jax.core.editing.rules import named_rule
+from kis_jax.core.editing.rising import Rising
+from kis_jax.core.editing.rules import Rule
 from kis_jax.core.geometry.second_moment import SecondMoment
+from kis_jax.core.geometry.spaces import Space
 from kis_jax.core.geometry.superposition import gram
 from kis_jax.data.prompts import tokenize_facts
-from kis_jax.edit.closed_forms import AGAINST, OUTSIDE, Method, dropped_of, space_of, weight_of
+from kis_jax.edit.closed_forms import (
+    AGAINST,
+    OUTSIDE,
+    SHRUNK,
+    anchor_of,
+    dropped_of,
+    filters_of,
+    space_of,
+    weight_of,
+)
 from kis_jax.edit.finetune import finetune
+from kis_jax.edit.gradients import BLOCK, first_state, typical
 from kis_jax.edit.job import target_settings
 from kis_jax.lifelong.courses import (
     REPEATED,
@@ -25,15 +43,21 @@ from kis_jax.lifelong.courses import (
     FindTargets,
     GradientCourse,
 )
+from kis_jax.lifelong.gradient_course import NormalisedCourse
 from kis_jax.lifelong.inputs import LifelongInputs
 from kis_jax.lifelong.store import LifelongStore
 from kis_jax.lifelong.targets import FindAny, TargetFinder, fixed_targets, wanted_in
 from kis_jax.models import Decoder
 from kis_jax.models.memory import memory_kernel, with_memory
 from kis_jax.passes.keys import fact_keys
+from kis_jax.passes.means import mean_second_moment
 from kis_jax.passes.measuring import tell_dropped
 from kis_jax.passes.targets.context_prefixes import default_prefixes
+from kis_jax.passes.targets.gradients import Gradients, target_gradients
 from kis_jax.passes.targets.settings import TargetSettings
+
+# Facts whose target values give an anchor its length, where they are sought for that alone.
+_PILOT = 64
 
 
 class EditedLayer:
@@ -64,12 +88,12 @@ class EditedLayer:
         self._inputs = inputs
         self._model = model
         self.kernel = np.asarray(memory_kernel(model, inputs.layer), np.float64)
-        self._weights: dict[Method, float | None] = {}
+        self._weights: dict[str, float | None] = {}
         self._factor(moments)
         self.bystanders = self._bystanders()
-        self.prefixes: dict[Method, tuple[str, ...]] = {}
+        self.prefixes: dict[str, tuple[str, ...]] = {}
         self.failures: tuple[str | None, ...] = (None,) * len(inputs.facts)
-        self._find: dict[Method, FindTargets] = {}
+        self._find: dict[str, FindTargets] = {}
         finders: dict[TargetSettings, TargetFinder] = {}
         fixed: dict[TargetSettings, FindAny] = {}
         for method in inputs.request.methods:
@@ -87,31 +111,45 @@ class EditedLayer:
                     self.failures = tuple(one or other for one, other in pairs)
                     fixed[wanted] = fixed_targets(found)
                 find, at = fixed[wanted], self.kernel
-            self._find[method] = wanted_in(find, self._spaces[method], kernel=at)
+            anchor = self._anchor(method, find)
+            space = self._spaces[method]
+            self._find[method] = wanted_in(find, space, kernel=at, anchor=anchor)
 
-    def targets_of(self, method: Method) -> str | None:
+    def targets_of(self, method: str) -> str | None:
         """Whether a method's target values are "fixed" or "recomputed"; None if it has none."""
-        if method == "finetune":
+        found = recipe(method)
+        if found.base.rule is None:
             return None
-        return "recomputed" if method == "rome" else self._inputs.request.targets
+        return "recomputed" if found.kind == "rome" else self._inputs.request.targets
 
-    def course(self, method: Method) -> Course:
+    def course(self, method: str) -> Course:
         """A method at its start."""
         if method == "finetune":
             return GradientCourse(self.kernel, self._tune)
-        recomputed = self.targets_of(method) == "recomputed"
+        if recipe(method).base.gradients:
+            return self._normalised(method)
+        recomputed, weight = self.targets_of(method) == "recomputed", self._weight(method)
+        settings = self._inputs.settings
         with HOST.active():
-            rule = named_rule(RULES[method], "float64", weight=self._weight(method))
-            space = self._spaces[method]
-            editor = Editor.init(self.kernel, space, len(self._inputs.facts), rule)
+            rule = named_rule(rule_of(method), "float64", weight=weight)
+            rising = None
+            if weight is not None and recipe(method).base.rising:
+                rising = Rising.init(weight, settings.budget)
+            editor = Editor.init(
+                *(self.kernel, self._spaces[method], len(self._inputs.facts), rule),
+                filters=filters_of(method, settings, self.kernel),
+            )
+        base = recipe(method).base
+        refusal = AGAINST if base.where == "text" else OUTSIDE
         return ClosedFormCourse(
             editor,
             self._find[method],
-            singly=recomputed and self._weight(method) is None,
-            refusal={"constrained": REPEATED, "null-space": OUTSIDE}.get(method, AGAINST),
+            batch=1 if recomputed and weight is None else self._inputs.request.batch,
+            refusal={"constrained": REPEATED, "shrinking": SHRUNK}.get(base.rule or "", refusal),
+            rising=rising,
         )
 
-    def foreseen(self, method: Method, course: ClosedFormCourse) -> list[np.ndarray]:
+    def foreseen(self, method: str, course: ClosedFormCourse) -> list[np.ndarray]:
         """How far values move, from inner products of keys and what the values lacked at first.
 
         Returns:
@@ -119,28 +157,69 @@ class EditedLayer:
         """
         edited, values = course.asked
         groups = [edited, *self.bystanders.values()]
-        products = HOST.run(gram, np.concatenate(groups), self._spaces[method])
-        requested, weight = values - edited @ self.kernel, self._weight(method)
-        moved = HOST.run(foresee, products, requested, RULES[method], weight=weight)
+        given = (np.concatenate(groups), edited, values - edited @ self.kernel)
+        moved = HOST.run(
+            _moved, *given, self._spaces[method], course.rule, course.filters, course.blocks
+        )
         return np.split(moved, np.cumsum([len(group) for group in groups])[:-1])
 
     def _factor(self, moments: SecondMoment) -> None:
         layer, settings = self._inputs.layer, self._inputs.settings
-        c = np.asarray(moments.total[layer], np.float64) / int(moments.count[layer])
         request = self._inputs.request
+        inverted: Any = {"ridge": request.ridge, "inverse": request.inverse}
+        c = mean_second_moment(moments, layer, self._model.config, **inverted)
         try:
-            common = space_of(
-                c, "sequential", settings, ridge=request.ridge, inverse=request.inverse
-            )
+            common = space_of(c, "sequential", settings, **inverted)
             self._spaces = dict.fromkeys(request.methods, common)
-            if "null-space" in self._spaces:
-                self._spaces["null-space"] = space_of(c, "null-space", settings)
+            made: dict[str, Space] = {"text": common}
+            for method in request.methods:
+                where = recipe(method).base.where
+                if where not in made:
+                    made[where] = space_of(c, method, settings)
+                self._spaces[method] = made[where]
         except ValueError as error:
             raise ValueError(f"layer {layer}: {error}") from error
         self.dropped = dropped_of(common, "sequential")
         tell_dropped(layer, self.dropped)
 
-    def _weight(self, method: Method) -> float | None:
+    def _normalised(self, method: str) -> NormalisedCourse:
+        """A method that writes along gradients, at its start."""
+        whitened, layer = recipe(method).kind == "stableedit", self._inputs.layer
+        first = self._see(slice(0, min(BLOCK, len(self._inputs.facts))), self.kernel)
+        return NormalisedCourse(
+            self.kernel,
+            first_state(self._model, layer, whitened=whitened),
+            self._see,
+            self._inputs.settings,
+            layer=layer,
+            size=typical(self._model, layer, first),
+            batch=self._inputs.request.batch,
+            num_facts=len(self._inputs.facts),
+        )
+
+    def _see(self, facts: slice, kernel: np.ndarray) -> Gradients:
+        scan, layer = self._inputs.scan, self._inputs.layer
+        return target_gradients(
+            with_memory(self._model, {layer: kernel}),
+            scan.tokenizer,
+            self._inputs.facts[facts],
+            layers=[layer],
+            token_budget=scan.token_budget,
+        )
+
+    def _anchor(self, method: str, find: FindAny) -> Anchor | None:
+        """Of a method that has one; its pilot are facts of the run, on the unedited model."""
+        if "anchor" not in recipe(method).filters:
+            return None
+        settings, most = self._inputs.settings, len(self._inputs.facts)
+        if self.targets_of(method) == "recomputed":
+            most = min(most, _PILOT)
+        pilot = np.zeros((0, 1))
+        if settings.anchor == 0:
+            pilot = find(slice(0, most), self.kernel).values
+        return anchor_of(method, settings, pilot)
+
+    def _weight(self, method: str) -> float | None:
         if method not in self._weights:
             settings, space = self._inputs.settings, self._spaces.get(method)
             self._weights[method] = space and weight_of(method, settings, space, self._prompt_keys)
@@ -178,3 +257,25 @@ class EditedLayer:
             layer=self._inputs.layer,
             token_budget=scan.token_budget,
         ).kernel
+
+
+def _moved(
+    everyone: Array,
+    edited: Array,
+    requested: Array,
+    space: Space,
+    rule: Rule,
+    filters: tuple[Filter, ...],
+    blocks: list[int],
+) -> Array:
+    """How far the values of keys move, from products of keys; those edited are the first."""
+    written = space.solve(edited)
+    for each in filters:
+        requested, written = each.residuals(requested), each.directions(written)
+    reached = inner(written, everyone) if filters else None
+    return foresee(
+        *(gram(everyone, space), requested, rule),
+        blocks=blocks,
+        written=reached,
+        carried=all(each.carried for each in filters),
+    )

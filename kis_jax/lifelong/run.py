@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from kis_jax.core.geometry.second_moment import SecondMoment
-from kis_jax.edit.closed_forms import Method
 from kis_jax.lifelong import collapse
 from kis_jax.lifelong.checks import Checks, Probe
 from kis_jax.lifelong.courses import Course
@@ -17,6 +16,7 @@ from kis_jax.lifelong.inputs import LifelongInputs, blocks_of
 from kis_jax.lifelong.layer import EditedLayer
 from kis_jax.lifelong.store import LifelongStore, Saved
 from kis_jax.models import Decoder, Model
+from kis_jax.passes.means import tokens_of
 from kis_jax.passes.scores.recall import recall
 
 OnStep = Callable[[str, int], None]
@@ -32,7 +32,7 @@ def no_probe(model: Model) -> dict[str, float]:
 def run_lifelong(
     inputs: LifelongInputs,
     model: Model,
-    moments: SecondMoment,
+    second_moments: SecondMoment,
     directory: Path,
     *,
     probe: Probe = no_probe,
@@ -46,7 +46,7 @@ def run_lifelong(
     Args:
       inputs: of `open_lifelong`.
       model: of `inputs`, in float32; it stays as it is.
-      moments: second moments of its keys, stacked over layers.
+      second_moments: of its keys, stacked over layers.
       directory: of the saved states.
       probe: of a model, further numbers to be recorded at every checkpoint, by their names, beside
         those of the request's probe. What was recorded in an earlier call is not asked for again.
@@ -72,7 +72,7 @@ def run_lifelong(
             f"({model.config.family}); choose a causal language model"
         )
     store = LifelongStore(directory, inputs.identity)
-    layer = EditedLayer(inputs, model, moments, store, lambda done: on_step("targets", done))
+    layer = EditedLayer(inputs, model, second_moments, store, lambda done: on_step("targets", done))
     checks = Checks(inputs, model, layer, probe)
     unedited = store.load("unedited")
     if unedited is None:
@@ -86,7 +86,7 @@ def run_lifelong(
     known = recall(
         model, inputs.scan.tokenizer, inputs.facts, token_budget=inputs.scan.token_budget
     )
-    return _record(inputs, layer, moments, known, unedited, methods)
+    return _record(inputs, layer, second_moments, known, unedited, methods)
 
 
 def _method_record(
@@ -94,7 +94,7 @@ def _method_record(
     layer: EditedLayer,
     checks: Checks,
     store: LifelongStore,
-    method: Method,
+    method: str,
     on_step: OnStep,
 ) -> dict[str, Any]:
     """One method from its last saved checkpoint to the end."""
@@ -129,7 +129,7 @@ def _saved(course: Course, checkpoints: list[dict[str, Any]]) -> Saved:
 def _record(
     inputs: LifelongInputs,
     layer: EditedLayer,
-    moments: SecondMoment,
+    second_moments: SecondMoment,
     known: Sequence[bool | None],
     unedited: Saved,
     methods: Sequence[Mapping[str, Any]],
@@ -145,7 +145,7 @@ def _record(
         "fingerprints": inputs.scan.fingerprints,
         "settings": inputs.plain_settings,
         "edit_settings": dataclasses.asdict(inputs.settings),
-        "token_count": int(moments.count[inputs.layer]),
+        "token_count": tokens_of(second_moments, inputs.scan.config),
         "held_out_documents": len(inputs.text),
         "facts": [
             {

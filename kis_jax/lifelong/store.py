@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kis_jax.checkpoints.files import write_atomically
+from kis_jax.checkpoints.files import room_for, write_atomically
 from kis_jax.passes.saves import check_same_run
 
 _ABOUT = "about"
@@ -65,10 +65,17 @@ class LifelongStore:
         check_same_run(directory, whole, found, of="the states of this run, found those")
 
     def save(self, name: str, saved: Saved) -> None:
-        """Saves a state in place of the one of that name."""
+        """Saves a state in place of the one of that name.
+
+        Raises:
+          ValueError: if there is no room for it; what was saved before is whole.
+        """
         text = np.array(json.dumps(saved.about, allow_nan=False))
-        with write_atomically(self.directory / f"{name}.npz") as path:
-            np.savez(path, allow_pickle=False, **{**saved.arrays, _ABOUT: text})
+        arrays = {**saved.arrays, _ABOUT: text}
+        size = sum(array.nbytes for array in arrays.values())
+        path = self.directory / f"{name}.npz"
+        with room_for(self.directory, size), write_atomically(path) as temporary:
+            np.savez(temporary, allow_pickle=False, **arrays)
 
     def load(self, name: str) -> Saved | None:
         """The state of a name, or None if there is none.

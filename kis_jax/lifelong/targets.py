@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from kis_jax.core.editing.filters import Anchor
 from kis_jax.core.geometry.spaces import Space
-from kis_jax.edit.closed_forms import wanted_of
+from kis_jax.edit.closed_forms import anchored, wanted_of
 from kis_jax.lifelong.courses import FindTargets, Wanted
 from kis_jax.lifelong.inputs import LifelongInputs
 from kis_jax.lifelong.store import LifelongStore, Saved
@@ -132,14 +133,20 @@ def fixed_targets(found: Found) -> FindAny:
     return find
 
 
-def wanted_in(find: FindAny, space: Space, *, kernel: np.ndarray | None = None) -> FindTargets:
-    """What target values ask of a layer, in the space of a method.
+def wanted_in(
+    find: FindAny,
+    space: Space,
+    *,
+    kernel: np.ndarray | None = None,
+    anchor: Anchor | None = None,
+) -> FindTargets:
+    """What target values ask of a layer, in the space of a method and as its anchor has them.
 
     They were found on the model with the kernel given, or, if None, with that of the moment.
     """
 
     def wanted(facts: slice, now: np.ndarray) -> Wanted:
-        found = find(facts, now)
+        found = anchored(find(facts, now), anchor)
         keys, values = wanted_of(found, now if kernel is None else kernel, space)
         return Wanted(keys, values, found.failures)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import orbax.checkpoint as ocp
 
+from kis_jax.checkpoints.files import room_for
 from kis_jax.passes.saves import check_same_run
 
 _ARRAYS, _ABOUT = "arrays", "about"
@@ -78,16 +79,16 @@ class TrainingStore:
         Args:
           epochs: how many have passed, more than at the save before.
           saved: to be saved.
+
+        Raises:
+          ValueError: if there is no room for it; what was saved before is whole.
         """
         # Names instead of an optimizer's own containers, whose classes may change.
         leaves = {str(place): leaf for place, leaf in enumerate(jax.tree.leaves(saved.arrays))}
         about = {"identity": self._identity, **saved.about}
-        self._manager.save(
-            epochs,
-            args=ocp.args.Composite(
-                **{_ARRAYS: ocp.args.StandardSave(leaves), _ABOUT: ocp.args.JsonSave(about)}
-            ),
-        )
+        given = {_ARRAYS: ocp.args.StandardSave(leaves), _ABOUT: ocp.args.JsonSave(about)}
+        with room_for(self.directory, sum(leaf.nbytes for leaf in leaves.values())):
+            self._manager.save(epochs, args=ocp.args.Composite(**given))
 
     def restore(self, like: Any) -> Saved | None:
         """What was saved last, its arrays in the structure and on the devices of `like`; or None.

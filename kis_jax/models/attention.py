@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
 from kis_jax.models.config import ModelConfig
 from kis_jax.models.norms import LayerNorm, RMSNorm
@@ -39,13 +40,15 @@ class Attention(nnx.Module):
         config: ModelConfig,
         *,
         linear: Callable[..., nnx.Linear],
+        dtype: DTypeLike,
         norm: Callable[..., LayerNorm | RMSNorm],
     ):
-        """Makes the four projections, and norms of queries and keys where the model has them."""
+        """Makes the four projections, and sinks and norms where the model has them."""
         heads, shared = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         self.head_dim = config.head_dim
         self.scale = config.attention_scale
         self.cap = config.attention_cap
+        self.sinks = nnx.Param(jnp.zeros(config.num_heads, dtype)) if config.sinks else None
         self.causal = config.causal
         self.interleaved = config.rotary is not None and config.rotary.interleaved
         self.query = linear(config.width, heads, use_bias=config.qkv_bias)
@@ -100,9 +103,10 @@ class Attention(nnx.Module):
             # Places in the text: there may be padding between the past and these tokens.
             place = positions_of(mask)
             seen = seen & (place[:, None, earlier:, None] - place[:, None, None] < window)
-        if self.causal and (earlier or self.cap is not None):
+        plain = self.cap is None and self.sinks is None
+        if self.causal and (earlier or not plain):
             seen = seen & jnp.tri(x.shape[1], mask.shape[1], earlier, dtype=bool)
-        if self.cap is None:
+        if plain:
             # It makes float32 logits of bfloat16 by itself, which a user may have forbidden.
             with jax.numpy_dtype_promotion("standard"):
                 mixed = jax.nn.dot_product_attention(
@@ -114,7 +118,9 @@ class Attention(nnx.Module):
                     is_causal=self.causal and not earlier,
                 )
         else:
-            mixed = capped_attention(query, key, value, seen, scale=self.scale, cap=self.cap)
+            sinks = None if self.sinks is None else self.sinks[...]
+            how = {"scale": self.scale, "cap": self.cap, "sinks": sinks}
+            mixed = explicit_attention(query, key, value, seen, **how)
         return self.output(mixed.reshape(*x.shape[:-1], -1)), own
 
     def _split(self, x: Array) -> Array:
@@ -122,12 +128,19 @@ class Attention(nnx.Module):
         return x.reshape(*x.shape[:-1], -1, self.head_dim)
 
 
-def capped_attention(
-    query: Array, key: Array, value: Array, mask: Array, *, scale: float, cap: float
+def explicit_attention(
+    query: Array,
+    key: Array,
+    value: Array,
+    mask: Array,
+    *,
+    scale: float,
+    cap: float | None = None,
+    sinks: Array | None = None,
 ) -> Array:
-    """Attention whose logits a tanh keeps within `-cap` to `cap`.
+    """Attention whose logits a tanh keeps within `-cap` to `cap`, or with sinks.
 
-    Otherwise as `jax.nn.dot_product_attention`, which knows no such bound.
+    Otherwise as `jax.nn.dot_product_attention`, which knows neither.
 
     Args:
       query: `(b, t, heads, head_dim)`.
@@ -135,12 +148,17 @@ def capped_attention(
       value: likewise.
       mask: bool, broadcast to `(b, heads, t, t)`: which tokens (last axis) each token sees.
       scale: factor on the products, before the bound.
-      cap: the bound.
+      cap: the bound; None for none.
+      sinks: of each head the logit of attending to nothing, `(heads,)`; None if it cannot.
     """
     grouped = query.reshape(*query.shape[:2], key.shape[2], -1, query.shape[3])
     logits = jnp.einsum("btkgd,bskd->bkgts", grouped, key, preferred_element_type=jnp.float32)
-    logits = cap * jnp.tanh(logits * (scale / cap))
-    lowest = jnp.finfo(logits.dtype).min
-    weights = jax.nn.softmax(jnp.where(mask[:, :, None], logits, lowest), axis=-1)
+    logits = logits * scale if cap is None else cap * jnp.tanh(logits * (scale / cap))
+    logits = jnp.where(mask[:, :, None], logits, jnp.finfo(logits.dtype).min)
+    if sinks is not None:
+        own = sinks.astype(logits.dtype).reshape(key.shape[2], -1, 1, 1)
+        own = jnp.broadcast_to(own, (*logits.shape[:-1], 1))
+        logits = jnp.concat([logits, own], axis=-1)
+    weights = jax.nn.softmax(logits, axis=-1)[..., : key.shape[1]]
     mixed = jnp.einsum("bkgts,bskd->btkgd", weights.astype(value.dtype), value)
     return mixed.reshape(query.shape)

@@ -17,11 +17,13 @@ class Experts:
       count: how many there are.
       chosen: how many read a token: those with the largest share in a softmax over all.
       renormalized: whether these shares are divided by their sum.
+      router_bias: whether what the router says of each expert has a bias.
     """
 
     count: int
     chosen: int
     renormalized: bool
+    router_bias: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,11 +42,12 @@ class ModelConfig:
       head_dim: width of a head.
       attention_scale: factor on the products of queries and keys.
       attention_cap: bound on these scaled products, through a tanh.
+      sinks: whether each head may attend to nothing, by a product of its own.
       causal: whether tokens see only themselves and those before them.
       rotary: positions as rotations of queries and keys; None for learned positions.
       query_key_norm: a norm on queries and keys, over each `"head"` or the whole `"projection"`.
       mlp_width: of the hidden layer of the MLP; also of keys, d.
-      activation: a name in `mlp.ACTIVATIONS`.
+      activation: a name in `mlp.ACTIVATIONS`, or, of a gated MLP, in `mlp.GATES`.
       gated: whether the activation multiplies a second projection, as in SwiGLU.
       norm: of layers: `"layer"`, mean and variance; `"rms"`, root mean square; `"rms_offset"`,
         the same with scales stored as their distance from one.
@@ -65,6 +68,7 @@ class ModelConfig:
     head_dim: int
     attention_scale: float
     attention_cap: float | None = None
+    sinks: bool = False
     causal: bool = True
     rotary: Rotary | None = None
     query_key_norm: Literal["head", "projection"] | None = None
@@ -88,13 +92,17 @@ class ModelConfig:
         """How many MLPs of a layer read a token."""
         return 1 if self.experts is None else self.experts.chosen
 
+    @property
+    def memory_width(self) -> int:
+        """Rows of a layer's memory: of a mixture, of its experts' one below the other."""
+        return self.experts_per_layer * self.mlp_width
+
     def check_one_mlp(self, task: str) -> None:
         """Raises ValueError if layers are mixtures of experts, which a task does not take."""
         if self.experts is not None:
             raise ValueError(
                 f"model: expected one MLP a layer for {task}, found mixtures of "
-                f"{self.experts.count} experts; of these kis scan and kis inspect tell, and "
-                "kis_jax.core.editing.routed edits"
+                f"{self.experts.count} experts; docs/mixtures.md has what can be done with these"
             )
 
 

@@ -29,7 +29,7 @@ class Block(nnx.Module):
         norm = functools.partial(make_norm, config, dtype=dtype)
         self.parallel = config.parallel
         self.attention_norm = norm() if config.norms_before else None
-        self.attention = Attention(config, linear=linear, norm=norm)
+        self.attention = Attention(config, linear=linear, dtype=dtype, norm=norm)
         self.attention_post_norm = norm() if config.norms_after else None
         self.mlp_norm = norm() if config.norms_before and not config.shared_norm else None
         if config.experts is None:

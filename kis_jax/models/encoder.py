@@ -32,7 +32,7 @@ class EncoderBlock(nnx.Module):
         norm = functools.partial(make_norm, config, dtype=dtype)
         if config.relative is None:
             # Either is called with the stream and the mask; one with distances besides.
-            self.attention: Any = Attention(config, linear=linear, norm=norm)
+            self.attention: Any = Attention(config, linear=linear, dtype=dtype, norm=norm)
         else:
             self.attention = DisentangledAttention(config, config.relative, linear=linear)
         self.attention_norm = norm()

@@ -1,9 +1,13 @@
-"""The memory of a layer, the second matrix of its MLP: read, and replaced in a new model."""
+"""The memory of a layer, the second matrix of its MLP: read, and replaced in a new model.
+
+Of a mixture it is the second matrices of all experts, one below the other, which gated keys side
+by side multiply: see `kis_jax.core.geometry.routed`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +16,21 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kis_jax.core.editing.ledger import Edit
+from kis_jax.core.geometry.routed import concatenated
 from kis_jax.models import Model, ModelConfig
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
+def memory_rows(keys: Any, config: ModelConfig) -> Array:
+    """Keys as a tap hands them out, as rows that a layer's memory multiplies, `(..., d)`."""
+    return keys if config.experts is None else concatenated(keys, config.experts.count)
+
+
 def memory_kernel(model: Model, layer: int) -> Array:
     """The kernel of a layer's memory, `(d, m)`, with values = keys @ kernel + bias.
+
+    Of a mixture, `(experts * d, m)`: the keys are those of `memory_rows`.
 
     Raises:
       ValueError: if the model has no such layer.
@@ -30,7 +42,7 @@ def memory_kernel(model: Model, layer: int) -> Array:
       (512, 128)
     """
     check_layers([layer], model.config)
-    return _stacked(model)[layer]
+    return _stacked(model)[layer].reshape(model.config.memory_width, -1)
 
 
 def edited(model: AnyModel, edits: Mapping[int, Edit]) -> AnyModel:
@@ -79,14 +91,16 @@ def with_memory(model: AnyModel, kernels: Mapping[int, ArrayLike]) -> AnyModel:
     """
     check_layers(kernels, model.config)
     stacked = _stacked(model)
+    expected = (model.config.memory_width, model.config.width)
     for layer, kernel in kernels.items():
-        if jnp.shape(kernel) != stacked.shape[1:]:
+        if jnp.shape(kernel) != expected:
             raise ValueError(
-                f"kernels: layer {layer}: expected shape {stacked.shape[1:]}, keys by values, "
+                f"kernels: layer {layer}: expected shape {expected}, keys by values, "
                 f"found {jnp.shape(kernel)}"
             )
     if kernels:
         rows = jnp.stack([_as(kernel, stacked.dtype) for kernel in kernels.values()])
+        rows = rows.reshape(-1, *stacked.shape[1:])
         stacked = stacked.at[np.array(list(kernels))].set(rows)
     made = jax.tree.map(lambda array: array, model)  # variables of its own, the same arrays
     made.blocks.mlp.output.kernel[...] = stacked
@@ -103,7 +117,6 @@ def check_layers(layers: Mapping[int, object] | list[int], config: ModelConfig) 
 
 
 def _stacked(model: Model) -> Array:
-    model.config.check_one_mlp("edits of one kernel a layer")
     return model.blocks.mlp.output.kernel[...]
 
 

@@ -2,7 +2,7 @@ r"""A mixture of experts in place of a layer's MLP: each token is read by a few 
 
 Its memory is the second matrices of all experts, one below the other: values are
 $\sum_e g_e\,k_e W_e$, linear in the gated keys $(g_e k_e)_e$, which are zero for every expert
-that a token is not routed to.
+that a token is not routed to; where experts have biases, these are added, gated as well.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class Mixture(nnx.Module):
         self.input, self.output = mlps.input, mlps.output
         if config.gated:
             self.gate = mlps.gate
-        self.router = make_linear(dtype, rngs)(config.width, experts.count, use_bias=False)
+        self.router = make_linear(dtype, rngs)(
+            config.width, experts.count, use_bias=experts.router_bias
+        )
 
     def __call__(self, x: Array) -> tuple[Array, Routed]:
         """Values `(b, t, width)`, and the keys they were read with."""

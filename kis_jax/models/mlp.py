@@ -24,6 +24,16 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+def _clamped_swiglu(gate: Array, first: Array) -> Array:
+    """Of GPT-OSS: what is clamped at 7, and one added to what the gate multiplies."""
+    gate = jnp.minimum(gate, 7)
+    return gate * jax.nn.sigmoid(1.702 * gate) * (jnp.clip(first, -7, 7) + 1)
+
+
+# How a gate and what it multiplies make keys, where it is not an activation of the gate alone.
+GATES: dict[str, Callable[[Array, Array], Array]] = {"clamped_swiglu": _clamped_swiglu}
+
+
 class MLP(nnx.Module):
     """Two matrices with a non-linearity between, which a third one may feed as a gate."""
 
@@ -46,6 +56,9 @@ def through(
     x: Array, activation: str, first: nnx.Linear, gate: nnx.Linear | None, second: nnx.Linear
 ) -> tuple[Array, Array]:
     """What an MLP of these projections makes of `x`, and the keys its second was read with."""
-    activate = ACTIVATIONS[activation]
-    keys = activate(first(x)) if gate is None else activate(gate(x)) * first(x)
+    if gate is not None and activation in GATES:
+        keys = GATES[activation](gate(x), first(x))
+    else:
+        activate = ACTIVATIONS[activation]
+        keys = activate(first(x)) if gate is None else activate(gate(x)) * first(x)
     return second(keys), keys

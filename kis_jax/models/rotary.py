@@ -57,7 +57,8 @@ class Ramp:
     """Slow frequencies are divided by `factor`, fast ones are not, those between in part (YaRN).
 
     As in `Banded`, but frequencies between pass from one to the other by their place in a head, and
-    not by how often they turn. Queries and keys are multiplied by `amplitude` as they are turned.
+    not by how often they turn; where that begins and ends is rounded outwards to `whole` places.
+    Queries and keys are multiplied by `amplitude` as they are turned.
     """
 
     factor: float
@@ -65,6 +66,7 @@ class Ramp:
     high: float
     original: int
     amplitude: float
+    whole: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +125,11 @@ class Rotary:
                 turns = original * plain / (2 * math.pi)
                 unscaled = np.clip((turns - low) / (high - low), 0, 1)
                 return jnp.asarray(plain * (unscaled + (1 - unscaled) / factor), jnp.float32)
-            case Ramp(factor, low, high, original):
+            case Ramp(factor, low, high, original, whole=whole):
                 first, last = (self._place(turns, original) for turns in (high, low))
-                first, last = max(math.floor(first), 0), min(math.ceil(last), self.dim - 1)
+                if whole:
+                    first, last = math.floor(first), math.ceil(last)
+                first, last = max(first, 0), min(last, self.dim - 1)
                 span = last - first or 0.001
                 slow = np.clip((np.arange(self.dim // 2) - first) / span, 0, 1)
                 return jnp.asarray(plain * (1 - slow + slow / factor), jnp.float32)

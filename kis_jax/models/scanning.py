@@ -66,6 +66,7 @@ def scan_layers(
     watch: Watch | None = None,
     shift: Shift | None = None,
     layers: range | None = None,
+    between: tuple[Array, Array] | None = None,
     past: Past | None = None,
 ) -> tuple[Array, Any]:
     """Runs stacked blocks over a residual stream, compiled once whatever their number.
@@ -78,6 +79,8 @@ def scan_layers(
       watch: a function of one layer's `Glimpse`, run inside the scan.
       shift: added to one layer's MLP output.
       layers: which to run, neighbours in ascending order; all if None.
+      between: of these, the first that is run and the first that no longer is; the others are
+        passed over. They may be traced, so that one program serves all. Nothing is watched then.
       past: attention's keys and values of earlier tokens, stacked over the layers that are run.
 
     Returns:
@@ -95,15 +98,23 @@ def scan_layers(
         return x, None if watch is None else watch(glimpse)
 
     num_layers = jax.tree.leaves(blocks)[0].shape[0]
-    if layers is None:
+    if layers is None and between is None:
         return jax.lax.scan(layer, x, (jnp.arange(num_layers), blocks, per_layer, past))
+    layers = range(num_layers) if layers is None else layers
 
     # A slice of the stacked blocks would be a copy of them: each is looked up as it is run. Were
     # it kept for the gradient, the copy would come back, so only products of matrices are kept.
     def looked_up(x: Array, own: tuple[Array, Any, Past | None]) -> tuple[Array, Any]:
         index, extra, earlier = own
-        block = jax.tree.map(lambda stacked: _row(stacked, index), blocks)
-        return layer(x, (index, block, extra, earlier))
+
+        def run(x: Array) -> tuple[Array, Any]:
+            block = jax.tree.map(lambda stacked: _row(stacked, index), blocks)
+            return layer(x, (index, block, extra, earlier))
+
+        if between is None:
+            return run(x)
+        inside = (index >= between[0]) & (index < between[1])
+        return jax.lax.cond(inside, lambda x: run(x)[0], lambda x: x, x), None
 
     body = jax.checkpoint(
         looked_up, policy=jax.checkpoint_policies.dots_saveable, prevent_cse=False

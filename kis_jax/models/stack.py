@@ -98,6 +98,7 @@ class Stacked(nnx.Module, Generic[Config]):
         watch: Watch | None = None,
         shift: Shift | None = None,
         layers: range | None = None,
+        between: tuple[Array, Array] | None = None,
         past: Past | None = None,
     ) -> tuple[Array, Any]:
         """Runs layers over a residual stream; of a decoder, also on top of tokens run earlier.
@@ -109,6 +110,8 @@ class Stacked(nnx.Module, Generic[Config]):
           watch: a function of one layer's `Glimpse`, run inside the scan.
           shift: added to one layer's MLP output.
           layers: which to run, neighbours in ascending order; all if None.
+          between: of these, the first that is run and the first that no longer is, which may be
+            traced; nothing is watched then.
           past: attention's keys and values of earlier tokens, stacked over the layers that are
             run, as a watch that returns `glimpse.past` gathers them; None if p = 0.
 
@@ -125,6 +128,7 @@ class Stacked(nnx.Module, Generic[Config]):
                 watch=watch,
                 shift=shift,
                 layers=layers,
+                between=between,
                 past=past,
             )
 

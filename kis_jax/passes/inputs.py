@@ -175,6 +175,7 @@ def open_inputs(
     streamed: bool = False,
     controls: bool = False,
     mixtures: bool = False,
+    task: str = "this command",
     model_fingerprint: str | None = None,
 ) -> ScanInputs:
     """Opens all that a request names, cheap things first.
@@ -184,6 +185,7 @@ def open_inputs(
       streamed: whether the model is read layer by layer, so that it need not fit the memory.
       controls: whether other tokens of the facts' prompts are measured as well.
       mixtures: whether the command takes mixtures of experts.
+      task: how a refusal of these names it.
       model_fingerprint: where another host has read the model for it already.
 
     Raises:
@@ -204,7 +206,7 @@ def open_inputs(
     directory = locate(request.model)
     family, config = read_config(directory)
     if not mixtures:
-        config.check_one_mlp("this command")
+        config.check_one_mlp(task)
     _check_mixture(request, config, streamed=streamed)
     length = checked_length(request.document_length, config)
     shapes = parameter_shapes(family, config)

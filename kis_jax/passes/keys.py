@@ -14,12 +14,13 @@ from kis_jax.core.geometry.routed import Routed
 from kis_jax.data.batches import fill_batches
 from kis_jax.data.prompts import Prompt
 from kis_jax.models import Model
+from kis_jax.models.memory import memory_rows
 from kis_jax.models.sharding import mesh_of
 from kis_jax.passes.dealing import dealt, on_every_host
 
 
 def fact_keys(model: Model, prompts: Sequence[Prompt], *, token_budget: int) -> np.ndarray:
-    """The MLP keys at each fact's token, for every layer.
+    """The MLP keys at each fact's token, for every layer; of a mixture, rows of its memory.
 
     Args:
       model: whose keys are taken; on a mesh, its devices share each batch, and every host that
@@ -34,7 +35,9 @@ def fact_keys(model: Model, prompts: Sequence[Prompt], *, token_budget: int) -> 
       ValueError: if a key is not finite, naming the layer.
     """
     config, mesh = model.config, mesh_of(model)
-    config.check_one_mlp("keys as one array")
+    if config.experts is not None:
+        routed = routed_fact_keys(model, prompts, token_budget=token_budget)
+        return np.asarray(memory_rows(routed, config))
     keys = np.empty((config.num_layers, len(prompts), config.mlp_width), np.float32)
     texts = (prompt.tokens for prompt in prompts)
     batches = fill_batches(texts, config, token_budget=token_budget)
@@ -72,10 +75,10 @@ def routed_fact_keys(model: Model, prompts: Sequence[Prompt], *, token_budget: i
 def _keys_at(model: Model, tokens: Array, mask: Array, index: Array) -> Any:
     rows = jnp.arange(tokens.shape[0])
     _, found = model(tokens, mask, tap=lambda keys, _: keys[rows, index])
-    return jax.tree.map(_as_float32, found)
+    return jax.tree.map(as_float32, found)
 
 
-def _as_float32(array: Array) -> Array:
+def as_float32(array: Array) -> Array:
     """Of floating-point numbers; experts stay the indices that they are."""
     return array.astype(jnp.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
 

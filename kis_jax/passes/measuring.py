@@ -16,7 +16,7 @@ from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.data.batches import Batch
 from kis_jax.data.corpora import tokenize_corpus
 from kis_jax.data.notes import DataNote
-from kis_jax.models import Model
+from kis_jax.models import Model, ModelConfig
 from kis_jax.passes.convergence import Watch, kurtosis_of
 from kis_jax.passes.inputs import ScanInputs
 from kis_jax.passes.reliability import Reliability
@@ -162,10 +162,10 @@ def _watch(inputs: ScanInputs, keys: np.ndarray | None, kurtosis: bool) -> Watch
 
 def check_measured(moments: SecondMoment, inputs: ScanInputs) -> None:
     """Raises ValueError if C of a scan has more rows than tokens, and nothing mends it."""
-    # Experts that have read too few tokens are filled up, and named, as their layer is scanned.
-    if not inputs.request.shrinkage and inputs.config.experts is None:
+    if not inputs.request.shrinkage:
         check_enough_tokens(
             moments,
+            inputs.config,
             name=inputs.corpus.name,
             ridge=inputs.request.ridge,
             inverse=inputs.request.inverse,
@@ -173,12 +173,15 @@ def check_measured(moments: SecondMoment, inputs: ScanInputs) -> None:
 
 
 def check_enough_tokens(
-    moments: SecondMoment, *, name: str, ridge: float, inverse: Inverse
+    moments: SecondMoment, config: ModelConfig, *, name: str, ridge: float, inverse: Inverse
 ) -> None:
     """Raises ValueError if C was measured over fewer tokens than it has rows, and nothing helps.
 
-    That is a ridge, or the pseudo-inverse.
+    That is a ridge, or the pseudo-inverse. Experts of a mixture that have read too few tokens are
+    filled up instead, and named as their layer is read: see `ExpertMeans`.
     """
+    if config.experts is not None:
+        return
     tokens, d = int(moments.count[0]), moments.total.shape[-1]
     if tokens < d and ridge == 0 and inverse != "pseudo":
         diagonal = float(np.trace(np.asarray(moments.total[0]))) / (max(tokens, 1) * d)

@@ -51,7 +51,8 @@ def open_text(
     Args:
       source: see `open_corpus`; or "self".
       limit: the most documents to take; if None, 100,000, or of text that the model writes as many
-        as hold 32 tokens for each dimension of its keys.
+        as hold 32 tokens for each dimension of its keys; of a mixture, an expert's, for each expert
+        on average.
       config: of the model.
       tokenizer: of the model.
       model: the fingerprint of its weights.
@@ -73,7 +74,7 @@ def open_text(
     digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
     folder = cache_folder() / digest.hexdigest()[:32]
     parts = functools.partial(_parts, tokenizer, folder, start // _TEXTS)
-    tokens = _TOKENS_PER_DIMENSION * config.mlp_width
+    tokens = _TOKENS_PER_DIMENSION * config.memory_width // config.experts_per_token
     return Corpus(
         SELF,
         _held_by_nobody,

@@ -42,8 +42,8 @@ def preemption_notice() -> Iterator[Callable[[], bool]]:
 
     Cloud machines and schedulers send SIGTERM some 30 seconds before they stop a process. The
     handler only notes it; a loop asks between two batches, saves, and raises `Preempted`. What
-    SIGTERM did before is put back at the end. Outside of the main thread, where Python sets no
-    handlers, the flag is never raised.
+    SIGTERM did before is put back at the end, and happens then if it came after the last question.
+    Outside of the main thread, where Python sets no handlers, the flag is never raised.
 
     Gives:
       A function that tells whether SIGTERM has come.
@@ -55,12 +55,20 @@ def preemption_notice() -> Iterator[Callable[[], bool]]:
       ...     noticed()
       True
     """
-    event = threading.Event()
+    event, told = threading.Event(), False
+
+    def noticed() -> bool:
+        nonlocal told
+        told = event.is_set()
+        return told
+
     if threading.current_thread() is not threading.main_thread():
         yield event.is_set
         return
     before = signal.signal(signal.SIGTERM, lambda number, frame: event.set())
     try:
-        yield event.is_set
+        yield noticed
     finally:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+    if event.is_set() and not told:
+        signal.raise_signal(signal.SIGTERM)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kis_jax.core.arrays.products import mirrored
 from kis_jax.core.geometry.routed import routed_second_moment
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.data.batches import Batch
@@ -73,11 +74,16 @@ class RoutedMomentPass(RunningSums):
         part = jax.device_get(self._device)
         norms = np.array([float(np.vdot(total, total)) ** 0.5 for total in part.total])
         check_finite(norms.reshape(self.model.config.num_layers, -1), "second moments")
-        self._host.total[...] += part.total
+        for total, own in zip(self._host.total, part.total, strict=True):
+            total += np.asarray(mirrored(own))  # to the last bit: one triangle is saved
         self._host.count[...] += part.count
         self.spread = self.spread.add(norms, int(part.count.max()))
         self.batches += self._pending
         self._pending, self._device = 0, self._empty()
+
+    def whole(self) -> SecondMoment:
+        """The second moments so far: all are on the one host."""
+        return self.result()
 
     def _empty(self) -> SecondMoment:
         d = len(self.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -152,12 +153,17 @@ def resumable_second_moments(
         if from_first(lambda: size < _SHARE_OF_MEMORY * host_memory()):
             layers = (gathered[layer] for layer in range(len(gathered)))
             state = Saved(moments, running.batches, budget, True, running.spread, looks)
+
+            def keep() -> None:
+                try:
+                    if first:
+                        kept.save(state, layers)
+                finally:  # all hosts gather all layers, whatever becomes of the save
+                    collections.deque(layers, maxlen=0)
+
+            each(keep)  # nobody goes on before it is there
             if first:
-                kept.save(state, layers)
                 of_hosts.remove()
-            else:
-                list(layers)
-            each(lambda: None)  # nobody goes on before it is there
         return moments
 
 
@@ -220,7 +226,7 @@ def _run(
                 raise Preempted(
                     f"second moments over {running.batches:,} batches of text are saved"
                 )
-    running.settle()
-    if not convergence.converged:
-        look()
-    save(complete=True)
+        running.settle()
+        if not convergence.converged:
+            look()
+        save(complete=True)

@@ -48,7 +48,8 @@ def second_moments(
       token_budget: the most tokens run at once; chosen from memory if None.
 
     Returns:
-      Stacked over layers: NumPy float64, and int64 counts.
+      Stacked over layers: NumPy float64, and int64 counts; of a mixture over layers and, within,
+      experts.
 
     Raises:
       ValueError: if keys are not finite.
@@ -59,12 +60,18 @@ def second_moments(
       >>> second_moments(model, tokenizer, ["A line of text.", "And another one."]).total.shape
       (6, 512, 512)
     """
-    running = SecondMomentPass(model)
+    running: Any = SecondMomentPass(model) if model.config.experts is None else _routed(model)
     budget = running.groups * budget_of(model.config) if token_budget is None else token_budget
     tokens = tokenize_corpus(texts, tokenizer, context_length=model.config.context_length)
     for batch in fill_batches(tokens, model.config, token_budget=budget):
         running.add(batch)
     return running.whole()
+
+
+def _routed(model: Model) -> RunningSums:
+    from kis_jax.passes.routed_moments import RoutedMomentPass  # which imports this module
+
+    return RoutedMomentPass(model)
 
 
 class RunningSums:

@@ -72,6 +72,7 @@ def plan(
     and second_moments/, which the same command takes up again if it was interrupted.
     """
     from kis_jax.cli import console
+    from kis_jax.cli.first_pilot import pilot_first
     from kis_jax.cli.measuring import model_and_moments
     from kis_jax.passes.store import store_of
     from kis_jax.plan import console as plan_console
@@ -81,31 +82,32 @@ def plan(
     from kis_jax.plan.run import make_plan
 
     facts, corpus = options.facts_and_corpus(model, facts, corpus)
-    inputs = open_plan(
-        PlanRequest(
-            model,
-            facts,
-            corpus,
-            num_facts=num_facts,
-            layers=layers,
-            max_superposition=max_superposition,
-            max_displacement=max_displacement,
-            methods=parse_planned(methods),
-            num_others=num_others,
-            num_rehearsed=num_rehearsed,
-            num_documents=num_documents,
-            document_length=document_length,
-            ridge=ridge,
-            inverse=inverse,
-            settings=settings,
-            changes=tuple(changes or ()),
-            position=position,
-            strict=strict,
-        )
+    request = PlanRequest(
+        model,
+        facts,
+        corpus,
+        num_facts=num_facts,
+        layers=layers,
+        max_superposition=max_superposition,
+        max_displacement=max_displacement,
+        methods=parse_planned(methods),
+        num_others=num_others,
+        num_rehearsed=num_rehearsed,
+        num_documents=num_documents,
+        document_length=document_length,
+        ridge=ridge,
+        inverse=inverse,
+        settings=settings,
+        changes=tuple(changes or ()),
+        position=position,
+        strict=strict,
     )
+    inputs = open_plan(request)
     check_plan_directory(out)
     kept = store_of(second_moments or out / "second_moments")
     loaded, moments = model_and_moments(inputs.scan, kept, out)
+    if pilot_first(inputs.scan, loaded, moments, inputs.facts, request):
+        inputs = open_plan(request)
     with plan_console.plan_progress(len(inputs.facts), len(inputs.scan.layers)) as on_layer:
         record = make_plan(inputs, loaded, moments, on_layer=on_layer)
     write_plan(out, record)

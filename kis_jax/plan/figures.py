@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +18,13 @@ _LOOKS: Mapping[str, tuple[str, str]] = {
     "batch": (INK, "^--"),
     "null-space": (GREY, "v:"),
 }
+_OTHERS = (("#009E73", "D-"), ("#CC79A7", "P--"), ("#56B4E9", "X:"), ("#E69F00", "<-."))
+
+
+def _looks(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Of each method; those that have none of their own in their order."""
+    others = itertools.cycle(_OTHERS)
+    return {method: _LOOKS.get(method) or next(others) for method in methods}
 
 
 @styled
@@ -26,11 +34,12 @@ def by_layer(layers: Sequence[PlannedLayer]) -> Figure:
     effect, displaced = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.1, right=0.98, top=0.86, bottom=0.17, wspace=0.3)
     methods = dict.fromkeys(choice.method for layer in layers for choice in layer.choices)
+    looks = _looks(methods)
     for method in methods:
         found = [(layer.index, layer.choice(method)) for layer in layers]
         places = [index for index, choice in found if choice is not None]
         chosen = [choice for _, choice in found if choice is not None]
-        colour, look = _LOOKS[method]
+        colour, look = looks[method]
         for axes, heights in (
             (effect, [each.effect for each in chosen]),
             (displaced, [each.displacement for each in chosen]),
@@ -53,8 +62,9 @@ def growth(choices: Sequence[Choice], bound: float) -> Figure:
     figure = Figure(figsize=(WIDTH, 2.9))
     effect, displaced = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.1, right=0.98, top=0.86, bottom=0.17, wspace=0.3)
+    looks = _looks(choice.method for choice in choices)
     for choice in choices:
-        colour, look = _LOOKS[choice.method]
+        colour, look = looks[choice.method]
         counts = [point.num_edits for point in choice.curve]
         for axes, heights in (
             (effect, [point.effect for point in choice.curve]),

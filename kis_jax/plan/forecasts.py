@@ -7,21 +7,36 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kis_jax.checkpoints.ledger import RULES
+from kis_jax.checkpoints.ledger import rule_of
 from kis_jax.core.arrays.precision import HOST, Inverse
 from kis_jax.core.arrays.products import lengths
 from kis_jax.core.editing.interference import interference
 from kis_jax.core.editing.ledger import Edit
+from kis_jax.core.editing.recipes import methods_named, recipe
 from kis_jax.core.editing.replay import Asked, independent, replay
 from kis_jax.core.geometry.spaces import Space
-from kis_jax.edit.closed_forms import Method, ask, dropped_of, space_of, wanted_of, weight_of
+from kis_jax.edit.closed_forms import (
+    anchor_of,
+    anchored,
+    ask,
+    dropped_of,
+    filters_of,
+    space_of,
+    wanted_of,
+    weight_of,
+)
 from kis_jax.passes.collisions import gentle_order
 from kis_jax.passes.targets.settings import EditSettings
 from kis_jax.passes.targets.values import TargetValues
 from kis_jax.plan.probes import Probe
 
-# The methods that are forecast; the others have no closed form on the unedited model.
-PLANNED: tuple[Method, ...] = ("sequential", "constrained", "batch", "null-space")
+# The methods that are forecast, with any filters; the others have no closed form on the unedited
+# model.
+PLANNED = (
+    *("sequential", "constrained", "batch", "null-space"),
+    *("batch-anew", "lyaplock", "evoedit", "betaedit"),
+)
+UNPLANNED = "; others have no closed form to forecast from"
 # The displacement at which half of the neighborhood prompts are lost: fitted, within 0.04, on that
 # half of factlm's facts on which docs/planning.md does not report.
 _HALF_LOST = 10.0
@@ -74,10 +89,10 @@ class LayerForecast:
       dropped: directions that were dropped of the second moment.
     """
 
-    asked: dict[Method, Asked]
+    asked: dict[str, Asked]
     probabilities: np.ndarray
     probe: Probe
-    weights: dict[Method, float]
+    weights: dict[str, float]
     paraphrases: Probe | None = None
     paraphrased: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     dropped: int = 0
@@ -93,9 +108,9 @@ class LayerForecast:
         asked = self.asked["sequential"]
         own = np.sum(asked.keys * asked.solved, axis=1)
         own = np.where(own > 0, own, np.nan)  # last of all, those without a share
-        return gentle_order(own, lengths(np.asarray(asked.requested)))
+        return gentle_order(own, lengths(np.asarray(asked.initial_residuals)))
 
-    def outlook(self, method: Method, order: Sequence[int] | np.ndarray) -> Outlook:
+    def outlook(self, method: str, order: Sequence[int] | np.ndarray) -> Outlook:
         """What is foreseen if the facts of `order` are edited, in that order.
 
         Facts whose target value was not found or whose key has no share, and for "constrained"
@@ -107,9 +122,9 @@ class LayerForecast:
         if edit is None:
             return Outlook(len(order), 0.0, 0.0, 0.0, 0.0)
         asked = self.asked[method].take(made)
-        moved = HOST.run(interference, edit, self.probe.keys)
+        moved = self.probe.moved(edit)
         ends = HOST.run(interference, edit, asked.keys)
-        requested = np.asarray(self.asked[method].requested)
+        requested = np.asarray(self.asked[method].initial_residuals)
         kept = _part_made(ends, requested[made])
         displaced = self.probe.displacement(moved).mean()
         effect = float(np.sum(kept * self.probabilities[made]) / len(order))
@@ -122,7 +137,7 @@ class LayerForecast:
             carried=effect if carried is None else carried,
         )
 
-    def displaced(self, method: Method, order: Sequence[int] | np.ndarray) -> np.ndarray:
+    def displaced(self, method: str, order: Sequence[int] | np.ndarray) -> np.ndarray:
         """How far each text to be left alone is displaced by these edits, `(texts,)`.
 
         The mean of it is `Outlook.displacement`. Of all that is known before an edit, this tells
@@ -131,9 +146,9 @@ class LayerForecast:
         edit, _ = self.edit(method, order)
         if edit is None:
             return np.zeros(int(self.probe.text.max(initial=-1)) + 1)
-        return self.probe.displacement(HOST.run(interference, edit, self.probe.keys))
+        return self.probe.displacement(self.probe.moved(edit))
 
-    def edits_within(self, method: Method, order: np.ndarray, bound: float) -> int:
+    def edits_within(self, method: str, order: np.ndarray, bound: float) -> int:
         """How many edits, in an order, keep the displacement within a bound.
 
         By halving: displacement grows with the number of edits, if not at every single one.
@@ -154,14 +169,14 @@ class LayerForecast:
             return None
         probe, fact = self.paraphrases, self.paraphrased[self.paraphrases.text]
         tokens = np.isin(fact, made)
-        moved = HOST.run(interference, edit, probe.keys[tokens])
+        moved = probe.moved(edit, tokens)
         part = np.zeros(len(fact))
         part[tokens] = _part_made(moved, requested[fact[tokens]])
         carried = probe.greatest(part) * self.probabilities[self.paraphrased]
         return float(carried[asked_for].mean())
 
     def edit(
-        self, method: Method, order: Sequence[int] | np.ndarray
+        self, method: str, order: Sequence[int] | np.ndarray
     ) -> tuple[Edit | None, np.ndarray]:
         """The edit that is forecast, as NumPy arrays, and which facts of `order` it is of.
 
@@ -170,13 +185,13 @@ class LayerForecast:
         order = np.asarray(order)
         asked = self.asked[method]
         own = np.sum(asked.keys * asked.solved, axis=1)
-        made = order[np.isfinite(asked.requested[order]).all(axis=1) & ~(own[order] <= 0)]
-        if method == "constrained" and len(made):
+        made = order[np.isfinite(asked.initial_residuals[order]).all(axis=1) & ~(own[order] <= 0)]
+        if recipe(method).base.rule in ("constrained", "shrinking") and len(made):
             made = made[HOST.run(independent, asked.take(made))]
         if not len(made):
             return None, made
         weight = self.weights.get(method)
-        return HOST.run(replay, asked.take(made), RULES[method], weight=weight), made
+        return HOST.run(replay, asked.take(made), rule_of(method), weight=weight), made
 
 
 def forecast_layer(
@@ -186,7 +201,7 @@ def forecast_layer(
     probe: Probe,
     settings: EditSettings,
     *,
-    methods: Sequence[Method] = PLANNED,
+    methods: Sequence[str] = PLANNED[:4],
     ridge: float = 0.0,
     inverse: Inverse = "auto",
     paraphrases: Probe | None = None,
@@ -210,27 +225,27 @@ def forecast_layer(
     Raises:
       ValueError: if C is not positive definite, or a method has no forecast.
     """
-    unknown = [method for method in methods if method not in PLANNED]
-    if unknown:
-        raise ValueError(
-            f"methods: expected some of {', '.join(PLANNED)}, found {unknown[0]!r}, which has no "
-            "closed form to forecast from"
-        )
+    methods = methods_named(methods, PLANNED, UNPLANNED) if methods else ()
     space = space_of(second_moment, "sequential", settings, ridge=ridge, inverse=inverse)
-    common = ask(kernel, *wanted_of(targets, kernel, space), space)
-    asked, free = dict.fromkeys(("sequential", *methods), common), None
-    if asked.pop("null-space", None) is not None:
-        try:
-            free = space_of(second_moment, "null-space", settings)
-            asked["null-space"] = ask(kernel, *wanted_of(targets, kernel, free), free)
-        except ValueError:  # ordinary text leaves no direction free: not a method for this layer
-            pass
-    weights: dict[Method, float] = {}
+    spaces: dict[str, Space | None] = {"text": space}
+    asked: dict[str, Asked] = {}
+    weights: dict[str, float] = {}
     prompt_keys = np.asarray(targets.prompt_keys, np.float64)
-    weighted: list[tuple[Method, Space | None]] = [("batch", space), ("null-space", free)]
-    for method, own in weighted:
-        if own is not None:
-            weights[method] = weight_of(method, settings, own, prompt_keys) or 0.0
+    for method in ("sequential", *methods):
+        where = recipe(method).base.where
+        if where not in spaces:
+            try:
+                spaces[where] = space_of(second_moment, method, settings)
+            except ValueError:  # text leaves no direction free: not a method for this layer
+                spaces[where] = None
+        own = spaces[where]
+        if own is None:
+            continue
+        wanted = anchored(targets, anchor_of(method, settings, targets.values))
+        filters = filters_of(method, settings, kernel)
+        asked[method] = ask(kernel, *wanted_of(wanted, kernel, own), own, filters=filters)
+        if (weight := weight_of(method, settings, own, prompt_keys)) is not None:
+            weights[method] = weight
     return LayerForecast(
         asked,
         np.nan_to_num(targets.probabilities),

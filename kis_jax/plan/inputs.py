@@ -7,15 +7,15 @@ import dataclasses
 import numpy as np
 
 from kis_jax.core.arrays.precision import Inverse
+from kis_jax.core.editing.recipes import methods_named
 from kis_jax.data.facts import Fact, facts_fingerprint
 from kis_jax.data.neighbors import without_edited_neighbors
 from kis_jax.data.rewrites import EditPosition
-from kis_jax.edit.closed_forms import Method, method_names
 from kis_jax.edit.inputs import settings_of
 from kis_jax.passes.inputs import ScanInputs, ScanRequest, open_inputs
 from kis_jax.passes.targets.chosen import AUTO
 from kis_jax.passes.targets.settings import EditSettings
-from kis_jax.plan.forecasts import PLANNED
+from kis_jax.plan.forecasts import PLANNED, UNPLANNED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PlanRequest:
     layers: str = "all"
     max_superposition: float = 0.5
     max_displacement: float = 1.0
-    methods: tuple[Method, ...] = PLANNED
+    methods: tuple[str, ...] = PLANNED[:4]
     num_others: int = 256
     num_rehearsed: int = 100
     num_documents: int | None = None
@@ -118,11 +118,8 @@ def open_plan(request: PlanRequest) -> PlanInputs:
     for name, least in (("num_facts", 2), ("num_others", 1), ("num_rehearsed", 0)):
         if getattr(request, name) < least:
             raise ValueError(f"{name}: expected at least {least}, found {getattr(request, name)}")
-    unknown = [method for method in request.methods if method not in PLANNED]
-    if unknown or not request.methods:
-        raise ValueError(
-            f"methods: expected some of {', '.join(PLANNED)}, found {unknown[:1] or 'none'}"
-        )
+    methods = methods_named(request.methods, PLANNED, UNPLANNED)
+    request = dataclasses.replace(request, methods=methods)
     scan = open_inputs(
         ScanRequest(
             request.model,
@@ -136,7 +133,8 @@ def open_plan(request: PlanRequest) -> PlanInputs:
             inverse=request.inverse,
             position=request.position or "subject_last",
             strict=request.strict,
-        )
+        ),
+        mixtures=True,
     )
     facts = scan.facts[: request.num_facts]
     for fact in facts:
@@ -187,18 +185,10 @@ def _some(texts: list[str], most: int) -> list[str]:
     return [texts[place] for place in sorted(places)]
 
 
-def parse_planned(text: str) -> tuple[Method, ...]:
+def parse_planned(text: str) -> tuple[str, ...]:
     """Methods from "sequential,constrained".
 
     Raises:
       ValueError: if one is unknown, or has no forecast.
     """
-    known = method_names(PLANNED)
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"methods: expected some of {', '.join(PLANNED)}, found {name!r}; others have no "
-                "closed form to forecast from"
-            )
-    return tuple(dict.fromkeys(known[name] for name in names))
+    return methods_named((name.strip() for name in text.split(",")), PLANNED, UNPLANNED)

@@ -13,10 +13,10 @@ from kis_jax.core.editing.ledger import Edit
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.data.conflicts import conflicts, suspected
 from kis_jax.data.corpora import tokenize_corpus
-from kis_jax.edit.closed_forms import Method
 from kis_jax.models import Decoder, Model
 from kis_jax.models.memory import edited, memory_kernel
 from kis_jax.passes.collisions import clusters, colliding_pairs
+from kis_jax.passes.means import mean_second_moment, tokens_of
 from kis_jax.passes.measuring import tell_dropped
 from kis_jax.passes.scores.recall import recall
 from kis_jax.passes.targets.chosen import flat
@@ -73,7 +73,7 @@ def make_plan(
             forecast = _forecast(inputs, model, moments, probe, layer, on_layer)
             tell_dropped(layer, forecast.dropped)
             layers.append(_plan_layer(inputs, forecast, layer, rehearse))
-    return _record(inputs, known, layers, int(moments.count[0]))
+    return _record(inputs, known, layers, tokens_of(moments, model.config))
 
 
 def _forecast(
@@ -98,7 +98,13 @@ def _forecast(
         return forecast_layer(
             targets,
             np.asarray(memory_kernel(model, layer), np.float64),
-            np.asarray(moments.total[layer]) / int(moments.count[layer]),
+            mean_second_moment(
+                moments,
+                layer,
+                model.config,
+                ridge=inputs.request.ridge,
+                inverse=inputs.request.inverse,
+            ),
             probe.part(0, len(inputs.others)),
             inputs.settings,
             methods=inputs.request.methods,
@@ -170,7 +176,7 @@ def _plan_layer(
 def _plan_method(
     inputs: PlanInputs,
     forecast: LayerForecast,
-    method: Method,
+    method: str,
     rehearse: Callable[[Edit | None], dict[str, float] | None],
 ) -> dict[str, Any]:
     """One method at one layer, its facts in the best order known for it."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kis_jax.core.arrays.precision import HOST, Inverse
+from kis_jax.core.arrays.precision import HOST
 from kis_jax.core.arrays.products import inner, lengths
 from kis_jax.core.geometry.routed import Routed, by_expert, coordinates_of, routed_gram
 from kis_jax.core.geometry.spaces import Identity
 from kis_jax.core.geometry.summary import summarize
 from kis_jax.core.statistics.bootstrap import kurtosis_convergence
 from kis_jax.core.statistics.moments import moments
-from kis_jax.data.notes import DataNote
+from kis_jax.passes.means import ExpertMeans, tell_filled
 from kis_jax.scan.layers import (
     DRAWS,
     PAIRS,
@@ -31,8 +30,6 @@ from kis_jax.scan.layers import (
     layer_scan,
     strongest,
 )
-
-_ENOUGH = 2  # tokens for each dimension of an expert's keys; a C of fewer is filled up
 
 
 class _Products(NamedTuple):
@@ -56,11 +53,8 @@ class _Products(NamedTuple):
 def scan_mixture(
     facts: Routed,
     others: Routed,
-    total_of: Callable[[int], np.ndarray],
-    counts: np.ndarray,
+    means: ExpertMeans,
     *,
-    ridge: float,
-    inverse: Inverse,
     duplicate_of: Sequence[int | None],
     layer: int,
 ) -> LayerScan:
@@ -73,11 +67,8 @@ def scan_mixture(
     Args:
       facts: `(n, k, d)`, NumPy.
       others: at other tokens, for a control.
-      total_of: gives the sum of an expert's gated keys' outer products, `(d, d)`; asked for those
-        that facts are routed to, one at a time.
-      counts: tokens that each expert has read, `(experts,)`.
-      ridge: added to the diagonal of each second moment.
-      inverse: how these are inverted; see `Precision.whitener`.
+      means: the second moments of the layer's experts; asked for those that facts are routed to,
+        one at a time.
       duplicate_of: for each fact, the index of an earlier one with the same subject, or None.
       layer: its index, which seeds what is random.
 
@@ -100,10 +91,7 @@ def scan_mixture(
         products = _products(
             both,
             n,
-            _means(total_of, counts, both, ridge, inverse),
-            counts,
-            ridge=ridge,
-            inverse=inverse,
+            means,
             rng=directions,
         )
         own = np.asarray(jnp.diagonal(products.whitened))
@@ -127,53 +115,16 @@ def scan_mixture(
     extra: dict[str, object] = {"shrinkage": None, "experts": products.experts, "sharing": sharing}
     if products.dropped:
         extra["dropped_directions"] = products.dropped
-    _tell_filled(layer, products.experts, facts.keys.shape[-1])
+    filled = [place for place, one in enumerate(products.experts) if one["filled"] and one["facts"]]
+    tell_filled(layer, filled, facts.keys.shape[-1])
     return layer_scan(measured, sizes, extra)
-
-
-def _means(
-    total_of: Callable[[int], np.ndarray],
-    counts: np.ndarray,
-    routed: Routed,
-    ridge: float,
-    inverse: Inverse,
-) -> Callable[[int], np.ndarray]:
-    """What gives the C of an expert: over all tokens, as all experts share one memory.
-
-    An expert that has read fewer than twice as many tokens as its keys have dimensions is filled up
-    to that many by tokens whose keys have no direction, of the mean length: the less is known of
-    it, the more its directions count alike.
-    """
-    d, tokens = routed.keys.shape[-1], counts.sum() / routed.experts.shape[1]
-    used = np.unique(np.asarray(routed.experts))
-
-    @functools.cache
-    def length() -> float:
-        """Mean squared length of the gated keys of the experts in use."""
-        return sum(np.trace(total_of(expert)) for expert in used) / max(counts[used].sum(), 1)
-
-    def mean_of(expert: int) -> np.ndarray:
-        c = total_of(expert) / tokens
-        if is_filled(int(counts[expert]), d, ridge, inverse):
-            c += np.eye(d) * ((_ENOUGH * d - counts[expert]) * length() / (d * tokens))
-        return c
-
-    return mean_of
-
-
-def is_filled(tokens: int, d: int, ridge: float, inverse: Inverse) -> bool:
-    """Whether an expert's C needs filling up: it is of few tokens, and nothing else mends it."""
-    return tokens < _ENOUGH * d and ridge == 0 and inverse != "pseudo"
 
 
 def _products(
     both: Routed,
     n: int,
-    mean_of: Callable[[int], np.ndarray],
-    counts: np.ndarray,
+    means: ExpertMeans,
     *,
-    ridge: float,
-    inverse: Inverse,
     rng: Array,
 ) -> _Products:
     size, d = len(both), both.keys.shape[-1]
@@ -184,12 +135,12 @@ def _products(
             "expert": expert,
             "tokens": int(read),
             "facts": 0,
-            "filled": is_filled(int(read), d, ridge, inverse),
+            "filled": means.is_filled(expert, d),
         }
-        for expert, read in enumerate(counts)
+        for expert, read in enumerate(means.counts)
     ]
     for expert, share in by_expert(both).items():
-        whitening = HOST.whitener(mean_of(expert), ridge=ridge, inverse=inverse)
+        whitening = HOST.whitener(means[expert], ridge=means.ridge, inverse=means.inverse)
         white, rows = whitening.whiten(share.keys), np.asarray(share.rows)
         products = np.asarray(inner(white, white))
         whitened[np.ix_(rows, rows)] += products
@@ -295,17 +246,3 @@ def _sharing(experts: np.ndarray, p: np.ndarray, random: np.ndarray) -> list[dic
                 }
             )
     return found
-
-
-def _tell_filled(layer: int, experts: Sequence[Mapping[str, object]], d: int) -> None:
-    """Names experts with too few tokens that facts are routed to, as a `DataNote`."""
-    few = [str(found["expert"]) for found in experts if found["filled"] and found["facts"]]
-    if few:
-        warnings.warn(
-            DataNote(
-                f"layer {layer}: experts {', '.join(few)} read fewer than {_ENOUGH * d} tokens, "
-                "twice the dimensions of their keys; their second moments are filled up with "
-                "tokens of no direction: add text"
-            ),
-            stacklevel=2,
-        )

@@ -17,6 +17,7 @@ from kis_jax.data.facts import first_of_subject
 from kis_jax.passes.convergence import Look
 from kis_jax.passes.hosts.distributed import together
 from kis_jax.passes.inputs import ScanInputs
+from kis_jax.passes.means import expert_means, tokens_of
 from kis_jax.passes.measuring import tell_dropped
 from kis_jax.passes.memory import return_freed_memory
 from kis_jax.scan.layers import LayerScan, scan_layer
@@ -118,18 +119,20 @@ def _scan_mixtures(
     write: Callable[[int, Mapping[str, np.ndarray]], object],
 ) -> list[dict[str, Any]]:
     """As `scan_layers_on_hosts`, of mixtures, whose moments are stacked over layers and experts."""
-    count, num_facts, statistics = inputs.config.experts_per_layer, len(inputs.facts), []
+    num_facts, statistics = len(inputs.facts), []
     for layer in inputs.layers:
         return_freed_memory()
-        first = layer * count
         try:
             found = scan_mixture(
                 keys[layer, :num_facts],
                 keys[layer, num_facts:],
-                lambda expert, first=first: np.asarray(moments.total[first + expert]),
-                np.asarray(moments.count[first : first + count]),
-                ridge=inputs.request.ridge,
-                inverse=inputs.request.inverse,
+                expert_means(
+                    moments,
+                    layer,
+                    inputs.config,
+                    ridge=inputs.request.ridge,
+                    inverse=inputs.request.inverse,
+                ),
                 duplicate_of=first_of_subject(inputs.facts),
                 layer=layer,
             )
@@ -183,7 +186,7 @@ def scan_record(
         },
         "fingerprints": inputs.fingerprints,
         "settings": inputs.settings,
-        "token_count": int(np.sum(moments.count[:count])) // config.experts_per_token,
+        "token_count": tokens_of(moments, config),
         "document_count": inputs.corpus.num_documents,
         "second_moment_convergence": [
             {"tokens": look.tokens, "error": [look.error[layer] for layer in inputs.layers]}

@@ -29,7 +29,7 @@ def tune(
 
     By a pilot on facts that the model knows: what is cheap to know of each layer first, then real
     edits at the best candidates, more and more facts for fewer and fewer of them, scored by
-    efficacy, paraphrase, neighborhood and what they do to unrelated text.
+    efficacy, paraphrase and neighborhood.
 
     Writes settings.json, with its evidence, and report.html into the output folder; and keeps the
     settings where kis edit, plan and lifelong find them (--settings auto, their default).
@@ -39,6 +39,7 @@ def tune(
     began = time.monotonic()
     from kis_jax.checkpoints.loading import load_model
     from kis_jax.cli import console
+    from kis_jax.data.rewrites import EDIT_POSITIONS
     from kis_jax.passes.inputs import ScanRequest, open_inputs
     from kis_jax.passes.measuring import measure_second_moments
     from kis_jax.passes.store import store_of
@@ -49,6 +50,9 @@ def tune(
 
     seconds = run.parse_budget(budget)
     facts, corpus = options.facts_and_corpus(model, facts, corpus)
+    named = position or any(
+        change.strip().startswith("target.position") for change in changes or ()
+    )
     changed = (*(changes or ()), *([f"target.position={position}"] if position else []))
     inputs = open_inputs(
         ScanRequest(
@@ -75,6 +79,7 @@ def tune(
         settings,
         budget=seconds,
         began=began,
+        positions=(settings.target.position,) if named else EDIT_POSITIONS,
         seed=seed,
         on_trial=tune_console.print_trial,
     )

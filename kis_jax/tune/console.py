@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from kis_jax.models import ModelConfig
     from kis_jax.passes.targets.settings import EditSettings
-    from kis_jax.tune.pilot import Trial
+    from kis_jax.tune.bench import Trial
 
 _MEANINGS = {
     "layer": "that is written",
@@ -30,6 +30,11 @@ _MEANINGS = {
         "absolute": "the largest eigenvalue of C that counts as free",
     },
     "null_ridge": {"model": "times the mean k N k of the facts", "absolute": "as published"},
+    "anchor": "the length of target values by +anchor; 0: the mean of the facts'",
+    "protected": "of the kernel's energy, in whose directions +protect writes nothing",
+    "budget": "times the first block's damage, above which lyaplock's weight rises",
+    "gradient_step": "lengths of what the MLP writes, of ultraedit's typical shift",
+    "gradient_ridge": "of the mean |k|^2, ultraedit's ridge",
     "units": "of the weight, the null space and its ridge",
     "target.steps": "looks at the loss, at most",
     "target.learning_rate": {
@@ -105,6 +110,19 @@ def told_settings(settings: EditSettings, method: str | None) -> dict[str, Any]:
     layers = ("layers",) if method == "batch" else ("layer",)
     names = (*layers, *_OF_METHOD.get(method, ()), *(n for n in told if n.startswith("target.")))
     return {name: told[name] for name in names}
+
+
+def print_first_pilot(budget: float) -> None:
+    """That a pilot begins, before a first edit, and how to do without."""
+    print(
+        f"no settings are known for this model: a pilot of about {budget / 60:.0f} minutes finds "
+        "them, once (--settings rule: without one)"
+    )
+
+
+def print_no_pilot(reason: str) -> None:
+    """Why settings go by rule after all."""
+    print(f"settings by rule, as the model finds none of its own: {reason}")
 
 
 def print_trial(trial: Trial) -> None:

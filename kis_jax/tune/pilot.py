@@ -4,220 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from kis_jax.checkpoints.ledger import RULES
-from kis_jax.core.arrays.precision import HOST
-from kis_jax.core.editing.replay import Asked, replay
 from kis_jax.core.geometry.second_moment import SecondMoment
-from kis_jax.core.geometry.spaces import Space
-from kis_jax.data.continuations import Continuation
 from kis_jax.data.facts import Fact
-from kis_jax.data.neighbors import without_edited_neighbors
-from kis_jax.edit.closed_forms import Method, ask, editable, space_of, wanted_of, weight_of
 from kis_jax.models import Decoder
-from kis_jax.models.memory import memory_kernel
-from kis_jax.passes.scores.measures import KINDS, Evaluation
+from kis_jax.passes.scores.measures import KINDS
 from kis_jax.passes.targets.context_prefixes import default_prefixes
 from kis_jax.passes.targets.settings import EditSettings
-from kis_jax.passes.targets.values import TargetValues, target_values
-from kis_jax.tune.trials import Trials
+from kis_jax.tune.bench import LEVELS, MOST_LOST_TOGETHER, Bench, Trial, gentlest, lost_by
 
-LEVELS = (0.3, 0.5, 0.7, 0.9)
-"""Probabilities at which v* may stop, all of them looked at in one search."""
-WEIGHTS = (0.02, 0.05, 0.15, 0.4)
-SPACES = ((0.15, 0.02), (0.3, 0.02), (0.3, 0.1), (0.5, 0.1), (0.7, 0.1))
+WEIGHTS = (0.05, 0.15, 0.02, 0.005)
+SPACES = ((0.3, 0.02), (0.3, 0.1), (0.6, 0.02), (0.3, 0.005))
 """Of the null space: the share of text's energy, and the ridge."""
-MOST_LOST_ALONE, MOST_LOST_TOGETHER = 0.03, 0.06
-"""Of the neighborhood: by a fact that is edited alone, and by ten together."""
-_LEAST_EFFICACY = 0.99
-_TOGETHER = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """What some settings did to the facts of the pilot.
-
-    Attributes:
-      settings: that were tried, by name.
-      num_edits: in one model: 1, each fact alone, or several together.
-      efficacy: of each fact, `(n,)`, as are the next two.
-      paraphrase: NaN where there is none.
-      neighborhood: likewise.
-      lost: of the unedited model's neighborhood, `(n,)`; negative if it has grown.
-      text: mean change of log p of a token of unrelated text; NaN for edits made alone.
-      seconds: that it took.
-    """
-
-    settings: dict[str, Any]
-    num_edits: int
-    efficacy: np.ndarray
-    paraphrase: np.ndarray
-    neighborhood: np.ndarray
-    lost: np.ndarray
-    text: float
-    seconds: float
-
-    @property
-    def score(self) -> float:
-        """The harmonic mean of the three, less five times what passes the bounds.
-
-        The bounds: an efficacy of .99, or all but one fact of fewer than a hundred; a loss of .03
-        of the neighborhood for single edits, of .06 for several.
-        """
-        parts = [float(np.nanmean(getattr(self, kind))) for kind in KINDS if self._has(kind)]
-        if min(parts) <= 0:
-            return 0.0
-        most = MOST_LOST_ALONE if self.num_edits == 1 else MOST_LOST_TOGETHER
-        lost = float(np.nanmean(self.lost)) if self._has("neighborhood") else 0.0
-        beyond = max(0.0, lost - most) + max(0.0, _LEAST_EFFICACY - parts[0])
-        return len(parts) / sum(1 / part for part in parts) - 5 * beyond
-
-    def record(self) -> dict[str, Any]:
-        """Plain JSON: means with their standard errors."""
-        told: dict[str, Any] = {**self.settings, "num_edits": self.num_edits}
-        for kind in (*KINDS, "lost"):
-            column = getattr(self, kind)
-            column = column[np.isfinite(column)]
-            told[kind] = float(column.mean()) if len(column) else None
-            told[f"{kind}_error"] = (
-                float(column.std() / np.sqrt(len(column))) if len(column) else None
-            )
-        told |= {"text": self.text if np.isfinite(self.text) else None, "score": self.score}
-        return {**told, "num_facts": len(self.efficacy), "seconds": round(self.seconds, 1)}
-
-    def _has(self, kind: str) -> bool:
-        return bool(np.isfinite(getattr(self, kind)).any())
-
-
-class Bench:
-    """One layer on which edits are tried: its facts with their values, and what is asked of them.
-
-    Attributes:
-      layer: its index.
-      facts: of the pilot.
-      seconds: that opening it took.
-    """
-
-    def __init__(
-        self,
-        model: Decoder,
-        tokenizer: PreTrainedTokenizerFast,
-        facts: Sequence[Fact],
-        layer: int,
-        settings: EditSettings,
-        second_moment: np.ndarray,
-        prefixes: Sequence[str],
-        text: Sequence[Continuation],
-    ) -> None:
-        """Seeks the facts' values at all levels, and runs all questions up to the layer.
-
-        Raises:
-          ValueError: if the second moment has no inverse.
-        """
-        began = time.monotonic()
-        self.layer, self.facts = layer, tuple(facts)
-        self._settings, self._second_moment = settings, second_moment
-        self._kernel = np.asarray(memory_kernel(model, layer), np.float64)
-        self._space = space_of(second_moment, "constrained", settings)
-        self._free: dict[float, Space] = {}
-        self._targets = target_values(
-            model,
-            tokenizer,
-            facts,
-            layer=layer,
-            settings=dataclasses.replace(settings.target, stop_at=max(LEVELS)),
-            prefixes=prefixes,
-            levels=LEVELS,
-        )
-        self._trials = Trials(model, tokenizer, self.facts, layer)
-        few = without_edited_neighbors(self.facts[:_TOGETHER])
-        self._joint = Trials(model, tokenizer, few, layer, text=text)
-        nothing = np.zeros((len(facts), self._kernel.shape[0]))
-        self._before, _ = self._trials.alone(nothing, np.zeros((len(facts), model.config.width)))
-        self._joint_before = self._joint.together(np.zeros_like(self._kernel))
-        self.seconds = time.monotonic() - began
-
-    def alone(self, level: int) -> Trial:
-        """Each fact alone, by the rank-one edit that all closed forms share."""
-        began = time.monotonic()
-        asked = self._asked(level, self._space)
-        own = np.sum(asked.keys * asked.solved, axis=1)
-        sound = np.isfinite(own) & (own > 0) & np.isfinite(asked.requested).all(axis=1)
-        along = np.where(sound[:, None], asked.solved, 0) / np.where(sound, own, 1)[:, None]
-        found, _ = self._trials.alone(along, np.where(sound[:, None], asked.requested, 0))
-        settings = {"layer": self.layer, "target.stop_at": LEVELS[level]}
-        return _trial(settings, 1, found, self._before, float("nan"), began)
-
-    def together(self, level: int, method: Method, settings: EditSettings) -> Trial:
-        """The first ten facts in one model, by a method."""
-        began = time.monotonic()
-        space = self._space if method != "null-space" else self._free_space(settings)
-        asked = self._asked(level, space).take(np.arange(min(_TOGETHER, len(self.facts))))
-        kept = np.flatnonzero([reason is None for reason in _reasons(asked, method)])
-        keys = np.asarray(self._targets.prompt_keys, np.float64)[: len(asked)]
-        weight = weight_of(method, settings, space, keys)
-        delta = np.zeros_like(self._kernel)
-        if len(kept):
-            edit = HOST.run(replay, asked.take(kept), RULES[method], weight=weight)
-            delta = np.asarray(edit.delta)
-        found, text = self._joint.together(delta)
-        before, text_before = self._joint_before
-        change = float(np.mean(text - text_before)) if len(text) else float("nan")
-        named = {"layer": self.layer, "target.stop_at": LEVELS[level], "method": method}
-        if method == "batch":
-            named["weight"] = settings.weight
-        if method == "null-space":
-            named |= {"null_space": settings.null_space, "null_ridge": settings.null_ridge}
-        return _trial(named, len(asked), found, before, change, began)
-
-    def _asked(self, level: int, space: Space) -> Asked:
-        targets: TargetValues = self._targets
-        values = targets.initial + targets.noted[level]
-        found = dataclasses.replace(targets, values=values)
-        return ask(self._kernel, *wanted_of(found, self._kernel, space), space)
-
-    def _free_space(self, settings: EditSettings) -> Space:
-        if settings.null_space not in self._free:
-            self._free[settings.null_space] = space_of(self._second_moment, "null-space", settings)
-        return self._free[settings.null_space]
-
-
-def _reasons(asked: Asked, method: Method) -> list[str | None]:
-    """For each fact why it cannot be edited, one without a target value among them."""
-    sound = np.isfinite(np.asarray(asked.requested)).all(axis=1)
-    sound &= np.isfinite(np.asarray(asked.keys)).all(axis=1)
-    reasons: list[str | None] = ["no target value"] * len(asked)
-    places = np.flatnonzero(sound)
-    for place, reason in zip(places, editable(asked.take(places), method), strict=True):
-        reasons[place] = reason
-    return reasons
-
-
-def _trial(
-    settings: dict[str, Any],
-    num_edits: int,
-    found: Evaluation,
-    before: Evaluation,
-    text: float,
-    began: float,
-) -> Trial:
-    return Trial(
-        settings,
-        num_edits,
-        *(getattr(found, kind) for kind in KINDS),
-        lost=before.neighborhood - found.neighborhood,
-        text=text,
-        seconds=time.monotonic() - began,
-    )
+_MOST_FACTS = 72
+_WORSE = 0.1  # than the best score: two such layers in a row end a round
+_DEAR = 10  # times the least cost: layers beyond are tried where there are few others
+_JOINT_TRIALS = 8  # of the facts together, for which time is kept
+_AT_MOST = 1.5  # times what a run is expected to take
+_WORTH = 1.25  # times the facts: fewer would tell little
 
 
 class OutOfTimeError(ValueError):
     """The budget does not allow for one trial."""
+
+
+class NoLayerError(ValueError):
+    """Edits take at none of the layers that were tried."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,11 +44,13 @@ class Pilot:
     Attributes:
       settings: the best.
       trials: all that was tried, in order.
+      won: that of the best settings, each fact alone.
       why: in words.
     """
 
     settings: EditSettings
     trials: list[Trial]
+    won: Trial
     why: str
 
 
@@ -241,14 +60,15 @@ def run_pilot(
     facts: Sequence[Fact],
     second_moments: SecondMoment,
     settings: EditSettings,
-    layers: Sequence[int],
-    text: Sequence[Continuation],
+    costs: Sequence[tuple[int, float]],
     *,
     seconds_left: Callable[[], float],
+    most: int = 5,
+    least: float = 0.5,
     first: int = 8,
     on_trial: Callable[[Trial], None] = lambda trial: None,
 ) -> Pilot:
-    """Successive halving over layers: few facts at all, then more facts at the better ones.
+    """Few facts at some layers, then at those beside the best, then more at the better two.
 
     Args:
       model: a decoder.
@@ -256,22 +76,25 @@ def run_pilot(
       facts: that it knows, in the order in which they are taken; the first serve most.
       second_moments: of its keys, stacked over layers.
       settings: what is not searched for.
-      layers: candidates, the most promising first.
-      text: unrelated.
+      costs: layers, each with what an edit there is expected to cost; see `LayerEvidence`.
       seconds_left: of the budget.
-      first: facts in the first round.
+      most: layers in the first round.
+      least: efficacy of the first rounds, up to which edits count as not taking; .5 is chance.
+      first: facts in it, and in the second.
       on_trial: called after each trial.
 
     Raises:
       OutOfTimeError: if the first layer alone took more time than there was.
-      ValueError: if no layer can be edited.
+      NoLayerError: if edits take at none.
     """
     prefixes = default_prefixes(model, tokenizer, settings.target)
     trials: list[Trial] = []
+    layers = spread(costs, most)
 
     def opened(layer: int, some: Sequence[Fact]) -> Bench:
         c = np.asarray(second_moments.total[layer], np.float64) / int(second_moments.count[layer])
-        return Bench(model, tokenizer, some, layer, settings, c, prefixes, text)
+        earlier = benches.get(layer)
+        return Bench(model, tokenizer, some, layer, settings, c, prefixes, earlier)
 
     def tried(trial: Trial) -> Trial:
         trials.append(trial)
@@ -279,39 +102,64 @@ def run_pilot(
         return trial
 
     best: dict[int, Trial] = {}
+    alone: dict[int, list[Trial]] = {}
     benches: dict[int, Bench] = {}
-    spent = 0.0
-    number, going = first, list(layers)
-    while going:
-        chosen = facts[:number]
+    spent: dict[int, float] = {}  # by the last layer, of so many facts that were new to it
+
+    def spare() -> float:
+        """Seconds beside those that are kept for facts together."""
+        return seconds_left() - _JOINT_TRIALS * trials[-1].seconds
+
+    def affordable(layers: int) -> int:
+        """Facts for which there is time at so many layers, going by the longest run up to here."""
+        known = max(spent)
+        return int(known * spare() / max(layers * _AT_MOST * spent[known], 1e-9))
+
+    def tries(going: Sequence[int], number: int) -> bool:
+        """So many facts at some layers, as long as there is time, and worse ones not in a row."""
+        worse = 0
         for layer in going:
-            if best and seconds_left() < 1.5 * spent:
-                break
+            new = number - (len(benches[layer].facts) if layer in benches else 0)
+            known = max(spent, default=0)
+            expected = spent[known] * max(1.0, new / known) if known else 0.0
+            if best and _AT_MOST * expected > spare():
+                return False
             began = time.monotonic()
-            bench = benches[layer] = opened(layer, chosen)
-            found = [tried(bench.alone(level)) for level in range(len(LEVELS))]
-            best[layer] = max(found, key=lambda trial: trial.score)
-            spent = (time.monotonic() - began) * (2.0 if len(chosen) == first else 1.0)
-        done = [layer for layer in going if len(best.get(layer, _NONE).efficacy) == len(chosen)]
-        if len(going) == 1 or number >= len(facts) or len(done) < len(going):
-            break
-        going = sorted(going, key=lambda layer: -best[layer].score)[: max(1, len(going) // 3)]
-        number = min(len(facts), 3 * number)
+            bench = benches[layer] = opened(layer, facts[:number])
+            alone[layer] = [tried(bench.alone(level)) for level in range(len(LEVELS))]
+            best[layer] = max(alone[layer], key=lambda trial: trial.score)
+            spent[new] = time.monotonic() - began
+            top = max(trial.score for trial in best.values())
+            worse = 0 if best[layer].score > top - _WORSE else worse + 1
+            if worse == 2:  # those that follow promise less still
+                break
+        return True
+
+    going = tries(layers, first)
+    if going and best:
+        going = tries(_between(max(best, key=lambda at: best[at].score), list(best), costs), first)
     if not best:
         raise OutOfTimeError("budget: expected time for one trial, found none left")
-    layer = max(best, key=lambda layer: (len(best[layer].efficacy), best[layer].score))
-    won, bench = best[layer], benches[layer]
-    if float(np.nanmean(won.efficacy)) <= 0.5:
-        told = "; ".join(
-            f"layer {at} {float(np.nanmean(one.efficacy)):.2f}" for at, one in sorted(best.items())
-        )
-        raise ValueError(
-            "model: expected a layer at which edits take, found an efficacy no better than chance "
-            f"at each ({told}); it may keep facts elsewhere: try --position last"
-        )
+    _check_takes(best, settings, least)
+    number, two, pool = first, 2, list(best)
+    while going and number < len(facts) and number < _MOST_FACTS:
+        pool = sorted(pool, key=lambda layer: -best[layer].score)[:two]
+        more = min(len(facts), 3 * number, number + affordable(len(pool)))
+        if more < _WORTH * number:
+            break
+        number = more
+        going, two = tries(pool, number), 1
+    enough = [layer for layer in best if len(best[layer].efficacy) > first] or list(best)
+    layer = max(enough, key=lambda layer: best[layer].score)
+    won, bench = gentlest(alone[layer]), benches[layer]
     level = LEVELS.index(won.settings["target.stop_at"])
+    joint = {level: tried(bench.together(level, "constrained", settings))}
+    while level and lost_by(joint[level]) > MOST_LOST_TOGETHER and seconds_left() > 0:
+        level -= 1
+        joint[level] = tried(bench.together(level, "constrained", settings))
+    level = max(joint, key=lambda level: joint[level].score + alone[layer][level].score)
+    won = alone[layer][level]
     found = _with(settings, layer=layer, layers=(layer,), stop_at=LEVELS[level])
-    tried(bench.together(level, "constrained", found))
     for method, options in _options(found):
         attempts = []
         for option in options:
@@ -327,10 +175,18 @@ def run_pilot(
             found = dataclasses.replace(
                 found, **{name: chosen[name] for name in names if name in chosen}
             )
-    return Pilot(found, trials, _why(found, won, trials))
+    return Pilot(found, trials, won, _why(found, won, trials))
 
 
-_NONE = Trial({}, 1, *(np.zeros(0) for _ in range(4)), text=float("nan"), seconds=0.0)
+def _check_takes(best: Mapping[int, Trial], settings: EditSettings, least: float) -> None:
+    """Raises NoLayerError if edits take at no layer."""
+    found = {layer: float(np.nanmean(one.efficacy)) for layer, one in sorted(best.items())}
+    if max(found.values()) <= least:
+        told = "; ".join(f"layer {layer} {share:.2f}" for layer, share in found.items())
+        raise NoLayerError(
+            f"with keys at the token {settings.target.position} an efficacy of "
+            f"{max(found.values()):.2f} at most ({told})"
+        )
 
 
 def _with(settings: EditSettings, *, stop_at: float, **changes: Any) -> EditSettings:
@@ -339,7 +195,7 @@ def _with(settings: EditSettings, *, stop_at: float, **changes: Any) -> EditSett
     return dataclasses.replace(settings, **changes)
 
 
-def _options(settings: EditSettings) -> Iterator[tuple[Method, list[EditSettings]]]:
+def _options(settings: EditSettings) -> Iterator[tuple[str, list[EditSettings]]]:
     """What is tried of the methods that have numbers of their own."""
     yield "batch", [dataclasses.replace(settings, weight=weight) for weight in WEIGHTS]
     yield (
@@ -357,17 +213,34 @@ def _why(settings: EditSettings, won: Trial, trials: Sequence[Trial]) -> str:
     told = ", ".join(f"{kind} {value:.2f}" for kind, value in share.items())
     return (
         f"tuned: the best of {len(layers)} layers on {len(won.efficacy)} known facts, each edited "
-        f"alone: {told}, {float(np.nanmean(won.lost)):.3f} of neighborhood lost"
+        f"alone: {told}, {lost_by(won):.3f} of neighborhood lost"
     )
 
 
+def _between(best: int, tried: Sequence[int], costs: Sequence[tuple[int, float]]) -> list[int]:
+    """Of the layers on either side of the best, up to the next that were tried, the cheapest."""
+    below = max((at for at in tried if at < best), default=-1)
+    above = min((at for at in tried if at > best), default=max(costs)[0] + 1)
+    found = []
+    for low, high in ((below, best), (best, above)):
+        side = [pair for pair in costs if low < pair[0] < high]
+        found += [min(side, key=lambda pair: pair[1])] if side else []
+    return [layer for layer, _ in sorted(found, key=lambda pair: pair[1])]
+
+
 def spread(costs: Sequence[tuple[int, float]], most: int) -> list[int]:
-    """Layers that differ: the cheapest of each of some stretches of depth, the cheapest first.
+    """Layers that differ, none much dearer than the cheapest, the cheapest first.
+
+    Of the layers that cost up to ten times the least, or of the cheapest `most` if those are more,
+    the cheapest of each of `most` stretches of depth.
 
     Example:
-      >>> spread([(0, 3.0), (1, 2.0), (2, 5.0), (3, 1.0)], 2)
+      >>> spread([(0, 3.0), (1, 2.0), (2, 5.0), (3, 1.0), (4, 70.0)], 2)
       [3, 1]
     """
-    stretches = np.array_split(np.arange(len(costs)), min(most, len(costs)))
-    best = [min((costs[i] for i in stretch), key=lambda pair: pair[1]) for stretch in stretches]
+    least = sorted(cost for _, cost in costs)[:most]
+    near = [pair for pair in costs if pair[1] <= max(_DEAR * least[0], least[-1])]
+    stretches = np.array_split(np.arange(len(near)), max(1, min(most, len(near))))
+    parts = [[near[place] for place in stretch] for stretch in stretches if stretch.size]
+    best = [min(part, key=lambda pair: pair[1]) for part in parts]
     return [layer for layer, _ in sorted(best, key=lambda pair: pair[1])]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import itertools
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,24 +14,30 @@ import numpy as np
 
 from kis_jax.core.geometry.second_moment import SecondMoment
 from kis_jax.core.geometry.spaces import Space
-from kis_jax.data.continuations import Continuation
-from kis_jax.data.corpora import tokenize_corpus
 from kis_jax.data.facts import Fact
+from kis_jax.data.rewrites import EDIT_POSITIONS, EditPosition, with_prefix
 from kis_jax.edit.closed_forms import space_of
+from kis_jax.edit.inputs import EditInputs
 from kis_jax.models import Decoder, Model
 from kis_jax.passes.inputs import ScanInputs
 from kis_jax.passes.scores.recall import recall
 from kis_jax.passes.targets.chosen import flat, tuned_file
+from kis_jax.passes.targets.context_prefixes import default_prefixes
 from kis_jax.passes.targets.settings import EditSettings
 from kis_jax.report.output_folder import refuse_foreign, write_json
+from kis_jax.tune.bench import Trial
 from kis_jax.tune.evidence import LayerEvidence, layer_evidence
-from kis_jax.tune.pilot import OutOfTimeError, Trial, run_pilot, spread
+from kis_jax.tune.pilot import NoLayerError, OutOfTimeError, Pilot, run_pilot
+
+Inputs = ScanInputs | EditInputs
+"""Of a command: model, tokenizer and facts, among which the pilot's are sought."""
 
 NAME = "settings.json"
 _OURS = re.compile(r"settings\.json|report\.html|figures|second_moments|\..*\.partial(\.\w+)?")
 _LOOKED_AT = 16  # layers of which evidence is taken, at most
 _EVIDENT = 6  # facts of which it is taken
-_TEXTS, _TEXT_LENGTH = 16, 64
+_HOLDS = 0.25  # of known facts that are known after other text too, for a search with prefixes
+_TAKES = 0.8  # efficacy of single edits, above which no other token is tried
 _FEWEST = 4  # known facts, without which nothing can be told
 _NEIGHBORS = 5  # prompts of each kind that a fact of the pilot brings, at most
 
@@ -55,13 +60,14 @@ def parse_budget(text: str) -> float:
 
 
 def tune(
-    inputs: ScanInputs,
+    inputs: Inputs,
     model: Model,
     moments: SecondMoment,
     settings: EditSettings,
     *,
     budget: float,
     began: float,
+    positions: Sequence[EditPosition] = EDIT_POSITIONS,
     seed: int = 0,
     on_trial: Callable[[Trial], None] = lambda trial: None,
 ) -> dict[str, Any]:
@@ -74,6 +80,8 @@ def tune(
       settings: what is not searched for.
       budget: seconds, from `began` on.
       began: when the command did, by `time.monotonic`.
+      positions: of the token whose key stands for a fact; a later one is tried where edits do
+        not take by the ones before.
       seed: of the choice of facts.
       on_trial: called after each trial.
 
@@ -92,10 +100,78 @@ def tune(
 
     facts, known = _known(inputs, model, seed)
     _check_time(left, budget, "facts and second moments")
-    count = {layer: int(moments.count[layer]) for layer in range(model.config.num_layers)}
+    if settings.target.prefixed and not _hold_after_text(inputs, model, facts, settings):
+        settings = _searching(settings, prefixed=False)
+    refused: list[ValueError] = []
+    for position in positions:
+        asked = _searching(settings, position=position)
+        try:
+            evidence = _evidence(inputs, model, moments, asked, facts)
+            _check_time(left, budget, "evidence of the layers")
+            pilot = run_pilot(
+                *(model, inputs.tokenizer, facts, moments, asked),
+                [(one.layer, one.cost) for one in evidence if np.isfinite(one.cost)],
+                seconds_left=left,
+                most=5 if budget >= 300 else 3,
+                least=0.5 if position == positions[-1] else _TAKES,
+                on_trial=on_trial,
+            )
+        except OutOfTimeError:
+            _check_time(lambda: 0.0, budget, "all that comes before an edit")
+            raise
+        except NoLayerError as error:
+            refused.append(error)
+            continue
+        return _record(inputs, pilot, evidence, facts, known) | {
+            "budget": budget,
+            "seconds": round(time.monotonic() - began, 1),
+            "seed": seed,
+        }
+    found = "; ".join(map(str, refused))
+    raise ValueError(f"model: expected a layer at which edits take, found {found}")
+
+
+def _searching(settings: EditSettings, **changes: Any) -> EditSettings:
+    """Settings with other ones of the search, of all methods."""
+    return dataclasses.replace(
+        settings,
+        target=dataclasses.replace(settings.target, **changes),
+        batch_target=dataclasses.replace(settings.batch_target, **changes),
+    )
+
+
+def _hold_after_text(
+    inputs: Inputs, model: Decoder, facts: Sequence[Fact], settings: EditSettings
+) -> bool:
+    """Whether the model still knows its facts after other text, as a search with prefixes asks."""
+    prefixes = default_prefixes(model, inputs.tokenizer, settings.target)[1:]
+    asked = [
+        dataclasses.replace(fact, prompt=with_prefix(prefix, fact.prompt))
+        for fact in facts[:_EVIDENT]
+        for prefix in prefixes
+    ]
+    try:
+        known = recall(model, inputs.tokenizer, asked)
+    except ValueError:  # they do not fit the context
+        return False
+    return float(np.mean([bool(one) for one in known])) >= _HOLDS
+
+
+def _evidence(
+    inputs: Inputs,
+    model: Decoder,
+    moments: SecondMoment,
+    settings: EditSettings,
+    facts: Sequence[Fact],
+) -> list[LayerEvidence]:
+    """What is cheap to know of some of the layers.
+
+    Raises:
+      NoLayerError: if the token of a fact's key moves its target at none of them.
+    """
 
     def space(layer: int) -> Space | None:
-        c = np.asarray(moments.total[layer], np.float64) / count[layer]
+        c = np.asarray(moments.total[layer], np.float64) / int(moments.count[layer])
         try:
             return space_of(c, "constrained", settings)
         except ValueError:
@@ -106,34 +182,12 @@ def tune(
     evidence = layer_evidence(
         model, inputs.tokenizer, facts[:_EVIDENT], settings.target, space, layers.tolist()
     )
-    costs = [(one.layer, one.cost) for one in evidence if np.isfinite(one.cost)]
-    if not costs:
-        raise ValueError(
-            "model: expected a layer at which the token of a fact's key moves its target, found "
-            f"none of {len(layers)}; try --position last"
+    if not any(np.isfinite(one.cost) for one in evidence):
+        raise NoLayerError(
+            f"with keys at the token {settings.target.position} none of {len(layers)} layers that "
+            "moves a fact's target"
         )
-    _check_time(left, budget, "evidence of the layers")
-    text = _text(inputs, model)
-    try:
-        pilot = run_pilot(
-            model,
-            inputs.tokenizer,
-            facts,
-            moments,
-            settings,
-            spread(costs, 5 if budget >= 300 else 3),
-            text,
-            seconds_left=left,
-            on_trial=on_trial,
-        )
-    except OutOfTimeError:
-        _check_time(lambda: 0.0, budget, "all that comes before an edit")
-        raise
-    return _record(inputs, pilot.settings, pilot.why, evidence, pilot.trials, facts, known) | {
-        "budget": budget,
-        "seconds": round(time.monotonic() - began, 1),
-        "seed": seed,
-    }
+    return evidence
 
 
 def check_tune_directory(directory: Path) -> None:
@@ -144,6 +198,15 @@ def check_tune_directory(directory: Path) -> None:
 def write_tuned_settings(directory: Path, record: Mapping[str, Any]) -> Path:
     """Writes the file of settings, and where `--settings auto` finds it; returns the latter."""
     write_json(directory / NAME, record)
+    return keep_settings(record, f"pass --settings {directory / NAME}")
+
+
+def keep_settings(record: Mapping[str, Any], or_else: str = "pass --settings rule") -> Path:
+    """Writes the file of settings where `--settings auto` finds it.
+
+    Raises:
+      ValueError: if it cannot be written, with what to do or else.
+    """
     kept = tuned_file(str(record["model"]))
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -151,12 +214,12 @@ def write_tuned_settings(directory: Path, record: Mapping[str, Any]) -> Path:
     except OSError as error:
         raise ValueError(
             f"{kept}: expected a folder for settings, found {error.strerror}; name one by the "
-            f"variable KIS_CACHE, or pass --settings {directory / NAME}"
+            f"variable KIS_CACHE, or {or_else}"
         ) from None
     return kept
 
 
-def _known(inputs: ScanInputs, model: Model, seed: int) -> tuple[list[Fact], tuple[int, int]]:
+def _known(inputs: Inputs, model: Model, seed: int) -> tuple[list[Fact], tuple[int, int]]:
     """Facts for the pilot, in the order in which they are taken, and how many are known of all."""
     asked = [fact for fact in inputs.facts if fact.target_true and fact.target_new.strip()]
     asked = [fact for fact in asked if fact.neighborhood_prompts]
@@ -169,24 +232,16 @@ def _known(inputs: ScanInputs, model: Model, seed: int) -> tuple[list[Fact], tup
             "others with --facts"
         )
     order = np.random.default_rng(seed).permutation(len(facts))
-    return [_fewer(facts[place]) for place in order], (len(facts), len(inputs.facts))
+    return [fewer(facts[place]) for place in order], (len(facts), len(inputs.facts))
 
 
-def _fewer(fact: Fact) -> Fact:
+def fewer(fact: Fact) -> Fact:
     """A fact with no more than some of its prompts, so that more facts can be tried in the time."""
     changes: dict[str, Any] = {"portability": ()}
     for name in ("neighborhood_prompts", "neighborhood_targets", "neighborhood_aliases"):
         changes[name] = getattr(fact, name)[:_NEIGHBORS]
     changes["paraphrase_prompts"] = fact.paraphrase_prompts[:_NEIGHBORS]
     return dataclasses.replace(fact, **changes)
-
-
-def _text(inputs: ScanInputs, model: Model) -> list[Continuation]:
-    """Ordinary text, of which every token but the first is predicted."""
-    documents = itertools.islice(inputs.corpus.read(model), _TEXTS)
-    length = min(_TEXT_LENGTH, model.config.context_length)
-    tokens = tokenize_corpus(documents, inputs.tokenizer, context_length=length)
-    return [Continuation(list(one), 1) for one in tokens if len(one) > 1]
 
 
 def _check_time(left: Callable[[], float], budget: float, spent_on: str) -> None:
@@ -198,23 +253,21 @@ def _check_time(left: Callable[[], float], budget: float, spent_on: str) -> None
 
 
 def _record(
-    inputs: ScanInputs,
-    settings: EditSettings,
-    why: str,
+    inputs: Inputs,
+    pilot: Pilot,
     evidence: Sequence[LayerEvidence],
-    trials: Sequence[Trial],
     facts: Sequence[Fact],
     known: tuple[int, int],
 ) -> dict[str, Any]:
-    most = max(len(trial.efficacy) for trial in trials)
+    most = max(len(trial.efficacy) for trial in pilot.trials)
     return {
         "format": 1,
         "version": importlib.metadata.version("kis_jax"),
         "model": inputs.fingerprints["model"],
         "source": inputs.request.model,
         "family": inputs.config.family,
-        "origin": why,
-        "settings": flat(settings),
+        "origin": pilot.why,
+        "settings": flat(pilot.settings),
         "evidence": [
             {
                 name: value if np.isfinite(value) else None
@@ -222,7 +275,7 @@ def _record(
             }
             for one in evidence
         ],
-        "trials": [trial.record() for trial in trials],
+        "trials": [trial.record() for trial in pilot.trials],
         "facts": inputs.request.facts,
         "known": list(known),
         "pilot": [fact.case_id for fact in facts[:most]],

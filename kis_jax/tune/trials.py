@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -17,6 +16,7 @@ from kis_jax.data.batches import token_budget as default_budget
 from kis_jax.data.continuations import Continuation
 from kis_jax.data.facts import Fact
 from kis_jax.models import Decoder
+from kis_jax.models.stack import precision
 from kis_jax.passes.scores.measures import Evaluation, Questions
 
 # Logits that are held at a time, in numbers: 64 MiB, whatever the vocabulary.
@@ -87,26 +87,33 @@ class Trials:
         self._questions = Questions(facts, tokenizer, context_length=config.context_length)
         self._asked = len(self._questions.continuations)
         told = [*self._questions.continuations, *text]
-        rows = np.concatenate([self._questions.rows, np.zeros(len(text), int)])
-        starts = [one.start for one in told]
+        rows = [*self._questions.rows.tolist(), *[0] * len(text)]
         self._lengths = np.array([len(one.tokens) - one.start for one in told])
+        # Nothing is predicted from a last token, so that answers of one are read off one text.
+        answers: dict[tuple[int, ...], list[int]] = {}
+        for place, (row, one) in enumerate(zip(rows, told, strict=True)):
+            answers.setdefault((row, *one.tokens[:-1]), []).append(place)
+        facts_of = np.array([row for row, *_ in answers])
         budget = default_budget(config) if token_budget is None else token_budget
         self._batches = []
-        for batch in fill_batches((one.tokens for one in told), config, token_budget=budget):
-            first = np.array([starts[row] - 1 for row in batch.rows])
-            held = batch.mask[: len(batch.rows), 1:]
-            at, columns = np.nonzero(held & (np.arange(held.shape[1]) >= first[:, None]))
-            places = np.array(batch.rows)
-            size = max(64, 1 << (len(at) - 1).bit_length())
-            padded = [
-                np.pad(index, (0, size - len(index)))
-                for index in (at, columns, batch.tokens[at, columns + 1])
+        texts = (list(tokens) for _, *tokens in answers)
+        asked_of = list(answers.values())
+        for batch in fill_batches(texts, config, token_budget=budget):
+            said = [
+                (row, place, column, token)
+                for row, text_of in enumerate(batch.rows)
+                for place in asked_of[text_of]
+                for column, token in enumerate(told[place].tokens[1:])
+                if column >= told[place].start - 1
             ]
-            shown = _up_to(model, batch.tokens, batch.mask, layer)
-            facts_of = np.zeros(len(batch.tokens), int)
-            facts_of[: len(places)] = rows[places]
-            texts = _Texts(*shown, *map(jnp.asarray, (batch.mask, *padded)))
-            self._batches.append(_Batch(texts, places[at], facts_of))
+            at, places, columns, tokens = np.array(said).T
+            size = max(64, 1 << (len(at) - 1).bit_length())
+            padded = [np.pad(index, (0, size - len(index))) for index in (at, columns, tokens)]
+            shown = _up_to(model, batch.tokens, batch.mask, jnp.asarray(layer))
+            own = np.zeros(len(batch.tokens), int)
+            own[: len(batch.rows)] = facts_of[list(batch.rows)]
+            held = _Texts(*shown, *map(jnp.asarray, (batch.mask, *padded)))
+            self._batches.append(_Batch(held, places, own))
 
     def alone(self, along: np.ndarray, residuals: np.ndarray) -> tuple[Evaluation, np.ndarray]:
         """Each fact asked of a model in which it alone is edited.
@@ -125,7 +132,7 @@ class Trials:
                 batch.texts,
                 along[batch.facts],
                 residuals[batch.facts],
-                layer=self._layer,
+                jnp.asarray(self._layer),
             )
         )
 
@@ -133,7 +140,7 @@ class Trials:
         """All facts, and the text, asked of the model with one update of the kernel, `(d, m)`."""
         update = jnp.asarray(delta, jnp.float32)
         return self._told(
-            lambda batch: _together(self._model, batch.texts, update, layer=self._layer)
+            lambda batch: _together(self._model, batch.texts, update, jnp.asarray(self._layer))
         )
 
     def _told(self, run) -> tuple[Evaluation, np.ndarray]:
@@ -148,34 +155,38 @@ class Trials:
         return self._questions.evaluation(means[:asked], leads[:asked]), means[asked:]
 
 
-@functools.partial(jax.jit, static_argnames="layer")
-def _up_to(model: Decoder, tokens: Array, mask: Array, layer: int) -> tuple[Array, Array, Array]:
-    x, _ = model.run(model.embed(tokens, mask), mask, layers=range(layer))
-    here = range(layer, layer + 1)
-    _, shown = model.run(x, mask, layers=here, watch=lambda g: (g.keys, g.values, g.rest))
-    return jax.tree.map(lambda part: part[0], shown)
+@jax.jit
+def _up_to(model: Decoder, tokens: Array, mask: Array, layer: Array) -> tuple[Array, Array, Array]:
+    """Keys, values and the rest of the stream at a layer; one program for all layers."""
+    x, _ = model.run(model.embed(tokens, mask), mask, between=(jnp.zeros_like(layer), layer))
+    run_block, per_layer = model.layers(mask)
+    block, own = jax.tree.map(lambda stacked: stacked[layer], (model.blocks, per_layer))
+    with precision(model.dtype):
+        _, shown = run_block(block, x, own, None, None)
+    return shown.keys, shown.values, shown.rest
 
 
-@functools.partial(jax.jit, static_argnames="layer")
+@jax.jit
 def _alone(
-    model: Decoder, texts: _Texts, along: Array, residuals: Array, *, layer: int
+    model: Decoder, texts: _Texts, along: Array, residuals: Array, layer: Array
 ) -> tuple[Array, Array]:
     """Of texts with an edit each, `(b, d)` and `(b, m)`: see `_said`."""
     shares = jnp.matmul(texts.keys, along[..., None], precision="highest")
     return _said(model, texts, shares * residuals[:, None], layer)
 
 
-@functools.partial(jax.jit, static_argnames="layer")
-def _together(model: Decoder, texts: _Texts, delta: Array, *, layer: int) -> tuple[Array, Array]:
+@jax.jit
+def _together(model: Decoder, texts: _Texts, delta: Array, layer: Array) -> tuple[Array, Array]:
     """Of texts under one update, `(d, m)`: see `_said`."""
     return _said(model, texts, jnp.matmul(texts.keys, delta, precision="highest"), layer)
 
 
-def _said(model: Decoder, texts: _Texts, moved: Array, layer: int) -> tuple[Array, Array]:
+def _said(model: Decoder, texts: _Texts, moved: Array, layer: Array) -> tuple[Array, Array]:
     """Log-probabilities of the predicted tokens, and whether they are the likeliest, `(k,)`."""
     block = jax.tree.map(lambda stacked: stacked[layer], model.blocks)
     x = block.write(texts.rest, texts.values + moved.astype(texts.values.dtype))
-    x, _ = model.run(x, texts.mask, layers=range(layer + 1, model.config.num_layers))
+    upper = (layer + 1, jnp.asarray(model.config.num_layers))
+    x, _ = model.run(x, texts.mask, between=upper)
 
     def one(place: tuple[Array, Array]) -> tuple[Array, Array]:
         here, token = place

@@ -18,7 +18,7 @@ from tests import golden
 def edit_of(config, n, seed=0):
     rng = np.random.default_rng(seed)
     return Edit(
-        directions=jnp.asarray(rng.standard_normal((n, config.mlp_width)), jnp.float32),
+        directions=jnp.asarray(rng.standard_normal((n, config.memory_width)), jnp.float32),
         residuals=jnp.asarray(rng.standard_normal((n, config.width)), jnp.float32),
     )
 
@@ -144,10 +144,38 @@ def test_an_edit_of_many_facts_is_no_larger_than_its_matrix(tmp_path):
     np.testing.assert_allclose(b.astype(np.float64) @ a, delta(edit).T, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore")  # of peft and what it imports
 @pytest.mark.parametrize("name", sorted(set(golden.NAMES) - set(golden.ONE_MLP)))
-def test_no_adapter_is_made_of_a_mixture(name, tmp_path):
+def test_peft_adds_to_every_expert_what_was_written_to_it(name, tmp_path):
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    import transformers
+
     source = golden.DIRECTORY / name
-    edits = {0: edit_of(load_model(source).config, 3)}
-    with pytest.raises(ValueError, match="LoRA adapter: torch holds all experts in one tensor"):
-        save_adapter(edits, tmp_path / "a", source=source)
-    assert not (tmp_path / "a").exists()
+    model = load_model(source)
+    config = model.config
+    last = config.num_layers - 1
+    edits = {0: edit_of(config, 3), last: edit_of(config, 100, seed=1)}
+    unwritten = np.array(edits[0].directions).reshape(3, config.experts_per_layer, -1)
+    unwritten[:, 1] = 0  # as where no fact reaches an expert
+    edits[0] = Edit(jnp.asarray(unwritten.reshape(3, -1)), edits[0].residuals)
+    save_adapter(edits, tmp_path / "a", source=source)
+    network = transformers.AutoModelForCausalLM.from_pretrained(
+        source, dtype=torch.float32, experts_implementation="eager"
+    )
+    adapted = peft.PeftModel.from_pretrained(network, tmp_path / "a").eval()
+    tokens = np.random.default_rng(0).integers(3, config.vocab_size, (2, 9))
+    after = kis.edited(model, edits)
+    expected = np.asarray(after(jnp.asarray(tokens, jnp.int32)))
+    assert np.abs(expected - np.asarray(model(jnp.asarray(tokens, jnp.int32)))).max() > 0.1
+    with torch.no_grad():
+        beside = adapted(torch.from_numpy(tokens))[0].numpy()
+        merged = adapted.merge_and_unload()
+        np.testing.assert_allclose(beside, expected, atol=2e-4, rtol=2e-4)
+        outputs = merged(torch.from_numpy(tokens))[0].numpy()
+    np.testing.assert_allclose(outputs, expected, atol=2e-4, rtol=2e-4)
+    kernels = np.asarray(after.blocks.mlp.output.kernel[...])
+    for layer in edits:
+        theirs = merged.get_parameter(f"model.layers.{layer}.mlp.experts.down_proj").numpy()
+        theirs = theirs if theirs.shape == kernels[layer].shape else theirs.swapaxes(1, 2)
+        np.testing.assert_allclose(theirs, kernels[layer], atol=1e-5, rtol=1e-5)

@@ -423,7 +423,11 @@ def test_names_that_are_none_are_refused(name):
 
 @pytest.mark.parametrize(
     ("model_type", "hint"),
-    [("gemma3", "gemma3_text, is supported"), ("qwen2_moe", "of mixtures of experts, mixtral,")],
+    [
+        ("gemma3", "gemma3_text, is supported"),
+        ("qwen2_moe", "of mixtures of experts, mixtral,"),
+        ("qwen3_5_text", "most of its layers are gated delta nets"),
+    ],
 )
 def test_families_near_to_a_supported_one_are_told_apart(directory, model_type, hint):
     (directory / "config.json").write_text(json.dumps({"model_type": model_type}))

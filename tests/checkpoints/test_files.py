@@ -1,5 +1,6 @@
 import errno
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -116,6 +117,50 @@ def test_of_many_that_start_at_once_one_writes_at_a_time(tmp_path, monkeypatch):
     assert most == 1 and through >= 1
 
 
+STARTS = """
+import os, random, signal, sys, time
+from pathlib import Path
+from kis_jax.checkpoints.files import writing_alone
+
+folder, seed = Path(sys.argv[1]), int(sys.argv[2])
+draw = random.Random(seed)
+for start in range(10):
+    time.sleep(draw.random() / 20)
+    try:
+        with writing_alone(folder / "out"):
+            writer = folder / "writer"
+            if writer.exists() and writer.read_text() != "about to die":
+                sys.exit("two at once")
+            writer.write_text("at work")
+            time.sleep(draw.random() / 50)
+            if seed % 3 == 0 and start > 4:
+                writer.write_text("about to die")
+                os.kill(os.getpid(), signal.SIGKILL)
+            with (folder / "log").open("a") as log:
+                log.write(f"{seed} {start}\\n")
+            writer.unlink()
+    except ValueError as refused:
+        assert "no other run writes into, found that of" in str(refused)
+"""
+
+
+@pytest.mark.slow
+def test_a_hundred_random_starts_of_processes_some_of_which_are_killed(tmp_path):
+    """Never two at once, and a dead one holds nobody up for long."""
+    command = [sys.executable, "-c", STARTS, str(tmp_path)]
+    processes = [
+        subprocess.Popen([*command, str(seed)], stderr=subprocess.PIPE, text=True)
+        for seed in range(10)
+    ]
+    ended = [(process.communicate(timeout=120)[1], process.returncode) for process in processes]
+    assert all(status in (0, -signal.SIGKILL) for _, status in ended), ended
+    assert any(status for _, status in ended) and not all(status for _, status in ended)
+    through = (tmp_path / "log").read_text().splitlines()
+    assert len(through) == len(set(through)) and len({line.split()[0] for line in through}) > 5
+    with writing_alone(tmp_path / "out"):
+        pass
+
+
 class _Nothing(set):
     def add(self, item):
         pass
@@ -140,6 +185,15 @@ def test_a_full_disk_is_told_with_what_is_needed_and_found(tmp_path, error):
     ):
         with room_for(tmp_path, 5 * 10**6):
             raise error
+
+
+def test_a_full_disk_is_told_where_nobody_knows_how_much_is_needed(tmp_path):
+    """In a folder that is still to be made; a memory that is full is no disk."""
+    with pytest.raises(ValueError, match="a/out: expected room to save, found .* MB free; what"):
+        with room_for(tmp_path / "a" / "out"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(RuntimeError), room_for(tmp_path):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17 bytes")
 
 
 def test_room_is_looked_for_before_anything_is_written(tmp_path, monkeypatch):

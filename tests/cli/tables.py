@@ -38,12 +38,18 @@ def edit():
     scores = {name: entry(0.998) for name in edit_console._MEASURES}
     scores |= {name: entry(0.998) for name in edit_console._ACCURACIES}
     record = {"metrics": {"before": scores, "after": scores}, "method": "constrained"}
-    edit_console.print_edit(record | {"edits": [0] * 128, "facts": []}, "out")
+    record |= {"generated": None, "after": None}
+    facts = [{"left_out": None, "known": True}] * 128
+    edit_console.print_edit(record | {"edits": [{"replaces": []}] * 128, "facts": facts}, "out")
 
 
 def ledger():
     fact = types.SimpleNamespace(
-        case_id=21919, prompt="{} died in the city of", subject="Anneliese Michel", target="Berlin"
+        case_id=21919,
+        prompt="{} died in the city of",
+        subject="Anneliese Michel",
+        target="Berlin",
+        replaces=(),
     )
     found = types.SimpleNamespace(layers=[8], facts=[fact], method="constrained", base=None)
     edit_console.print_ledger(found)

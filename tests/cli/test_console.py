@@ -153,7 +153,7 @@ def test_an_interrupt_says_that_the_command_goes_on(kis, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; run the same"),
+        (OSError(errno.ENOSPC, "No space left on device"), "kis-compare: expected room to save"),
         (PermissionError(errno.EACCES, "Permission denied", "a/b"), "a/b: Permission denied; run"),
         (OSError("cannot read"), "cannot read; run the same command again"),
     ],

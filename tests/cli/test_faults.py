@@ -4,6 +4,7 @@ In this process, at the boundary that each fault comes through; `tests/cli/test_
 and `tests/cli/test_stats.py` have those that take processes of their own.
 """
 
+import errno
 import os
 import shutil
 import signal
@@ -116,7 +117,7 @@ def test_a_corpus_that_changes_during_the_pass_is_never_recorded(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["scan", "streamed", "on a mesh", "stats", "edit", "lifelong"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_a_full_disk_is_one_line(name, kis, tmp_path, text, monkeypatch):
     free = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("kis_jax.checkpoints.files.shutil", _Full(free))
@@ -125,6 +126,19 @@ def test_a_full_disk_is_one_line(name, kis, tmp_path, text, monkeypatch):
     line = one_line(error)
     assert "expected room for" in line and "found 0.0 MB free" in line
     assert not list(tmp_path.rglob("*.partial*")) and not list(tmp_path.rglob("*.lock"))
+
+
+def test_a_disk_that_is_full_at_the_end_is_the_same_line(kis, tmp_path, text, monkeypatch):
+    """Where the report is written, of which nobody knew how large it would be."""
+
+    def full(*arguments, **named):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("kis_jax.scan.page.write_report", full)
+    status, _, error = kis(*words("scan", tmp_path / "out", text))
+    line = one_line(error)
+    assert status == 2 and "out: expected room to save, found " in line
+    assert line.endswith("make room, and the same command goes on from there")
 
 
 class _Full:

@@ -31,6 +31,7 @@ def test_a_failure_is_told_in_its_last_words(runner):
     assert "no/such/model/here" in failure
 
 
+@pytest.mark.slow
 def test_the_paper_on_stand_ins_one_of_them_missing(tmp_path, monkeypatch):
     """Two layouts of four; the others are what the families' own tests are for."""
     taken = ("--only", "pythia-1b,Llama-3.1,gpt-j", "--stand-ins", str(tmp_path / "models"))

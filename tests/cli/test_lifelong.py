@@ -58,7 +58,7 @@ def test_the_whole_run_and_the_same_again(lifelong, tmp_path):
     ("arguments", "message"),
     [
         (("--steps", "one"), "steps: expected numbers of edits such as 1,10,100, found 'one'"),
-        (("--method", "magic"), "methods: expected all, or some of"),
+        (("--method", "magic"), "method: expected one of rome"),
         (("--layer", 6), "layers: expected all, a list"),
         (("--steps", 2000), "steps: expected at most 1022 edits"),
         (("--targets", "guessed"), "'guessed' is not one of"),
@@ -72,6 +72,7 @@ def test_bad_options_are_one_line(lifelong, tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_model_writes_its_own_text(kis, tmp_path, monkeypatch):
     monkeypatch.setenv("KIS_CACHE", str(tmp_path / "cache"))
     words = ("--corpus", "self", "--num-documents", 60, "--num-held-out", 3, "--layer", 2)
@@ -124,3 +125,20 @@ def test_the_help_says_what_each_method_does(kis):
     assert status == 0
     for words in ("sequential: the paper", "keys of earlier ones kept", "finetune: gradient steps"):
         assert words in text
+
+
+@pytest.mark.slow
+def test_methods_answer_to_the_names_of_the_literature(lifelong, tmp_path):
+    """By command, and of a request in Python: the same record to the last bit."""
+    own, theirs = "constrained,batch,null-space", "emmet,memit,alphaedit"
+    for names, out in ((own, "own"), (theirs, "theirs")):
+        status, _, error = lifelong("--out", tmp_path / out, *SMALL, "--method", names)
+        assert status == 0, error
+    files = (tmp_path / out / "lifelong.json" for out in ("own", "theirs"))
+    one, other = (json.loads(path.read_text()) for path in files)
+    assert [method["method"] for method in other["methods"]] == own.split(",")
+    assert one == other
+    asked = request(steps=(1,), methods=("emmet", "sequential", "constrained"))
+    assert open_lifelong(asked).request.methods == ("constrained", "sequential")
+    with pytest.raises(ValueError, match="method: expected one of rome, .* found 'magic'"):
+        open_lifelong(request(steps=(1,), methods=("magic",)))

@@ -141,6 +141,24 @@ def test_a_lenient_bound_and_no_contradiction_pass(kis, planned, tmp_path):
     assert read_plan(tmp_path / "a").choice.rehearsal is None
 
 
+def test_methods_answer_to_the_names_of_the_literature(kis, planned, tmp_path):
+    _, _, out, _ = planned
+    found = []
+    for names in ("constrained,batch,null-space", "emmet,memit,alphaedit"):
+        where = tmp_path / names
+        status, _, errors = kis(
+            *("plan", "--num-facts", 4, "--layers", 2, "--out", where, "--methods", names),
+            *(*SMALL, "--num-rehearsed", 0, "--second-moments", out, "--max-superposition", 50),
+        )
+        assert status == 0, errors
+        found.append(json.loads((where / "plan.json").read_text()))
+    assert found[0] == found[1]
+    methods = [method["method"] for method in found[1]["layers"][0]["methods"]]
+    assert methods == ["constrained", "batch", "null-space"]
+    request = PlanRequest(NAME, NAME, NAME, 4, methods=("memit", "batch"), num_documents=300)
+    assert open_plan(request).request.methods == ("batch",)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -6,6 +6,7 @@ import pytest
 import kis_jax
 
 
+@pytest.mark.slow
 def test_scan_model_is_the_command(tmp_path, kis):
     settings = {"num_facts": 12, "num_documents": 300, "layers": "2"}
     scan = kis_jax.scan_model(out=tmp_path / "called", **settings)

@@ -346,6 +346,7 @@ def test_without_a_corpus_the_model_writes_its_text(kis, checkpoint, tmp_path):
     assert record["document_count"] == 60 and 512 < record["token_count"] < 60 * 96
 
 
+@pytest.mark.slow
 def test_a_pass_over_text_of_its_own_ends_where_p_is_known(kis, checkpoint, tmp_path):
     asked = (checkpoint, "--facts", "factlm", "--num-facts", 12, "--layers", "5")
     out = tmp_path / "out"

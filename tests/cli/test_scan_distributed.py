@@ -19,6 +19,10 @@ pytestmark = pytest.mark.slow
 PROGRAM = "from kis_jax.cli import main; main()"
 # A host is taken for dead after five seconds of silence, not twenty.
 IMPATIENT = f"from kis_jax.passes.hosts import heartbeat; heartbeat.SILENT_SECONDS = 5; {PROGRAM}"
+# Whoever started the tests may have had them ignore Ctrl-C, as a shell's background does.
+INTERRUPTED = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + IMPATIENT
+)
 SCAN = ("--num-facts", "3", "--layers", "1,4", "--document-length", "8")
 # One device each; programs that one process has compiled are there for the next.
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
@@ -95,6 +99,13 @@ def assert_same(out, alone):
     assert not list(out.glob("second_moments/hosts_*")), "all is in one file in the end"
 
 
+def ours(out):
+    """What each of two hosts said of its end; no other program has a word."""
+    logs = [log_of(out, host) for host in (0, 1)]
+    assert not any("Traceback" in log for log in logs), logs
+    return [[line for line in log.splitlines() if line.startswith("kis: ")] for log in logs]
+
+
 def wait_until_saved(out, processes):
     """Waits until all hosts have saved; then they are in the middle of the pass."""
     hosts = len(processes)
@@ -157,6 +168,49 @@ def test_a_host_that_hangs_ends_the_others(tmp_path, corpus):
         end(processes)
     assert "error: process 0 of 2: expected to hear from the other" in log_of(out, 0)
     assert "found process 1 silent" in log_of(out, 0)
+
+
+def test_an_interrupt_on_one_host_is_one_line_on_each(tmp_path, corpus):
+    """And what was saved is there: the same command goes on."""
+    out = tmp_path / "out"
+    options = ("--facts", "factlm", "--corpus", str(corpus), "--save-every", "0")
+    processes = start(out, 2, *options, program=INTERRUPTED)
+    try:
+        wait_until_saved(out, processes)
+        processes[1].send_signal(signal.SIGINT)
+        assert ended(processes, (1, 0), within=60) == [130, 1]
+    finally:
+        end(processes)
+    first, second = ours(out)
+    assert second == [
+        "kis: interrupted on process 1 of 2, which ends the others; the same command on every "
+        "host goes on from what was saved last"
+    ]
+    assert len(first) == 1 and first[0].startswith("kis: error: process 0 of 2: expected to ")
+    assert "devices: 2 processes x 1 x cpu, 2 copies of the model on 1 each;" in log_of(out, 0)
+
+
+@pytest.mark.parametrize(("host", "place"), [(0, "store"), (1, "hosts.store")])
+def test_a_host_whose_disk_is_full_ends_all_with_the_same_line(tmp_path, corpus, host, place):
+    """In the middle of the pass, where each saves its rows, and at its end, where one saves all."""
+    out = tmp_path / "out"
+    module, _, name = f"kis_jax.passes.{place}".rpartition(".")
+    full = (
+        f"import sys; from {module} import {name} as place; room_for = place.room_for\n"
+        f"if '--host {host} ' in ' '.join(sys.argv):\n"
+        "    place.room_for = lambda folder, size: room_for(folder, 10**30)\n"
+    )
+    options = ("--facts", "factlm", "--corpus", str(corpus), "--num-documents", "3000")
+    processes = start(out, 2, *options, "--save-every", "0", program=full + PROGRAM)
+    try:
+        assert ended(processes, (0, 1), within=300) == [2, 2], log_of(out, 0) + log_of(out, 1)
+    finally:
+        end(processes)
+    first, second = ours(out)
+    assert first == second and len(first) == 1
+    assert first[0].startswith(f"kis: error: host {host}: ")
+    assert "MB to save, found " in first[0] and "the same command goes on" in first[0]
+    assert not (out / "scan.json").exists()
 
 
 def test_hosts_that_were_asked_differently_end_with_the_same_line(tmp_path, corpus):

@@ -124,6 +124,92 @@ def test_an_editor_is_carried_through_a_scan_where_facts_are_dealt_out(case):
             found[device], scanned(editor, keys[part], values[part])[0], atol=1e-5
         )
 
+    def without(keys, values):
+        return scanned(editor, keys, values)
+
+    run = jax.shard_map(without, mesh=mesh, in_specs=(spec, spec), out_specs=spec, check_vma=True)
+    with pytest.raises(TypeError, match="carry"):  # as docs/sharp_bits.md says
+        jax.jit(run)(*placed)
+
+
+def test_a_donated_editor_is_given_away_as_a_whole_and_only_then(case):
+    """The caller's kernel and space with it; the library's own functions donate nothing."""
+    kernel, keys, values, c = case
+    kernel, whitener = jnp.array(kernel), kis.whitener(c)
+    editor = kis.Editor.init(kernel, whitener, 8, "constrained")
+    kept = jax.tree.map(jnp.copy, editor)
+    after, _ = editor.add(keys[:2], values[:2])
+    again, _ = after.add(keys[2], values[2])
+    for state in (again.undo(), again.drop([2]), again.take([0, 1])):
+        np.testing.assert_allclose(state.edit.delta, after.edit.delta, rtol=1e-5, atol=1e-6)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((editor, after, again)))
+
+    add = jax.jit(lambda state, k, v: state.add(k, v)[0], donate_argnums=0)
+    given = add(editor, keys[:2], values[:2])
+    assert kernel.is_deleted() and whitener.factor.is_deleted() and editor.residuals.is_deleted()
+    assert not keys.is_deleted() and not values.is_deleted()
+    np.testing.assert_array_equal(given.edit.delta, after.edit.delta)
+    np.testing.assert_array_equal(add(kept, keys[:2], values[:2]).edit.delta, after.edit.delta)
+
+
+# Each of these words has one meaning, that of docs/sharp_bits.md, under which all that bear it are:
+# statistics of a sample; beyond a threshold; added to a diagonal before a matrix is inverted.
+WORDS = {
+    "moments": {"moments", "Moments", "Summary.moments", "off_diagonal_moments"},
+    "tail": {"tail_index", "Summary.tail_index", "Bulk.tail_fraction"},
+    "ridge": {
+        "ridge",
+        "Ridge",
+        "whitener(ridge)",
+        "blocked_whitener(ridge)",
+        "Precision.whitener(ridge)",
+        "edit_null_space(ridge)",
+        "make_edits(ridge)",
+        "LifelongRequest.ridge",
+        "EditSettings.null_ridge",
+        "EditSettings.gradient_ridge",
+    },
+    "requested": {"Edit.requested", "Asked.requested", "Editor.requested"},  # of version 0.1
+}
+
+
+def words_in_public():
+    """Names, attributes and parameters of everything public."""
+    for name in sorted({*kis.__all__, *kc.__all__}):
+        thing = getattr(kis if name in kis.__all__ else kc, name)
+        yield name, name
+        members = {} if not inspect.isclass(thing) else vars(thing)
+        fields = getattr(thing, "__dataclass_fields__", {})
+        for member in {*members, *fields}:
+            if not member.startswith("_"):
+                yield member, f"{name}.{member}"
+        functions = {name: thing} if inspect.isroutine(thing) or hasattr(thing, "lower") else {}
+        functions |= {f"{name}.{member}": value for member, value in members.items()}
+        for path, function in functions.items():
+            function = getattr(function, "__func__", function)
+            if callable(function) and not path.rpartition(".")[2].startswith("_"):
+                for parameter in inspect.signature(function).parameters:
+                    yield parameter, f"{path}({parameter})"
+
+
+def test_a_word_has_one_meaning():
+    found = {word: set() for word in WORDS}
+    for word, where in words_in_public():
+        for part in {word.lower(), *word.lower().split("_")} & set(WORDS):
+            if not (part == "moments" and "second" in word):
+                found[part].add(where)
+    assert found == WORDS
+
+
+def test_a_residual_of_before_any_edit_has_its_name_and_the_one_of_before(case):
+    kernel, keys, values, c = case
+    edit = kis.edit_sequential(kernel, keys, values, kis.whitener(c))
+    np.testing.assert_allclose(edit.initial_residuals, values - keys @ kernel, atol=1e-5)
+    editor, _ = kis.Editor.init(kernel, kis.whitener(c), N).add(keys, values)
+    asked = kc.Asked(keys, keys, edit.initial_residuals)
+    for holder in (edit, editor, asked):
+        assert holder.requested is holder.initial_residuals
+
 
 def programs(function):
     """How many programs are compiled meanwhile."""

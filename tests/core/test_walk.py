@@ -232,7 +232,7 @@ KEYS = ("keys", "key", "others", "previous")
 
 
 # What comes from users, rather than from the engine, whose dtype is the space's.
-GIVEN = (*KEYS, "values", "superposition", "requested", "gram", "matrix")
+GIVEN = (*KEYS, "values", "superposition", "initial_residuals", "gram", "matrix")
 
 
 def narrow(name):

@@ -154,6 +154,23 @@ def test_a_change_that_leaves_no_trace_is_found_at_the_end(tmp_path, monkeypatch
         list(corpus.documents())
 
 
+def test_one_byte_of_a_large_corpus_counts(tmp_path):
+    """More than 64 MiB, its size and time as they were: all that is read is hashed, not samples."""
+    path = tmp_path / "corpus.txt"
+    line = b"x" * (2**16 - 1) + b"\n"
+    path.write_bytes(line * 1100)
+    corpus, state = open_corpus(path), path.stat()
+    stream = corpus.documents()
+    next(stream)
+    with path.open("r+b") as file:
+        file.seek(1000 * 2**16 + 777)
+        file.write(b"y")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert state.st_size > 2**26
+    with pytest.raises(ValueError, match="has changed while it was read"):
+        list(stream)
+
+
 def test_a_corpus_that_is_touched_alone_is_read_on(tmp_path):
     path = tmp_path / "corpus.txt"
     path.write_text("\n".join(TEXTS))

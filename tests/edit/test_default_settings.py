@@ -17,10 +17,10 @@ DECODERS = [
     name
     for name in golden.NAMES
     for config in [load_model(golden.DIRECTORY / name).config]
-    if config.causal and config.experts is None  # edits of mixtures are refused in one line
+    if config.causal
     if config.context_length >= 20  # of letters, "Therefore" and 10 more
 ]
-QUICK = ("gpt2_tied", "gemma2", "olmo2")  # the last two with a norm after their MLP
+QUICK = ("gpt2_tied", "olmo2", "mixtral")  # of one, a norm follows the MLP
 FACTS = (
     Fact(0, "{} ab c", "de", target_new="f"),
     Fact(1, "a b {} c d", "g h", target_new="ij k"),
@@ -28,6 +28,7 @@ FACTS = (
 
 
 @pytest.mark.filterwarnings("ignore:layer 0. the second moment is singular")
+@pytest.mark.filterwarnings("ignore:layer .* read fewer than")
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in DECODERS]
 )
@@ -41,11 +42,16 @@ def test_no_method_is_refused_and_no_number_is_lost(name, letters):
     # Beside attention, keys of layer 0 are of the letter alone, with more dimensions than letters.
     inverse = "pseudo" if name == "gpt_neox_parallel" else "auto"
     for method in METHODS:
+        if method == "finetune" and model.config.experts is not None:
+            with pytest.raises(ValueError, match="one MLP a layer for method finetune"):
+                make_edits(model, letters, FACTS, moments, method=method)
+            continue
         made = make_edits(model, letters, FACTS, moments, method=method, inverse=inverse)
         after = np.asarray(memory_kernel(made.model, layer))
         assert np.isfinite(after).all() and np.abs(after - before).max() > 0, method
         assert [outcome.reason for outcome in made.outcomes] == [None, None], method
         jax.block_until_ready(after)
+    jax.clear_caches()  # no other model runs these programs, and all together map too much memory
 
 
 def test_several_layers_are_refused_from_the_configuration_alone():

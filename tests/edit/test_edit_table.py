@@ -17,6 +17,7 @@ def table(embedded):
     return EditTable(*embedded, facts, moments, documents[:1])
 
 
+@pytest.mark.slow
 def test_runs_of_two_methods_edit_the_same_facts(table):
     first, second = (table.measure(Run(m, 4, 0)) for m in ("sequential", "constrained"))
     cases = [[record["case_id"] for record in found["facts"]] for found in (first, second)]
@@ -32,6 +33,7 @@ def test_runs_of_two_methods_edit_the_same_facts(table):
     assert len({line.count("|") for line in lines}) == 1
 
 
+@pytest.mark.slow
 def test_too_many_edits_are_named(table):
     with pytest.raises(ValueError, match="num_edits: expected at most 16"):
         table.measure(Run("constrained", 17, 0))

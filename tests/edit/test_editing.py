@@ -298,7 +298,7 @@ def test_a_key_that_nothing_can_be_written_along_is_left_out(model, moments, tar
         ({"method": "magic"}, "method: expected one of rome, sequential"),
         ({"original_keys": True}, "original_keys: expected method rome"),
         ({"facts": []}, "facts: expected one at least"),
-        ({"method": "finetune"}, "a method other than finetune"),
+        ({"method": "finetune"}, "a method with target values"),
         ({"facts": FACTS[:2]}, "targets: expected one for each of 2 facts.* found 6"),
         ({"facts": [Fact(9, "{} speaks", "A")]}, "fact 9: expected a `target_new`"),
         (
@@ -321,6 +321,7 @@ def test_a_second_moment_that_is_singular_names_its_layer(model, moments, target
 
 def test_ledgers_that_do_not_belong_together(model, moments, targets):
     ledger = edit(model, moments, targets).ledger
+    assert repr(ledger) == "Ledger(6 edits by constrained in layer 1)"
     with pytest.raises(ValueError, match="in both; take row 0 out of the second"):
         ledger.take([0, 1]).merge(ledger.take([1, 2]))
     with pytest.raises(ValueError, match="with the same method, constrained, found batch"):

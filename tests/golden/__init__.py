@@ -7,7 +7,7 @@ from kis_jax.models.families import FAMILIES
 
 DIRECTORY = Path(__file__).parent
 NAMES = tuple(sorted(path.parent.name for path in DIRECTORY.glob("*/outputs.npz")))
-_MIXTURES = {"mixtral", "olmoe", "qwen3_moe"}
+_MIXTURES = {"mixtral", "olmoe", "qwen3_moe", "gpt_oss"}
 ONE_MLP = tuple(name for name in NAMES if name not in _MIXTURES)
 
 

@@ -15,6 +15,7 @@ from transformers import (
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
+    GptOssConfig,
     GraniteConfig,
     LlamaConfig,
     Ministral3Config,
@@ -323,6 +324,33 @@ CASES = {
             use_sliding_window=True,
             sliding_window=4,
             attention_bias=True,
+        ),
+        golden=False,
+    ),
+    "gpt_oss": Case(
+        GptOssConfig(
+            **_GQA,
+            num_local_experts=5,
+            num_experts_per_tok=2,
+            sliding_window=4,
+            rope_parameters={
+                "rope_type": "yarn",
+                "rope_theta": 100.0,
+                "factor": 8.0,
+                "truncate": False,
+                "original_max_position_embeddings": 6,
+            },
+        )
+    ),
+    "gpt_oss_whole": Case(
+        GptOssConfig(
+            **_MQA,
+            num_local_experts=3,
+            num_experts_per_tok=3,
+            attention_bias=False,
+            tie_word_embeddings=True,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+            layer_types=["full_attention"] * _MQA["num_hidden_layers"],
         ),
         golden=False,
     ),

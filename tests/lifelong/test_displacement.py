@@ -19,3 +19,11 @@ def test_displacements_in_numbers():
     assert displacement(measured[:0], measured[:0], scale[:0]) == {
         "count": 0, "measured": None, "largest": None, "predicted": None, "error": None
     }  # fmt: skip
+
+
+def test_a_key_of_which_nothing_was_asked_is_left_out():
+    measured, scale = np.array([[3.0, 4.0], [0.0, 1.0]]), np.array([10.0, 0.0])
+    told = displacement(measured, measured, scale)
+    assert told["count"] == 1 and told["measured"] == told["largest"] == pytest.approx(0.5)
+    assert told["error"] == 0
+    assert displacement(measured, measured, 0 * scale)["count"] == 0

@@ -539,5 +539,5 @@ def test_lists_of_steps_and_methods():
     assert parse_methods("rome, batch,rome") == ("rome", "batch")
     with pytest.raises(ValueError, match="steps: expected numbers of edits such as"):
         parse_steps("1,two")
-    with pytest.raises(ValueError, match="methods: expected all, or some of rome, .*'magic'"):
+    with pytest.raises(ValueError, match="method: expected one of rome, .*'magic'"):
         parse_methods("sequential,magic")

@@ -36,6 +36,7 @@ PARAMETERS = {
     "mistralai/Mixtral-8x7B-v0.1": 46_702_792_704,
     "allenai/OLMoE-1B-7B-0924": 6_919_161_856,
     "Qwen/Qwen3-30B-A3B": 30_532_122_624,
+    "openai/gpt-oss-20b": 20_914_757_184,
     "microsoft/Phi-3-mini-4k-instruct": 3_821_079_552,
     "microsoft/Phi-3-mini-128k-instruct": 3_821_079_552,
     "google-bert/bert-base-uncased": 109_482_240 - 590_592,
@@ -50,6 +51,8 @@ PARAMETERS = {
 
 def attributes_of(name):
     attributes = json.loads(json.dumps(CONFIGS[name]))
+    if name == "openai/gpt-oss-20b":
+        del attributes["quantization_config"]  # as it is saved in floating point
     if name == "microsoft/Phi-3-mini-128k-instruct":
         scaling = attributes["rope_scaling"]  # its factors are invented
         scaling["short_factor"] = [1.0 + 0.05 * i for i in range(48)]
@@ -106,6 +109,9 @@ def test_positions_are_read():
     assert read("HuggingFaceTB/SmolLM3-3B").unrotated == tuple(range(3, 36, 4))
     assert read("Qwen/Qwen3-30B-A3B").experts == Experts(count=128, chosen=8, renormalized=True)
     assert not read("allenai/OLMoE-1B-7B-0924").experts.renormalized
+    oss = read("openai/gpt-oss-20b")
+    assert oss.windows == (128, None) * 12 and oss.sinks and oss.experts.router_bias
+    assert oss.rotary.scaling == Ramp(32.0, 1.0, 32.0, 4096, pytest.approx(1.3465736), whole=False)
     roberta = read("FacebookAI/roberta-base")
     assert (roberta.context_length, roberta.position_offset) == (512, 2)
 

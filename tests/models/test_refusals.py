@@ -68,7 +68,7 @@ def test_every_family_has_a_case():
         ("llama", {"head_dim": 3, "rope_parameters": None}, "found 3"),
         (
             "llama",
-            {"rope_scaling": {"type": "yarn", "factor": 2.0, "truncate": False}},
+            {"rope_scaling": {"type": "yarn", "factor": 2.0, "truncate": 1}},
             "positions scaled by yarn to have only .*, found truncate",
         ),
         (
@@ -91,6 +91,12 @@ def test_every_family_has_a_case():
             "num_experts_per_tok: expected at most as many .*, found 3 of 1",
         ),
         ("olmoe", {"clip_qkv": 8.0}, "found clip_qkv=8.0"),
+        ("gpt_oss", {"swiglu_limit": 6.0}, "found swiglu_limit=6.0"),
+        (
+            "gpt_oss",
+            {"quantization_config": {"quant_method": "mxfp4"}},
+            "quantization_config: expected weights in floating point, found mxfp4; .*dequantize",
+        ),
         ("qwen3_moe", {"decoder_sparse_step": 2}, "found decoder_sparse_step=2"),
         ("qwen3_moe", {"mlp_only_layers": [0]}, r"found mlp_only_layers=\[0\]"),
         ("mistral", {"layer_types": ["full_attention"] * 2}, "found layer_types="),

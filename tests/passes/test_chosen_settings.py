@@ -1,12 +1,21 @@
 """Which settings a request gets: by rule, published, from a file, tuned; and single ones set."""
 
+import dataclasses
 import json
 
 import pytest
 
+from kis_jax import factlm
+from kis_jax.checkpoints import fingerprint
+from kis_jax.checkpoints.opening import read_config
 from kis_jax.models.families import gpt2
 from kis_jax.passes.targets.chosen import NAMES, chosen_settings, flat, tuned_file
-from kis_jax.passes.targets.settings import edit_settings, published_settings
+from kis_jax.passes.targets.settings import (
+    edit_settings,
+    published_settings,
+    rule_settings,
+    shipped_record,
+)
 
 CONFIG = gpt2.read_config({})
 
@@ -38,6 +47,23 @@ def test_sources(tmp_path, monkeypatch):
     plain.write_text(json.dumps(flat(tuned)))
     again = chosen_settings(CONFIG, source=str(plain))
     assert flat(again) == flat(tuned) and str(plain) in again.origin
+
+
+def test_what_tune_found_comes_with_the_package(tmp_path, monkeypatch):
+    """By fingerprint, and factlm's by its shape; the rule knows nothing of it."""
+    monkeypatch.setenv("KIS_CACHE", str(tmp_path))
+    _, config = read_config(factlm.model_directory())
+    record = shipped_record(fingerprint.of_model(factlm.model_directory()))
+    assert record is not None and record["pilot"] and record["trials"] and record["evidence"]
+    found = chosen_settings(config, fingerprint=record["model"])
+    assert record["settings"].items() <= flat(found).items()
+    assert found.origin == record["origin"]
+    assert edit_settings(config) == found
+    rule = chosen_settings(config, source="rule", fingerprint=record["model"])
+    assert rule == rule_settings(config) != found and rule.target.position == "subject_last"
+    smaller = edit_settings(dataclasses.replace(config, num_layers=4))
+    assert (smaller.layer, smaller.target) == (2, found.target)
+    assert shipped_record("a" * 64) is None
 
 
 @pytest.mark.parametrize(

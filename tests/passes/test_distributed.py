@@ -1,5 +1,7 @@
 """What hosts say to one another where there is one."""
 
+import socket
+
 import numpy as np
 import pytest
 
@@ -68,3 +70,29 @@ def test_a_collective_that_lost_a_host_is_told_in_our_words(error, ours, monkeyp
             raise error
     told = capsys.readouterr().err
     assert ("expected to compute together with the other hosts, found one gone" in told) != ours
+
+
+def test_where_the_devices_are_is_told_before_the_work(monkeypatch, capsys):
+    """And how many GPUs of the machine no process of the run uses."""
+    from kis_jax.passes.hosts import opening
+
+    opening.mesh_of_all(2)
+    told = capsys.readouterr().err
+    assert told.startswith("devices: 1 processes x 8 x cpu, 4 copies of the model on 2 each; ")
+    assert told.endswith(f"processes on {socket.gethostname()} (1)\n")
+    monkeypatch.setattr(opening, "_gpus_here", lambda: 12)
+    opening.mesh_of_all(1)
+    assert "; 4 GPUs of this machine are left idle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["edit", "lifelong", "plan", "tune", "mcqa train"])
+def test_commands_of_one_host_have_no_options_of_many(command):
+    """As docs/run_on_a_pod.md says: they never ask what a launcher tells."""
+    import typer
+
+    from kis_jax.cli import app
+
+    found = typer.main.get_command(app)
+    for word in command.split():
+        found = found.commands[word]
+    assert not {"num_hosts", "host", "coordinator"} & {each.name for each in found.params}

@@ -11,7 +11,12 @@ import pytest
 from kis_jax import factlm
 from kis_jax.data.corpora import Corpus, open_corpus
 from kis_jax.passes import second_moments
-from kis_jax.passes.preemption import Preempted, preemption_notice
+from kis_jax.passes.preemption import (
+    Preempted,
+    Terminated,
+    preemption_notice,
+    terminated_by_signal,
+)
 from kis_jax.passes.saved import resumable_second_moments
 from kis_jax.passes.store import MomentStore
 
@@ -197,6 +202,25 @@ def test_sigterm_saves_at_the_next_batch_and_the_same_bits_come_of_it(
     assert noticed_at - 3 < saved.batches <= noticed_at, "those that the host had settled"
     resumed = run(embedded, corpus, tmp_path / "b", save_every=1e9)
     np.testing.assert_array_equal(resumed.total, undisturbed.total)
+
+
+def test_sigterm_after_the_last_batch_ends_the_run_once_all_is_saved(
+    embedded, corpus, undisturbed, tmp_path, monkeypatch
+):
+    """Nothing asks for it any more in the pass, and it is not forgotten."""
+    save = MomentStore.save
+
+    def signalled(store, state, *arguments, **named):
+        if state.complete:
+            os.kill(os.getpid(), signal.SIGTERM)
+        save(store, state, *arguments, **named)
+
+    monkeypatch.setattr(MomentStore, "save", signalled)
+    with terminated_by_signal(), pytest.raises(Terminated):
+        run(embedded, corpus, tmp_path / "b", save_every=1e9)
+    saved = MomentStore(tmp_path / "b", IDENTITY).restore()
+    assert saved.complete
+    np.testing.assert_array_equal(np.asarray(saved.moments.total), undisturbed.total)
 
 
 def test_outside_of_the_main_thread_no_handler_is_set():

@@ -109,6 +109,7 @@ def test_error_against_float64(
     assert np.abs(p - p_exact).max() < bound_of_p
 
 
+@pytest.mark.slow
 def test_sums_of_bfloat16_keys_lose_nothing(texts):
     """The sums themselves: the very keys of a bfloat16 pass, added up in float64."""
     model, _ = kis.load("factlm", dtype="bfloat16")

@@ -109,13 +109,20 @@ def reference(model, rewrite, layer, settings):
     rate = settings.learning_rate * (norm / np.sqrt(model.config.width) if own else 1)
     adam = optax.adam(rate)
     state = adam.init(vector)
+    last, earlier = vector, 0.0
     for step in range(settings.steps):
         (value, (said, _)), slope = look(vector, before)
-        likely = min(said[0], jnp.mean(said)) > settings.stop_at
+        least = float(min(said[0], jnp.mean(said)))
+        likely = least > settings.stop_at
+        if likely and own:  # back to where the line between the last two log-odds passes it
+            odds = [np.log(p / (1 - p)) for p in (max(earlier, 1e-30), least, settings.stop_at)]
+            share = np.clip((odds[2] - odds[0]) / (odds[1] - odds[0]), 0, 1)
+            vector = last + float(share) * (vector - last)
         if value < settings.stop_below or likely or step == settings.steps - 1:
             break
         with jax.numpy_dtype_promotion("standard"):
             change, state = adam.update(slope, state)
+        last, earlier = vector, least
         vector = vector + change
         vector = vector * min(
             1.0, settings.clamp * norm / max(1e-30, float(jnp.linalg.norm(vector)))

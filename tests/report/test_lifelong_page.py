@@ -120,6 +120,18 @@ def test_a_short_run_without_probes_is_drawn(tmp_path: Path) -> None:
     assert "nan" not in page.text.lower() and len(page.attributes("img")) == 3
 
 
+@pytest.mark.usefixtures("settings_stay")
+def test_values_that_moved_beyond_all_sense_are_drawn(tmp_path: Path) -> None:
+    def break_values(record: dict[str, Any]) -> None:
+        for course in record["methods"]:
+            for checkpoint, moved in zip(course["checkpoints"], (1e-8, *[1e307] * 9), strict=False):
+                for told in checkpoint["interference"].values():
+                    told.update(predicted=moved, measured=moved)
+
+    change(tmp_path, break_values)
+    draw(read_lifelong(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [

@@ -1,27 +1,17 @@
 """A scan of a mixture of experts: what is measured, held against loops; what is refused."""
 
 import json
-import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
-from typer.testing import CliRunner
 
-from kis_jax import factlm
 from kis_jax.checkpoints.loading import load
-from kis_jax.checkpoints.saving import save
-from kis_jax.cli import app
-from kis_jax.core.editing.routed import edit_routed, routed_values
-from kis_jax.core.geometry.routed import Routed, routed_superposition
-from kis_jax.core.geometry.whitening import whitener
-from kis_jax.factlm.shapes import attributes_of
-from kis_jax.models import Decoder
-from kis_jax.models.families import FAMILIES
-from kis_jax.passes.store import MomentStore
+from kis_jax.core.geometry.routed import Routed
+from kis_jax.passes.means import ExpertMeans
 from kis_jax.scan.mixtures import scan_mixture
+from tests.small_mixtures import CORPUS, FACTS, attributes, random_model, run, write
 
 N, DOCUMENTS = 12, 50
 
@@ -29,23 +19,8 @@ N, DOCUMENTS = 12, 50
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory):
     """A random mixture of four experts, with factlm's tokenizer."""
-    directory = tmp_path_factory.mktemp("mixture")
-    config = attributes_of(
-        4,
-        vocab_size=2048,
-        context_length=96,
-        width=24,
-        num_layers=2,
-        num_heads=2,
-        end_of_text=0,
-    )
-    model = Decoder(FAMILIES["qwen3_moe"].read_config(config), rngs=nnx.Rngs(0))
-    state = jax.tree.map(lambda leaf: leaf * 8 if leaf.ndim > 1 else leaf, nnx.state(model))
-    nnx.update(model, state)
-    save(model, directory, config)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(factlm.model_directory() / name, directory / name)
-    return directory
+    config = attributes()
+    return write(random_model(config), tmp_path_factory.mktemp("mixture"), config)
 
 
 @pytest.fixture(scope="module")
@@ -57,20 +32,16 @@ def scanned(mixture, tmp_path_factory):
 
 
 DATA = [
-    *("--facts", factlm.model_directory().parent / "facts.json"),
-    *("--corpus", factlm.model_directory().parent / "corpus.txt"),
+    *("--facts", FACTS, "--corpus", CORPUS),
     *("--num-facts", N, "--num-documents", DOCUMENTS),
 ]
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
-
-
+@pytest.mark.slow
 def test_a_scan_is_that_of_an_explicit_loop(mixture, scanned):
     model, tokenizer = load(mixture)
     record = json.loads((scanned / "scan.json").read_text())
-    lines = (factlm.model_directory().parent / "corpus.txt").read_text().splitlines()[:DOCUMENTS]
+    lines = CORPUS.read_text().splitlines()[:DOCUMENTS]
     run_keys = jax.jit(lambda model, tokens: model(tokens, tap=lambda keys, _: keys)[1])
     sums, reads, tokens = np.zeros((2, 4, 36, 36)), np.zeros((2, 4), int), 0
     for text in lines:
@@ -119,6 +90,7 @@ def test_a_scan_is_that_of_an_explicit_loop(mixture, scanned):
         assert [one["facts"] for one in numbers["experts"]] == facts_of
 
 
+@pytest.mark.slow
 def test_a_scan_is_taken_up_and_reports(mixture, scanned):
     before = (scanned / "scan.json").read_bytes()
     result = run("scan", mixture, *DATA, "--out", scanned)
@@ -127,58 +99,14 @@ def test_a_scan_is_taken_up_and_reports(mixture, scanned):
     assert (scanned / "report.html").exists()
 
 
-def test_a_forecast_is_what_the_edited_model_shows(mixture, scanned):
-    """Of joint edits of the kernels of a layer, one fact at a time, on all other facts."""
-    model, tokenizer = load(mixture)
-    record = json.loads((scanned / "scan.json").read_text())
-    texts = [
-        tokenizer(fact["prompt"].format(fact["subject"]))["input_ids"][: fact["token_index"] + 1]
-        for fact in record["facts"]
-    ]
-    layer, rng = 1, np.random.default_rng(0)
-
-    def values(model):
-        found = []
-        for text in texts:
-            stream = model.embed(jnp.asarray([text]), jnp.ones((1, len(text)), bool))
-            _, seen = model.run(
-                stream, jnp.ones((1, len(text)), bool), watch=lambda glimpse: glimpse.values
-            )
-            found.append(np.asarray(seen)[layer, 0, -1])
-        return np.stack(found).astype(np.float64)
-
-    with np.load(scanned / f"layer_{layer:03d}.npz") as arrays:
-        routed = Routed(*(arrays[name] for name in ("keys", "experts", "gates")))
-        p = arrays["superposition"]
-    kernels = np.asarray(model.blocks.mlp.output.kernel[...][layer], np.float64)
-    store = MomentStore(scanned / "second_moments", {})
-    before = values(model)
-    facts, asked, deltas = (0, 5), before + rng.normal(size=before.shape), {}
-    with jax.enable_x64(True):
-        spaces = {e: whitener(store.read(4 * layer + e) / record["token_count"]) for e in range(4)}
-        np.testing.assert_allclose(routed_values(kernels, routed), before, atol=1e-4)
-        np.testing.assert_allclose(routed_superposition(routed, spaces), p, atol=1e-6)
-        for fact in facts:
-            one = routed[fact : fact + 1]
-            edits = edit_routed(kernels, one, asked[fact : fact + 1], spaces)
-            deltas[fact] = {e: np.asarray(edit.delta, np.float32) for e, edit in edits.items()}
-    for fact in facts:
-        edited = nnx.clone(model)
-        kernel = edited.blocks.mlp.output.kernel
-        for e, delta in deltas[fact].items():
-            kernel[...] = kernel[...].at[layer, e].add(delta)
-        moved = values(edited) - before
-        forecast = p[fact][:, None] * (asked[fact] - before[fact])
-        np.testing.assert_allclose(moved, forecast, atol=1e-4)
-        assert np.abs(np.delete(moved, fact, axis=0)).max() > 0.01
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--until", 0.1), "until: expected none for a mixture of experts"),
         (("--stream",), "stream: expected none for a mixture"),
         (("--shrinkage",), "shrinkage: expected none for a mixture"),
+        (("--reliability", 0.1), "reliability: expected none for a mixture"),
+        (("--model-axis", 2), "expected one MLP a layer for a mesh of devices"),
     ],
 )
 def test_what_a_scan_of_a_mixture_has_not_is_refused(mixture, tmp_path, arguments, message):
@@ -186,10 +114,11 @@ def test_what_a_scan_of_a_mixture_has_not_is_refused(mixture, tmp_path, argument
     assert isinstance(result.exception, ValueError) and message in str(result.exception)
 
 
-@pytest.mark.parametrize("command", ["edit", "plan"])
+@pytest.mark.parametrize("command", [("stats", "collect"), ("tune",)])
 def test_commands_that_take_one_mlp_a_layer_say_so(mixture, tmp_path, command):
-    result = run(command, mixture, *DATA, "--out", tmp_path / "out")
-    assert "expected one MLP a layer for" in str(result.exception)
+    data = DATA[:4] if command == ("tune",) else DATA[2:4]
+    result = run(*command, mixture, *data, "--out", tmp_path / "out")
+    assert "expected one MLP a layer for" in str(result.exception), result.output
 
 
 def layer_of(counts, experts):
@@ -207,10 +136,7 @@ def test_experts_of_few_tokens_or_none_are_filled_up_and_named():
         found = scan_mixture(
             routed,
             routed[:0],
-            totals.__getitem__,
-            counts,
-            ridge=0.0,
-            inverse="auto",
+            ExpertMeans(totals.__getitem__, counts, 1),
             duplicate_of=[None] * 6,
             layer=7,
         )
@@ -229,10 +155,7 @@ def test_a_gate_that_is_nan_is_named():
         scan_mixture(
             routed,
             routed[:0],
-            totals.__getitem__,
-            counts,
-            ridge=0.0,
-            inverse="auto",
+            ExpertMeans(totals.__getitem__, counts, 1),
             duplicate_of=[None] * 3,
             layer=0,
         )

@@ -7,6 +7,7 @@ from kis_jax.core.editing.ledger import Edit
 from kis_jax.data.facts import read_facts
 from kis_jax.models.memory import edited
 from kis_jax.passes.scores.measures import MEASURES, evaluate
+from kis_jax.tune import trials as trials_module
 from kis_jax.tune.pilot import spread
 from kis_jax.tune.run import parse_budget
 from kis_jax.tune.trials import Trials
@@ -34,6 +35,22 @@ def test_an_edit_alone_and_together_is_what_the_edited_model_says(embedded, rng)
         np.testing.assert_allclose(
             getattr(together, name), getattr(whole, name), rtol=1e-3, atol=1e-4
         )
+
+
+def test_layers_share_programs(embedded):
+    """Another layer compiles nothing, and is asked the same of an unedited model."""
+    model, tokenizer = embedded
+    facts = read_facts("factlm", N)
+    nothing = np.zeros((model.config.mlp_width, model.config.width))
+    before, _ = Trials(model, tokenizer, facts, 0).together(nothing)
+    compiled = trials_module._together._cache_size(), trials_module._up_to._cache_size()
+    for layer in (2, 5):
+        found, _ = Trials(model, tokenizer, facts, layer).together(nothing)
+        for name in MEASURES:
+            np.testing.assert_allclose(
+                getattr(found, name), getattr(before, name), rtol=1e-3, atol=1e-4
+            )
+    assert (trials_module._together._cache_size(), trials_module._up_to._cache_size()) == compiled
 
 
 def test_candidates_are_spread_over_depth():

@@ -15,7 +15,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from kis_jax.core.arrays.mesh import Axes, from_next
-from kis_jax.core.arrays.products import gram, transposed_product
+from kis_jax.core.arrays.products import gram, mirrored, transposed_product
 
 
 def band_width(d: int, devices: int) -> int:
@@ -54,6 +54,7 @@ def rows_of_band(band: Array, axis_name: str | Axes) -> Array:
     devices = jax.lax.axis_size(axis_name)
     side = len(band)
     blocks = [band[:, s * side : (s + 1) * side] for s in range(devices // 2 + 1)]
+    blocks[0] = mirrored(blocks[0])  # to the last bit: of what is saved, one triangle is kept
     before = [
         from_next(blocks[s].T, axis_name, devices - s) for s in range((devices - 1) // 2, 0, -1)
     ]

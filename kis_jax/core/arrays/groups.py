@@ -62,7 +62,8 @@ def group_rows(groups: Array, count: int) -> Groups:
     ordered = groups[order]
     within = jnp.arange(n, dtype=jnp.int32) - first[ordered]
     places = jnp.where(ordered < count, size * first_block[ordered] + within, blocks * size)
-    owners = jnp.searchsorted(jnp.cumsum(begun[:count]), jnp.arange(blocks), side="right")
+    numbers = jnp.arange(blocks, dtype=jnp.int32)
+    owners = jnp.searchsorted(jnp.cumsum(begun[:count]), numbers, side="right")
     return Groups(
         jnp.zeros(n, jnp.int32).at[order].set(places),
         jnp.minimum(owners, count - 1).astype(jnp.int32),

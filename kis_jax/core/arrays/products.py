@@ -82,6 +82,14 @@ def gram(keys: Array, dtype: DTypeLike) -> Array:
     return jnp.block([[gram(left, dtype), mixed], [mixed.T, gram(right, dtype)]])
 
 
+def mirrored(matrix: Array) -> Array:
+    """The upper triangle of a matrix `(d, d)`, and the same below the diagonal.
+
+    Not every processor's product of keys with themselves is symmetric to the last bit.
+    """
+    return jnp.triu(matrix) + jnp.triu(matrix, 1).T
+
+
 def transposed_product(left: Array, right: Array, dtype: DTypeLike) -> Array:
     """`left.T @ right`, at the highest precision, summed in `dtype`."""
     return jax.lax.dot_general(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,8 +15,10 @@ from jaxtyping import Bool, Float, Int
 from kis_jax.core.arrays.checks import as_rows, checked_kernel, holds_or_traced
 from kis_jax.core.arrays.products import inner
 from kis_jax.core.arrays.pytrees import exported, pytree
+from kis_jax.core.editing.filters import Filter, check_filters, check_free_of_blocks
 from kis_jax.core.editing.ledger import Edit
-from kis_jax.core.editing.rules import Earlier, Rule, named_rule, solve_in_order
+from kis_jax.core.editing.naming import named_rule
+from kis_jax.core.editing.rules import Earlier, Rule, solve_in_order
 from kis_jax.core.geometry.spaces import Space, as_space
 
 
@@ -63,8 +66,9 @@ class Editor:
       along: directions in coordinates, `(capacity, r)`.
       own: `(capacity,)`, what the edits before had left of the key's squared length.
       residuals: `(capacity, m)`, what each edit writes.
-      requested: `(capacity, m)`, what its value lacked before any edit.
+      initial_residuals: `(capacity, m)`, what its value lacked before any edit, $v_i - k_i W_0$.
       count: `()` int, rows taken.
+      filters: of what is asked and of what is written, in this order; see `Filter`.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -92,8 +96,9 @@ class Editor:
     along: Array
     own: Array
     residuals: Array
-    requested: Array
+    initial_residuals: Array
     count: Array
+    filters: tuple[Filter, ...] = ()
 
     @classmethod
     def init(
@@ -105,6 +110,7 @@ class Editor:
         *,
         tolerance: float | Float[Array, ""] | None = None,
         axis_name: str | tuple[str, ...] | None = None,
+        filters: Sequence[Filter] = (),
     ) -> Editor:
         """An editor of a kernel, without edits.
 
@@ -117,9 +123,11 @@ class Editor:
           tolerance: of `"constrained"`, as for `edit_constrained`.
           axis_name: within `shard_map`, the mesh axes over which the facts to come differ, where
             each device makes edits of its own: so that the state is of one type from the start.
+          filters: such as `norm_anchor(values)` and `protect(kernel)`.
 
         Raises:
-          ValueError: if the kernel is not of the space's width, or another argument is wrong.
+          ValueError: if the kernel is not of the space's width, filters do not go with the rule, or
+            another argument is wrong.
         """
         dtype = as_space("space", space).dtype
         kernel = checked_kernel(jnp.asarray(kernel), space.width)
@@ -132,6 +140,7 @@ class Editor:
                     "least squares pass kis.ridge(weight)"
                 )
             rule = named_rule(rule, dtype, tolerance=tolerance)
+        check_filters(rule, filters)
         # Zeros of the data: laid out, and varying within `shard_map`, as what is written will be.
         row = jnp.zeros((1, space.width), dtype)
         z = jnp.zeros_like(space.coordinates(row))
@@ -143,11 +152,21 @@ class Editor:
             names = (axis_name,) if isinstance(axis_name, str) else axis_name
             zero = jax.lax.pcast(zero, tuple(names), to="varying")
         like = {"coordinates": z[0], "lengths": zero, "along": z[0], "own": zero}
-        like |= {"residuals": value[0], "requested": value[0]}
+        like |= {"residuals": value[0], "initial_residuals": value[0]}
         rows = {
             name: jnp.broadcast_to(row + zero, (capacity, *row.shape)) for name, row in like.items()
         }
-        return cls(kernel, space, rule, **rows, count=jnp.zeros_like(zero, jnp.int32))
+        return cls(
+            *(kernel, space, rule),
+            **rows,
+            count=jnp.zeros_like(zero, jnp.int32),
+            filters=tuple(filters),
+        )
+
+    @property
+    def requested(self) -> Float[Array, "capacity m"]:
+        """The name of `initial_residuals` in version 0.1."""
+        return self.initial_residuals
 
     @property
     def edit(self) -> Edit:
@@ -160,13 +179,15 @@ class Editor:
 
     def part(self, start: int, stop: int) -> Edit:
         """What the edits from row `start` to before row `stop` wrote, as an `Edit`."""
-        along, own, residuals, requested = (
+        along, own, residuals, initial = (
             jax.lax.dynamic_slice_in_dim(rows, start, stop - start)
-            for rows in (self.along, self.own, self.residuals, self.requested)
+            for rows in (self.along, self.own, self.residuals, self.initial_residuals)
         )
-        requested = jnp.where((own > 0)[:, None], requested, 0)
+        initial = jnp.where((own > 0)[:, None], initial, 0)
         directions, extended = self.space.directions(along), self.space.extended
-        return Edit(directions, residuals, requested, self.rule.name, extended)
+        for each in self.filters:
+            directions = each.directions(directions)
+        return Edit(directions, residuals, initial, self.rule.name, extended)
 
     def add(
         self, keys: Float[Array, "*block d"], values: Float[Array, "*block m"]
@@ -225,8 +246,10 @@ class Editor:
           order: `(t,)` int, rows, each at most once.
 
         Raises:
-          ValueError: if a row has no edit, or comes twice (under `jit`: not checked).
+          ValueError: if a row has no edit, or comes twice (under `jit`: not checked), or edits
+            depend on the blocks in which they came.
         """
+        check_free_of_blocks(self.rule, self.filters)
         order = jnp.asarray(order, jnp.int32)
         ordered = jnp.sort(order)
         within = jnp.all((order >= 0) & (order < self.count))
@@ -248,8 +271,10 @@ class Editor:
           rows: `(k,)` int, or `(capacity,)` bool, true where an edit is dropped.
 
         Raises:
-          ValueError: if a row has no edit (under `jit`: nothing happens to it).
+          ValueError: if a row has no edit (under `jit`: nothing happens to it), or edits depend on
+            the blocks in which they came.
         """
+        check_free_of_blocks(self.rule, self.filters)
         rows, index = jnp.asarray(rows), jnp.arange(self.along.shape[0], dtype=jnp.int32)
         if rows.dtype != bool:
             rows = rows.astype(jnp.int32)
@@ -263,7 +288,7 @@ class Editor:
         return _redone(self, jnp.argsort(gone, stable=True).astype(jnp.int32), count)
 
 
-_ROWS = ("coordinates", "lengths", "along", "own", "residuals", "requested")
+_ROWS = ("coordinates", "lengths", "along", "own", "residuals", "initial_residuals")
 
 
 @jax.jit
@@ -284,7 +309,7 @@ def _redone(editor: Editor, order: Array, count: Array) -> Editor:
     rows = {name: getattr(editor, name)[order] for name in _ROWS}
     editor = _cut(dataclasses.replace(editor, **rows), count)
     z, extended = editor.coordinates, editor.space.extended
-    found = solve_in_order(editor.rule, z, z, editor.requested, extended=extended)
+    found = solve_in_order(editor.rule, z, z, editor.initial_residuals, extended=extended)
     return dataclasses.replace(editor, along=found.along, own=found.own, residuals=found.residuals)
 
 
@@ -293,21 +318,33 @@ def _add(editor: Editor, keys: Array, values: Array) -> tuple[Editor, Added]:
     space, rule, dtype = editor.space, editor.rule, editor.along.dtype
     extended = space.extended
     keys, values = keys.astype(dtype), values.astype(dtype)
-    requested = values - inner(keys, editor.kernel.astype(dtype).T, extended=extended)
+    for each in editor.filters:
+        values = each.values(values)
+    initial = values - inner(keys, editor.kernel.astype(dtype).T, extended=extended)
     z = space.coordinates(keys)
     lengths = jnp.sqrt(jnp.sum(z * z, axis=1))
     places = editor.count + jnp.arange(keys.shape[0], dtype=jnp.int32)
     sound = (lengths > 0) & jnp.isfinite(lengths) & (places < editor.along.shape[0])
-    sound &= jnp.all(jnp.isfinite(requested), axis=1)
+    sound &= jnp.all(jnp.isfinite(initial), axis=1)
     lengths = jnp.where(sound, lengths, 0)
-    z, requested = (jnp.where(sound[:, None], rows, 0) for rows in (z, requested))
+    z, initial = (jnp.where(sound[:, None], rows, 0) for rows in (z, initial))
 
     shares = inner(z, editor.along, extended=extended)
-    lacking = requested - inner(shares, editor.residuals.T, extended=extended)
+    written = initial
+    for each in editor.filters:
+        initial = each.residuals(initial)
+    if all(each.carried for each in editor.filters):
+        lacking = initial - inner(shares, editor.residuals.T, extended=extended)
+    else:
+        found = editor.part(0, editor.along.shape[0]).directions
+        here = inner(jnp.where(sound[:, None], keys, 0), found, extended=extended)
+        lacking = written - inner(here, editor.residuals.T, extended=extended)
+        for each in editor.filters:
+            lacking = each.residuals(lacking)
     earlier = Earlier(editor.along, editor.own) if rule.remembers else None
     found = solve_in_order(rule, z, z, lacking, earlier, extended=extended)
 
-    if rule.remembers:
+    if rule.remembers or rule.by_blocks:
         products = inner(z, editor.coordinates, extended=extended)
         products = jnp.where(editor.own[None] > 0, products, 0)
         overlap = jnp.where(sound, 1 - found.own / jnp.where(sound, lengths, 1) ** 2, 0)
@@ -317,7 +354,7 @@ def _add(editor: Editor, keys: Array, values: Array) -> tuple[Editor, Added]:
     if overlap is None:
         overlap = jnp.minimum(strongest**2, 1)
 
-    new = (z, lengths, found.along, found.own, found.residuals, requested)
+    new = (z, lengths, found.along, found.own, found.residuals, initial)
     rows = {
         name: _write(getattr(editor, name), rows, editor.count)
         for name, rows in zip(_ROWS, new, strict=True)

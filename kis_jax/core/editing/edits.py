@@ -274,16 +274,16 @@ def _closed_form(
     """
     dtype, extended = space.dtype, space.extended
     keys = keys.astype(dtype)
-    requested = values.astype(dtype) - inner(keys, kernel.astype(dtype).T, extended=extended)
+    initial = values.astype(dtype) - inner(keys, kernel.astype(dtype).T, extended=extended)
     z, earlier = rows_whole(space.coordinates(keys)), None
-    laid_out, requested = requested, rows_whole(requested)
+    laid_out, initial = initial, rows_whole(initial)
     if previous is not None:
         before = rows_whole(space.coordinates(previous))
         nothing = jnp.zeros_like(before[:, :1])
         found = solve_in_order(rule, before, before, nothing, extended=extended)
         earlier = Earlier(found.along, found.own)
     solve = solve_together if together else solve_in_order
-    found = solve(rule, z, z, requested, earlier, extended=extended)  # pyright: ignore
+    found = solve(rule, z, z, initial, earlier, extended=extended)  # pyright: ignore
     directions, residuals = space.directions(found.along), found.residuals
     sound = jnp.all(jnp.isfinite(residuals) & jnp.isfinite(directions[:, :1]), axis=1)
     sound &= jnp.all(jnp.isfinite(directions), axis=1)
@@ -323,8 +323,8 @@ def _edit(
     edit, sound = in_buckets(_closed_form, *given, count, kernel, space, rule, **options)
     if isinstance(sound, Tracer) or np.asarray(sound).all():
         return edit
-    assert edit.requested is not None
-    wrong = ~jnp.all(jnp.isfinite(edit.requested), axis=1) | ~jnp.any(keys != 0, axis=1)
+    assert edit.initial_residuals is not None
+    wrong = ~jnp.all(jnp.isfinite(edit.initial_residuals), axis=1) | ~jnp.any(keys != 0, axis=1)
     if isinstance(rule, Constrained) and not jnp.any(wrong):
         _refuse_dependent(space.coordinates(keys.astype(space.dtype)), rule)
     found = (

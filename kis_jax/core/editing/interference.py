@@ -47,7 +47,9 @@ def interference(edit: Edit, keys: Float[Array, "q d"]) -> Float[Array, "q m"]:
 
 
 def text_damage(
-    edit: Edit, kernel: Float[Array, "d m"], second_moment: Float[Array, "d d"]
+    edit: Edit,
+    kernel: Float[Array, "d m"],
+    second_moment: Float[Array, "d d"] | Float[Array, "e d/e d/e"],
 ) -> Float[Array, ""]:
     r"""What an edit is to cost on ordinary text, before any text is read by the edited model.
 
@@ -57,7 +59,8 @@ def text_damage(
     Args:
       edit: any `Edit`.
       kernel: W, before it, `(d, m)`.
-      second_moment: C, `(d, d)`.
+      second_moment: C, `(d, d)`; or, of a mixture, the blocks on its diagonal, those of its
+        experts. What two experts that read the same token do together is left out then.
 
     Returns:
       A scalar, 0 or more.
@@ -71,9 +74,13 @@ def text_damage(
     along = jnp.asarray(edit.directions)
     residuals = jnp.asarray(edit.residuals, along.dtype)
     c, kernel = (jnp.asarray(each, along.dtype) for each in (second_moment, kernel))
-    reach = matmul(matmul(along, c), along.T)
-    moved = jnp.sum(reach * matmul(residuals, residuals.T))
-    return jnp.maximum(moved, 0) / jnp.sum(kernel * matmul(c, kernel))
+    blocks = c[None] if c.ndim == 2 else c
+    products, moved, size = matmul(residuals, residuals.T), 0.0, 0.0
+    parts = jnp.split(along, len(blocks), axis=1), jnp.split(kernel, len(blocks))
+    for c, along, kernel in zip(blocks, *parts, strict=True):
+        moved += jnp.sum(matmul(matmul(along, c), along.T) * products)
+        size += jnp.sum(kernel * matmul(c, kernel))
+    return jnp.maximum(moved, 0) / size
 
 
 def interference_on_edited(edit: Edit, keys: Float[Array, "n d"]) -> Float[Array, "n m"]:
@@ -83,14 +90,14 @@ def interference_on_edited(edit: Edit, keys: Float[Array, "n d"]) -> Float[Array
     constrained ones, up to rounding; for regularised ones also what the penalty held back.
 
     Args:
-      edit: any `Edit` that knows what was requested, as those of this library do.
+      edit: any `Edit` with its initial residuals, as those of this library do.
       keys: of the edited facts, `(n, d)`, in the order in which they were edited.
 
     Returns:
       `(n, m)`: value found less value asked for.
 
     Raises:
-      ValueError: if these cannot be the keys of the edit, or it does not know what was requested.
+      ValueError: if these cannot be the keys of the edit, or its initial residuals are not known.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -104,15 +111,15 @@ def interference_on_edited(edit: Edit, keys: Float[Array, "n d"]) -> Float[Array
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), eq. 15.
     """
-    if edit.requested is None:
+    if edit.initial_residuals is None:
         raise ValueError(
-            "edit: expected one that knows what was requested, found requested=None; take the "
+            "edit: expected one with its initial residuals, found initial_residuals=None; take the "
             "edit from one of kis.edit_..."
         )
     keys, n = as_rows("keys", keys, None), edit.directions.shape[0]
     if keys.shape[0] != n:
         raise ValueError(f"keys: expected the {n} keys that were edited, found {keys.shape[0]}")
-    return interference(edit, keys) - edit.requested
+    return interference(edit, keys) - edit.initial_residuals
 
 
 @pytree
@@ -138,7 +145,7 @@ class Forecast:
 @jax.jit
 def forecast(
     superposition: Float[Array, "n n"],
-    requested: Float[Array, "n m"],
+    initial_residuals: Float[Array, "n m"],
     superposition_on_others: Float[Array, "n q"] | None = None,
 ) -> Forecast:
     r"""The interference of sequential edits after 1, 2, ... n of them, from P alone.
@@ -149,7 +156,7 @@ def forecast(
 
     Args:
       superposition: P, `(n, n)`, in the order of the edits.
-      requested: `(n, m)`: values asked for, less the values that the model gives now.
+      initial_residuals: `(n, m)`: values asked for, less the values that the model gives now.
       superposition_on_others: `(n, q)`, P of the edits with keys to be left alone.
 
     Returns:
@@ -168,13 +175,14 @@ def forecast(
     Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 13 and 15, appendix H.
     """
     superposition = rows_whole(as_real("superposition", superposition, wide=True))
-    requested = rows_whole(as_real("requested", requested).astype(superposition.dtype))
+    initial = as_real("initial_residuals", initial_residuals).astype(superposition.dtype)
+    initial = rows_whole(initial)
     n = superposition.shape[0] if superposition.ndim else 0
     if superposition.shape != (n, n):
         raise ValueError(f"superposition: expected shape (n, n), found {superposition.shape}")
-    if requested.ndim != 2 or requested.shape[0] != n:
+    if initial.ndim != 2 or initial.shape[0] != n:
         raise ValueError(
-            f"requested: expected shape ({n}, m), a residual for each fact, found {requested.shape}"
+            f"initial_residuals: expected shape ({n}, m), one for each fact, found {initial.shape}"
         )
     others = superposition_on_others
     if others is not None:
@@ -185,7 +193,7 @@ def forecast(
             f"superposition_on_others: expected shape ({n}, q), a row for each edit, "
             f"found {others.shape}"
         )
-    residuals = triangular_residuals(superposition, requested)
+    residuals = triangular_residuals(superposition, initial)
     return Forecast(
         residuals,
         _growth(jnp.tril(superposition, -1), residuals),

@@ -32,7 +32,8 @@ class Edit:
       directions: $w_i$, `(n, d)`. Sequential: $C^{-1} k_i / k_i^\top C^{-1} k_i$.
       residuals: $x_i$, `(n, m)`: what the edit writes along its direction. For edits with an
         order, the part of the value asked for that was still missing when its turn came.
-      requested: `(n, m)`: what was missing before any edit, $v_i - k_i W_0$; None if not known.
+      initial_residuals: `(n, m)`: what was missing before any edit, $v_i - k_i W_0$; None if that
+        is not known.
       rule: the name of the rule it came from; "batch" and "null_space" are solved together.
       extended: whether products with the ledger are rounded only at their end, as an edit by a
         "refined" whitener deserves.
@@ -49,9 +50,14 @@ class Edit:
 
     directions: Array
     residuals: Array
-    requested: Array | None = None
+    initial_residuals: Array | None = None
     rule: str = dataclasses.field(default="sequential", metadata={"static": True})
     extended: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @property
+    def requested(self) -> Float[Array, "*layers n m"] | None:
+        """The name of `initial_residuals` in version 0.1."""
+        return self.initial_residuals
 
     @property
     def delta(self) -> Float[Array, "d m"]:
@@ -111,8 +117,8 @@ class Edit:
                 f"edit[:t]: expected edits made one after another, found rule {self.rule!r}, whose "
                 "edits are solved together; edit the first facts alone"
             )
-        rows = (self.directions, self.residuals, self.requested)
-        names = ("directions", "residuals", "requested")
+        rows = (self.directions, self.residuals, self.initial_residuals)
+        names = ("directions", "residuals", "initial_residuals")
         kept = [None if row is None else row[..., :t, :] for row in rows]
         return dataclasses.replace(self, **dict(zip(names, kept, strict=True)))
 
@@ -146,11 +152,11 @@ def reorder(edit: Edit, keys: Float[Array, "n d"], order: Int[Array, " t"]) -> E
 
     Reference: Hu et al. 2024 (arXiv 2408.07413), eqs. 9 to 12.
     """
-    if edit.rule != "sequential" or edit.requested is None:
+    if edit.rule != "sequential" or edit.initial_residuals is None:
         raise ValueError(
             f"edit: expected one of edit_sequential, found rule {edit.rule!r}"
-            f"{'' if edit.requested is not None else ' without requested values'}; edit the "
-            "facts anew in the order wanted"
+            f"{'' if edit.initial_residuals is not None else ' without initial residuals'}; edit "
+            "the facts anew in the order wanted"
         )
     keys = rows_whole(as_rows("keys", keys, None))
     if keys.shape != edit.directions.shape:
@@ -166,11 +172,11 @@ def reorder(edit: Edit, keys: Float[Array, "n d"], order: Int[Array, " t"]) -> E
         raise ValueError(
             f"order: expected rows 0 to {len(edit) - 1}, each at most once, found {order}"
         )
-    directions, requested = (
-        rows_whole(jnp.asarray(rows))[order] for rows in (edit.directions, edit.requested)
+    directions, initial = (
+        rows_whole(jnp.asarray(rows))[order] for rows in (edit.directions, edit.initial_residuals)
     )
     keys = keys[order].astype(directions.dtype)
-    residuals = residuals_met(directions, keys, requested, extended=edit.extended)
+    residuals = residuals_met(directions, keys, initial, extended=edit.extended)
     return dataclasses.replace(
-        edit, directions=directions, residuals=residuals, requested=requested
+        edit, directions=directions, residuals=residuals, initial_residuals=initial
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +17,16 @@ from kis_jax.core.arrays.mesh import rows_whole
 from kis_jax.core.arrays.orthonormal import own_share
 from kis_jax.core.arrays.products import matmul
 from kis_jax.core.arrays.pytrees import pytree
+from kis_jax.core.arrays.successive import landed
 from kis_jax.core.editing.ledger import Edit
+from kis_jax.core.editing.naming import named_rule
 from kis_jax.core.editing.rules import (
     ALIASES,
     TOGETHER,
     Constrained,
+    Earlier,
     Rule,
     Sequential,
-    named_rule,
     solve_in_order,
     solve_together,
 )
@@ -41,12 +45,15 @@ class Asked:
       keys: $k_i$, `(n, d)`.
       solved: `(n, d)`, the rows $C^{-1} k_i$; for "null_space" $N k_i$. (The original ROME solves
         for other keys than those it reads with.)
-      requested: `(n, m)`, values asked for less the values before any edit.
+      initial_residuals: `(n, m)`, values asked for less the values before any edit.
+      written: `(n, d)`, the solved rows as filters leave them, along which edits write; None where
+        that is along the solved rows themselves.
     """
 
     keys: Array
     solved: Array
-    requested: Array
+    initial_residuals: Array
+    written: Array | None = None
 
     def __len__(self) -> int:
         """Number of facts, n."""
@@ -64,10 +71,16 @@ class Asked:
         return jax.tree.map(lambda rows: rows_whole(rows)[order], self)
 
     @property
+    def requested(self) -> Float[Array, "n m"]:
+        """The name of `initial_residuals` in version 0.1."""
+        return self.initial_residuals
+
+    @property
     def superposition(self) -> Float[Array, "n n"]:
         """P, `(n, n)`: the share of each edit that lands on each of the facts."""
-        shares = matmul(rows_whole(self.solved), rows_whole(self.keys).T)
-        return shares / shares.diagonal()[:, None]
+        keys, solved = rows_whole(self.keys), rows_whole(self.solved)
+        written = solved if self.written is None else rows_whole(self.written)
+        return matmul(written, keys.T) / jnp.sum(solved * keys, axis=1, keepdims=True)
 
 
 def replay(
@@ -76,6 +89,8 @@ def replay(
     *,
     weight: float | Float[Array, ""] | None = None,
     tolerance: float | Float[Array, ""] | None = None,
+    blocks: Sequence[int] | None = None,
+    carried: bool = True,
 ) -> Edit:
     r"""The edit that a rule makes of what is asked, in the order of its rows.
 
@@ -86,9 +101,12 @@ def replay(
     Args:
       asked: n facts, those wanted in the order wanted; see `Asked.take`.
       rule: any; or `"sequential"`, `"constrained"`, `"batch"` or `"null_space"`, of which the last
-        three go by `"emmet"`, `"memit"` and `"alphaedit"` too.
-      weight: of "batch", or the ridge of "null_space"; needed by these two alone.
+        three go by `"emmet"`, `"memit"` and `"alphaedit"` too; `"shrinking"` or `"anew"`.
+      weight: of all but the first two, which have none.
       tolerance: for "constrained", as for `edit_constrained`.
+      blocks: where one block ends and the next begins, from 0 to n, for rules that forget what was
+        before a block; None for one block. To all other rules it makes no difference.
+      carried: whether the filters that made `Asked.written` are; if not, blocks matter as well.
 
     Returns:
       An `Edit` of n rows.
@@ -99,8 +117,8 @@ def replay(
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> keys, requested = jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([[1.0], [0.0]])
-      >>> asked = Asked(keys, solved=keys, requested=requested)  # C = I
+      >>> keys, values = jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([[1.0], [0.0]])
+      >>> asked = Asked(keys, solved=keys, initial_residuals=values)  # C = I, W = 0
       >>> replay(asked, "sequential").residuals
       Array([[ 1.],
              [-1.]], dtype=float32)
@@ -125,6 +143,8 @@ def replay(
             f"{float(jnp.min(own)):.3g} in row {int(jnp.argmin(own))}; leave it out"
         )
     together = rule if isinstance(rule, str) and rule in TOGETHER else ""
+    if blocks is not None and (made.by_blocks or not carried):
+        return _in_blocks(asked, made, blocks)
     edit, accepted = _replayed(asked, made, together)
     if isinstance(made, Constrained) and not holds_or_traced(jnp.all(accepted)):
         raise ValueError(
@@ -137,10 +157,13 @@ def replay(
 
 def foresee(
     gram: Float[Array, "N N"],
-    requested: Float[Array, "n m"],
+    initial_residuals: Float[Array, "n m"],
     rule: str | Rule,
     *,
     weight: float | Float[Array, ""] | None = None,
+    blocks: Sequence[int] | None = None,
+    written: Float[Array, "n N"] | None = None,
+    carried: bool = True,
 ) -> Float[Array, "N m"]:
     r"""How far edits will move the values of keys, edited and untouched ones alike.
 
@@ -150,10 +173,14 @@ def foresee(
     Args:
       gram: `(N, N)`, $k_i^\top C^{-1} k_j$ (null space: $k_i^\top N k_j$), the n edited keys first,
         in their order, then keys to be left alone.
-      requested: `(n, m)`: values asked for, less the values before all edits.
+      initial_residuals: `(n, m)`: values asked for, less the values before all edits.
       rule: of the edits; see `replay`.
       weight: likewise. In however many blocks edits are made, ridge regression over all of them
         is what they come to.
+      blocks: see `replay`.
+      carried: see `replay`.
+      written: `(n, N)`, how far an edit of each edited key, as filters leave its direction, moves
+        each key, $k_i^\top C^{-1} F k_j$; None without filters of what is written.
 
     Returns:
       `(N, m)`: the change of each key's value.
@@ -172,16 +199,17 @@ def foresee(
     eq. 2.25.
     """
     gram = rows_whole(as_real("gram", gram, wide=True))
-    requested = as_real("requested", requested).astype(gram.dtype)
-    n, total = requested.shape[:1] + gram.shape[:1] if requested.ndim == gram.ndim == 2 else (0, 0)
+    initial = as_real("initial_residuals", initial_residuals).astype(gram.dtype)
+    n, total = initial.shape[:1] + gram.shape[:1] if initial.ndim == gram.ndim == 2 else (0, 0)
     beyond = known(n, total) and n > total
-    if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or beyond or requested.ndim != 2:
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or beyond or initial.ndim != 2:
         raise ValueError(
-            "gram, requested: expected shapes (N, N) and (n, m), the n edited keys first, found "
-            f"{gram.shape} and {requested.shape}"
+            "gram, initial_residuals: expected shapes (N, N) and (n, m), the n edited keys first, "
+            f"found {gram.shape} and {initial.shape}"
         )
     unit = jnp.eye(n, total, dtype=gram.dtype)
-    return replay(Asked(unit, gram[:n], requested), rule, weight=weight).delta
+    asked = Asked(unit, gram[:n], initial, written)
+    return replay(asked, rule, weight=weight, blocks=blocks, carried=carried).delta
 
 
 def independent(
@@ -204,20 +232,60 @@ def independent(
 @jax.jit(static_argnames="together")
 def _replayed(asked: Asked, rule: Rule, together: str) -> tuple[Edit, Array]:
     solve = solve_together if together else solve_in_order
-    found = solve(rule, asked.solved, asked.keys, asked.requested)  # pyright: ignore
-    edit = Edit(found.along, found.residuals, asked.requested, together or rule.name)
+    rows, keys = _rows(asked)
+    found = solve(rule, rows, keys, asked.initial_residuals)  # pyright: ignore
+    along = found.along[:, -asked.keys.shape[1] :]
+    edit = Edit(along, found.residuals, asked.initial_residuals, together or rule.name)
     return edit, found.accepted
 
 
+def _rows(asked: Asked) -> tuple[Array, Array]:
+    """What a rule solves for: all it does with rows is linear, so those written come along."""
+    if asked.written is None:
+        return asked.solved, asked.keys
+    rows = jnp.concatenate([asked.solved, asked.written], axis=1)
+    return rows, jnp.concatenate([asked.keys, jnp.zeros_like(asked.keys)], axis=1)
+
+
+def _in_blocks(asked: Asked, rule: Rule, blocks: Sequence[int]) -> Edit:
+    """Block by block, each meeting the kernel as those before have written it."""
+    earlier: Earlier | None = None
+    parts: list[Edit] = []
+    for start, stop in itertools.pairwise(blocks):
+        here = asked.take(jnp.arange(start, stop, dtype=jnp.int32))
+        lacking = here.initial_residuals
+        for part in parts:
+            lacking = lacking - landed(part.directions, part.residuals, here.keys)
+        found = solve_in_order(rule, *_rows(here), lacking, earlier)
+        if rule.remembers:
+            own = found.along, found.own
+            old = () if earlier is None else (earlier,)
+            earlier = Earlier(*(jnp.concatenate(each) for each in zip(*old, own, strict=True)))
+        along = found.along[:, -asked.keys.shape[1] :]
+        parts.append(Edit(along, found.residuals))
+    joined = (
+        jnp.concatenate([getattr(part, name) for part in parts])
+        for name in ("directions", "residuals")
+    )
+    return Edit(*joined, initial_residuals=asked.initial_residuals, rule=rule.name)
+
+
 def _checked(asked: Asked) -> Asked:
-    shapes = asked.keys.shape, asked.solved.shape, asked.requested.shape
+    shapes = asked.keys.shape, asked.solved.shape, asked.initial_residuals.shape
     if any(len(shape) != 2 for shape in shapes) or shapes[0] != shapes[1]:
         raise ValueError(
             f"asked: expected keys and solved rows of one shape (n, d), found {shapes}"
         )
-    if asked.requested.shape[0] != asked.keys.shape[0]:
-        raise ValueError(f"asked: expected a requested row for each key, found shapes {shapes}")
+    if asked.initial_residuals.shape[0] != asked.keys.shape[0]:
+        raise ValueError(f"asked: expected a residual for each key, found shapes {shapes}")
     rows = (as_real("asked", part, wide=True) for part in (asked.keys, asked.solved))
     keys, solved = (rows_whole(part) for part in rows)
-    requested = rows_whole(as_real("asked", asked.requested).astype(keys.dtype))
-    return Asked(keys, solved, requested)
+    initial = rows_whole(as_real("asked", asked.initial_residuals).astype(keys.dtype))
+    if asked.written is None:
+        return Asked(keys, solved, initial)
+    if asked.written.shape != shapes[1]:
+        raise ValueError(
+            f"asked: expected written rows of the shape of those solved, {shapes[1]}, found "
+            f"{asked.written.shape}"
+        )
+    return Asked(keys, solved, initial, rows_whole(as_real("asked", asked.written, wide=True)))

@@ -21,7 +21,6 @@ from kis_jax.core.arrays.triangular import solve_columns
 TOGETHER = ("batch", "null_space")
 """Names of closed forms whose edits are solved together, so that rows have no order."""
 
-_NAMES = ("sequential", "constrained", *TOGETHER)
 ALIASES = {"emmet": "constrained", "memit": "batch", "alphaedit": "null_space"}
 """The names that the literature has for some of them."""
 
@@ -57,10 +56,13 @@ class Rule(abc.ABC):
       name: as an `Edit` has it; a static field, which no two kinds of rules share: jax 0.10 takes
         dataclasses of one number of fields for the same unless something static differs.
       remembers: whether `left` looks at the edits before.
+      by_blocks: whether edits depend on the blocks in which they came, as those of a rule that
+        remembers within a block alone.
     """
 
     name: str
     remembers: bool = True
+    by_blocks: bool = False
 
     @abc.abstractmethod
     def left(
@@ -333,29 +335,6 @@ def ridge(
     if tolerance is not None:
         raise ValueError(f"tolerance: expected none with weight {weight}; it is for weight 0 alone")
     return Ridge(positive("weight", weight, None))
-
-
-def named_rule(
-    name: str,
-    dtype: DTypeLike,
-    *,
-    weight: float | Float[Array, ""] | None = None,
-    tolerance: float | Float[Array, ""] | None = None,
-) -> Rule:
-    """The rule of a closed form: "sequential", "constrained", "batch", "null_space".
-
-    Raises:
-      ValueError: if there is none of the name, or a weight is missing, out of place or not
-        positive.
-    """
-    name = ALIASES.get(name, name)
-    if name not in _NAMES:
-        raise ValueError(f"rule: expected one of {', '.join(_NAMES)}, found {name!r}")
-    if (weight is not None) != (name in TOGETHER):
-        raise ValueError(f"weight: expected one for batch and null_space alone, found {weight}")
-    if weight is not None:
-        return Ridge(positive("weight", weight, dtype))
-    return Sequential() if name == "sequential" else Constrained(own_share(dtype, tolerance))
 
 
 def positive(

@@ -101,6 +101,30 @@ def routed_second_moment(
     return SecondMoment(total, jnp.zeros(experts, jnp.int32).at[owners].add(1, mode="drop"))
 
 
+def concatenated(routed: Routed, experts: int) -> Float[Array, "*tokens e*d"]:
+    """Rows of a mixture's whole memory: gated keys at the places of their experts, zeros elsewhere.
+
+    Values are their product with the experts' kernels one below the other, so that every closed
+    form takes them as it takes keys, in a `kis_jax.core.geometry.spaces.BlockDiagonal`.
+
+    Args:
+      routed: of tokens, `(..., k, d)`: of facts, not of a corpus, as rows are as wide as all
+        experts together.
+      experts: how many the layer has.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> token = Routed(jnp.array([[1.0, 2.0]]), jnp.array([2]), jnp.array([0.5]))
+      >>> concatenated(token, 3)
+      Array([0. , 0. , 0. , 0. , 0.5, 1. ], dtype=float32)
+    """
+    *tokens, chosen, d = routed.keys.shape
+    gated = routed.gated.reshape(-1, chosen, d)
+    place = jnp.arange(len(gated))[:, None], routed.experts.reshape(-1, chosen)
+    rows = jnp.zeros((len(gated), experts, d), gated.dtype).at[place].set(gated)
+    return rows.reshape(*tokens, experts * d)
+
+
 class Share(NamedTuple):
     """What of some facts one expert reads.
 

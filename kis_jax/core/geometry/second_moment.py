@@ -110,7 +110,7 @@ class SecondMoment:
         if self.total.shape != other.total.shape:
             raise ValueError(
                 f"other: expected a second moment of shape {self.total.shape}, "
-                f"found {other.total.shape}; merge only moments of the same layers"
+                f"found {other.total.shape}; merge only second moments of the same layers"
             )
         return SecondMoment(self.total + other.total, self.count + other.count)
 

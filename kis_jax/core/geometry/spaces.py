@@ -216,3 +216,52 @@ class Restricted(Space):
     def rank(self) -> Int[Array, "*layers"]:
         """The number of free directions, where the space has all of them."""
         return jnp.minimum(self.within.rank, self.space.rank)
+
+
+@pytree
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlockDiagonal(Space):
+    r"""Several memories one below the other, each with a space of its own: a mixture's experts.
+
+    Rows are `kis_jax.core.geometry.routed.concatenated` keys. The space stands for a block-diagonal
+    matrix, such as $C^{-1}$ where the blocks of C between two experts are left out.
+
+    Attributes:
+      blocks: of each memory, in their order; of keys of one width.
+    """
+
+    blocks: tuple[Space, ...]
+    name: str = dataclasses.field(default="block diagonal", metadata={"static": True})
+
+    def coordinates(self, keys: Float[ArrayLike, "n d"]) -> Float[Array, "n r"]:
+        """Those of each block's keys, side by side."""
+        rows = as_rows("keys", keys, self.width)
+        parts = jnp.split(rows, len(self.blocks), axis=1)
+        made = [block.coordinates(part) for block, part in zip(self.blocks, parts, strict=True)]
+        return jnp.concatenate(made, axis=1)
+
+    def directions(self, coordinates: Float[Array, "n r"]) -> Float[Array, "n d"]:
+        """Those of each block, side by side."""
+        parts = jnp.split(coordinates, len(self.blocks), axis=1)
+        made = [block.directions(part) for block, part in zip(self.blocks, parts, strict=True)]
+        return jnp.concatenate(made, axis=1)
+
+    @property
+    def width(self) -> int:
+        """Of the keys: of all blocks together."""
+        return sum(block.width for block in self.blocks)
+
+    @property
+    def dtype(self) -> Any:
+        """Of the blocks."""
+        return self.blocks[0].dtype
+
+    @property
+    def extended(self) -> bool:
+        """As the blocks."""
+        return any(block.extended for block in self.blocks)
+
+    @property
+    def rank(self) -> Int[Array, "*layers"]:
+        """Of all blocks together."""
+        return jnp.sum(jnp.stack([block.rank for block in self.blocks]), axis=0)

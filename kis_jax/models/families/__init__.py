@@ -8,6 +8,7 @@ from kis_jax.models.families import (
     gemma3,
     gpt2,
     gpt_neox,
+    gpt_oss,
     gptj,
     granite,
     llama,
@@ -31,7 +32,7 @@ from kis_jax.models.families.family import Weight as Weight
 _MODULES = (
     *(gpt2, gptj, gpt_neox, llama, mistral, qwen2, qwen3, gemma2, gemma3, olmo2, phi3),
     *(smollm3, granite, olmo3, ministral3, mistral3),
-    *(mixtral, olmoe, qwen3_moe),
+    *(mixtral, olmoe, qwen3_moe, gpt_oss),
     *(bert, roberta, distilbert, deberta_v2),
 )
 

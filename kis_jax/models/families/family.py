@@ -69,6 +69,22 @@ class Columns:
 
 
 @dataclasses.dataclass(frozen=True)
+class Alternating:
+    """The parameter is one of several whose columns alternate along the last axis."""
+
+    index: int
+    parts: int
+
+    def shape(self, target: tuple[int, ...]) -> tuple[int, ...]:
+        """All parts together."""
+        return (*target[:-1], target[-1] * self.parts)
+
+    def view(self, tensor: np.ndarray) -> np.ndarray:
+        """This part's columns."""
+        return tensor[..., self.index :: self.parts]
+
+
+@dataclasses.dataclass(frozen=True)
 class TransposedRows:
     """The parameter is the transpose of some rows of a larger tensor, or some entries of a vector.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kis_jax.models import DecoderConfig
 from kis_jax.models.config import Experts
-from kis_jax.models.families.family import Family, linear
+from kis_jax.models.families.family import Alternating, AsIs, Family, Weight, linear
 from kis_jax.models.families.gated import LAYER, PROJECTIONS, gated_family
 
 _MOST = 4096
@@ -16,7 +16,20 @@ _MOST = 4096
 ROUTER_IGNORED = frozenset({"output_router_logits", "router_aux_loss_coef", "router_jitter_noise"})
 
 
-def read_experts(count: int, chosen: int, *, renormalized: bool) -> Experts:
+def interleaved_experts() -> tuple[Weight, ...]:
+    """The rows of experts that a file holds in one tensor, gate and what it multiplies by turns."""
+    both, first = LAYER + "mlp.experts.gate_up_proj", LAYER + "mlp.experts.down_proj"
+    parts = (("gate", both, Alternating(0, 2)), ("input", both, Alternating(1, 2)))
+    return tuple(
+        Weight(f"blocks.mlp.{target}.{kind}", source + ending, layout)
+        for target, source, layout in (*parts, ("output", first, AsIs()))
+        for kind, ending in (("kernel", ""), ("bias", "_bias"))
+    )
+
+
+def read_experts(
+    count: int, chosen: int, *, renormalized: bool, router_bias: bool = False
+) -> Experts:
     """The experts of a layer.
 
     Raises:
@@ -27,7 +40,7 @@ def read_experts(count: int, chosen: int, *, renormalized: bool) -> Experts:
             f"config.json: num_experts_per_tok: expected at most as many as there are experts, and "
             f"{_MOST} of these at most, found {chosen} of {count}"
         )
-    return Experts(count=count, chosen=chosen, renormalized=renormalized)
+    return Experts(count=count, chosen=chosen, renormalized=renormalized, router_bias=router_bias)
 
 
 def mixture_family(
@@ -38,6 +51,7 @@ def mixture_family(
     router: str = "mlp.gate",
     expert: str = "mlp.experts.{expert}.",
     matrices: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
+    rows: tuple[Weight, ...] = (),
 ) -> Family:
     """A family whose tensors are named as Llama's, but for its experts.
 
@@ -48,9 +62,15 @@ def mixture_family(
       router: the tensor of a layer that chooses experts.
       expert: what the names of an expert's tensors begin with, in a layer.
       matrices: the gate of an expert, what it multiplies, and the second matrix.
+      rows: those that the family has in place of those of single experts.
     """
     attention = (row for row in PROJECTIONS if not row.target.startswith("blocks.mlp."))
     targets = ("blocks.mlp.gate", "blocks.mlp.input", "blocks.mlp.output")
+    experts = (
+        row
+        for target, matrix in zip(targets, matrices, strict=True)
+        for row in linear(target, LAYER + expert + matrix)
+    )
     return gated_family(
         name,
         read_config,
@@ -58,10 +78,6 @@ def mixture_family(
         projections=(
             *attention,
             *linear("blocks.mlp.router", LAYER + router),
-            *(
-                row
-                for target, matrix in zip(targets, matrices, strict=True)
-                for row in linear(target, LAYER + expert + matrix)
-            ),
+            *(rows or experts),
         ),
     )

@@ -78,6 +78,8 @@ def read_rotary(
     if found.get("truncate") is True:  # as if it were not there
         found = {name: value for name, value in found.items() if name != "truncate"}
     known = _KEYS[kind] | _COMMON | (attributes.keys() & {"partial_rotary_factor"})
+    if kind == "yarn" and found.get("truncate") is False:
+        known.add("truncate")
     if unknown := sorted(set(found) - known):
         raise ValueError(
             f"config.json: expected positions scaled by {kind} to have only "
@@ -172,7 +174,8 @@ def _read_ramp(
     if found.get("mscale") and found.get("mscale_all_dim"):
         amplitude = length(number("mscale")) / length(number("mscale_all_dim"))
     low, high = number("beta_slow", 1.0), number("beta_fast", 32.0)
-    return Ramp(factor, low, high, original, number("attention_factor", amplitude))
+    amplitude = number("attention_factor", amplitude)
+    return Ramp(factor, low, high, original, amplitude, whole="truncate" not in found)
 
 
 def split_rotary(

@@ -81,7 +81,13 @@ def open_together(ask: Callable[[], ScanRequest], *, controls: bool) -> ScanInpu
         request = ask()
         sample = fingerprint.sampled(locate(request.model))
         # Its parts are to fit, the model itself need not.
-        inputs = open_inputs(request, streamed=True, controls=controls, model_fingerprint=sample)
+        inputs = open_inputs(
+            request,
+            streamed=True,
+            controls=controls,
+            task="a mesh of devices",
+            model_fingerprint=sample,
+        )
         opened.append(inputs)
         found = {
             f"contents of {_OPTIONS[name]}": value[:16]

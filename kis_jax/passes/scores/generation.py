@@ -18,7 +18,7 @@ from kis_jax.models import Decoder, Model, Past
 def generate(
     model: Model,
     tokenizer: PreTrainedTokenizerFast,
-    prompts: Sequence[str],
+    prompts: Sequence[str] | Sequence[list[int]],
     *,
     num_tokens: int,
     top_k: int = 5,
@@ -32,7 +32,7 @@ def generate(
     Args:
       model: a decoder.
       tokenizer: of the model.
-      prompts: of at least one token each.
+      prompts: of at least one token each; texts, or their tokens as they are.
       num_tokens: how many tokens to add.
       top_k: how many of the likeliest tokens to choose from; 1 takes the likeliest.
       seed: of the random numbers.
@@ -112,13 +112,16 @@ def sample_tokens(
 
 
 def _tokens(
-    prompt: str, tokenizer: PreTrainedTokenizerFast, model: Decoder, num_tokens: int
+    prompt: str | list[int], tokenizer: PreTrainedTokenizerFast, model: Decoder, num_tokens: int
 ) -> list[int]:
     """A prompt's tokens, without special ones that would end the text."""
-    encoded = tokenizer(prompt, return_special_tokens_mask=True)
-    tokens, special = encoded["input_ids"], encoded["special_tokens_mask"]
-    while len(tokens) > 1 and special[len(tokens) - 1]:
-        tokens = tokens[:-1]
+    if isinstance(prompt, str):
+        encoded = tokenizer(prompt, return_special_tokens_mask=True)
+        tokens, special = encoded["input_ids"], encoded["special_tokens_mask"]
+        while len(tokens) > 1 and special[len(tokens) - 1]:
+            tokens = tokens[:-1]
+    else:
+        tokens = prompt
     if not tokens:
         raise ValueError(f"prompt {prompt!r}: expected at least one token, found none")
     limit = model.config.context_length

@@ -22,6 +22,8 @@ from kis_jax.passes.targets.settings import (
     check_together,
     edit_settings,
     published_settings,
+    rule_settings,
+    shipped_settings,
 )
 
 AUTO, RULE, PUBLISHED = "auto", "rule", "published"
@@ -47,8 +49,8 @@ def chosen_settings(
 
     Args:
       config: of the model.
-      source: "auto", those that `kis tune` found for the model, where it has been run, else by
-        rule; "rule"; "published", the literature's; or a file.
+      source: "auto", those that `kis tune` found for the model, where it has been run or they come
+        with the package, else by rule; "rule"; "published", the literature's; or a file.
       changes: "name=value" each; see `NAMES`.
       fingerprint: of the model; None: no tuned file is looked for.
 
@@ -59,11 +61,15 @@ def chosen_settings(
     if source == PUBLISHED:
         found = published_settings(config)
     else:
-        found = edit_settings(config)
-        path = None if source == RULE else Path(source)
+        found = rule_settings(config)
+        path = None if source in (RULE, AUTO) else Path(source)
         if source == AUTO:
-            path = None if fingerprint is None else tuned_file(fingerprint)
-            path = path if path is not None and path.is_file() else None
+            own = None if fingerprint is None else tuned_file(fingerprint)
+            if own is not None and own.is_file():
+                path = own
+            else:
+                shipped = None if fingerprint is None else shipped_settings(fingerprint)
+                found = shipped or edit_settings(config)
         if path is not None:
             found = _from_file(found, path, fingerprint, config)
     told = [_parted(change) for change in changes]

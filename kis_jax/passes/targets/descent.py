@@ -22,6 +22,8 @@ from jax import Array
 
 from kis_jax.core.arrays.products import lengths
 from kis_jax.models import Decoder, Past
+from kis_jax.models.memory import memory_rows
+from kis_jax.models.scanning import Glimpse
 from kis_jax.passes.targets.rows import Extent, Rows
 from kis_jax.passes.targets.settings import Convention, TargetSettings
 
@@ -42,7 +44,7 @@ class Ready:
       rest: at that token, the stream to which the edited layer's MLP adds, `(r, width)`.
       values: at that token, what its second matrix writes, `(r, width)`.
       keys: at that token, `(f, p + 1, d)`.
-      past: of the layers above, of the tokens before.
+      past: of all layers, of the tokens before.
       mask: of the past's tokens and of those from the subject's last one on, `(r, q + s)` bool.
       essence: log-probabilities of the token after the essence, before any shift, `(f, v)`.
     """
@@ -63,7 +65,9 @@ class Descent:
 
     Attributes:
       shift: `(f, m)` float32.
-      losses: at that shift, `(f,)`.
+      before: that of the last look, likewise.
+      said: how likely the target was then, `(f,)`: bare or on the average, whichever is less.
+      losses: at the last look, `(f,)`.
       probabilities: of the target, its tokens' geometric mean, averaged over the texts, `(f,)`.
       steps: updates made, `(f,)` int.
       active: whether it goes on, `(f,)` bool.
@@ -75,6 +79,8 @@ class Descent:
     """
 
     shift: Array
+    before: Array
+    said: Array
     losses: Array
     probabilities: Array
     steps: Array
@@ -85,44 +91,36 @@ class Descent:
     marked: Array
 
 
-@functools.partial(jax.jit, static_argnames=("layer", "extent"))
-def prepare(model: Decoder, rows: Rows, *, layer: int, extent: Extent) -> Ready:
-    """One pass over whole texts; see `Ready`."""
+@functools.partial(jax.jit, static_argnames="extent")
+def prepare(model: Decoder, rows: Rows, layer: Array | int, *, extent: Extent) -> Ready:
+    """One pass over whole texts; see `Ready`. Compiled once, whatever the layer."""
     texts = jax.tree.map(_flat, (rows.tokens, rows.lengths, rows.subjects))
     tokens, lengths, subjects = texts
     every = jnp.arange(len(tokens))
     before, opened = _opened(model, rows)
     earlier = opened.shape[1]
     mask = jnp.concat([opened, jnp.arange(tokens.shape[1]) < lengths[:, None]], axis=1)
-    x, _ = model.run(
-        model.embed(tokens, mask), mask, layers=range(layer), past=_of(before, range(layer))
-    )
-    here, upper = range(layer, layer + 1), range(layer + 1, model.config.num_layers)
-    x, found = model.run(
-        x,
-        mask,
-        layers=here,
-        past=_of(before, here),
-        watch=lambda g: tuple(part[every, subjects] for part in (g.keys, g.values, g.rest)),
-    )
-    keys, values, rest = (part[0] for part in found)
-    top, past = model.run(
-        x,
-        mask,
-        layers=upper,
-        past=_of(before, upper),
-        watch=lambda g: jax.tree.map(lambda kept: kept[:, : extent.past], g.past),
-    )
-    if before is not None:
-        past = jax.tree.map(lambda *parts: jnp.concat(parts, axis=2), _of(before, upper), past)
     place = jnp.arange(extent.suffix)
     inside = jnp.minimum(subjects[:, None] + place, tokens.shape[1] - 1)
+
+    def watch(g: Glimpse) -> Any:
+        after = (part[every[:, None], inside] for part in (g.rest, g.values))
+        return *after, g.keys[every, subjects], jax.tree.map(lambda p: p[:, : extent.past], g.past)
+
+    top, (rests, written, keys, past) = model.run(
+        model.embed(tokens, mask), mask, past=before, watch=watch
+    )
+    if before is not None:
+        past = jax.tree.map(lambda *parts: jnp.concat(parts, axis=2), before, past)
+    rest, values = rests[layer], written[layer]
     last = top[every, lengths - 1].reshape(*rows.lengths.shape, -1)[:, -1]
     return Ready(
-        stream=x[every[:, None], inside],
-        rest=rest,
-        values=values,
-        keys=keys.astype(jnp.float32).reshape(*rows.lengths.shape, -1),
+        stream=_block(model, layer).write(rest, values).astype(top.dtype),
+        rest=rest[:, 0],
+        values=values[:, 0],
+        keys=memory_rows(keys[layer], model.config)
+        .astype(jnp.float32)
+        .reshape(*rows.lengths.shape, -1),
         past=past,
         mask=jnp.concat(
             [
@@ -151,9 +149,8 @@ def _opened(model: Decoder, rows: Rows) -> tuple[Past | None, Array]:
     return past, jnp.tile(mask, (f, 1))
 
 
-def _of(past: Past | None, layers: range) -> Past | None:
-    """The part of some layers."""
-    return jax.tree.map(lambda part: part[layers.start : layers.stop], past)
+def _block(model: Decoder, layer: Array | int) -> Any:
+    return jax.tree.map(lambda stacked: stacked[layer], model.blocks)
 
 
 def losses(
@@ -164,7 +161,7 @@ def losses(
     norms: Array,
     numbers: Numbers,
     *,
-    layer: int,
+    layer: Array | int,
     convention: Convention = "own",
 ) -> tuple[Array, tuple[Array, Array]]:
     """The loss of each fact at its shift, and the probabilities of its target.
@@ -175,11 +172,10 @@ def losses(
     """
     f, texts = rows.lengths.shape
     added = jnp.repeat(shift, texts, axis=0).astype(ready.values.dtype)
-    block = jax.tree.map(lambda stacked: stacked[layer], model.blocks)
-    moved = block.write(ready.rest, ready.values + added)
+    moved = _block(model, layer).write(ready.rest, ready.values + added)
     x = ready.stream.at[:, 0].set(moved.astype(ready.stream.dtype))
-    upper = range(layer + 1, model.config.num_layers)
-    x, _ = model.run(x, ready.mask, layers=upper, past=ready.past)
+    upper = (jnp.asarray(layer) + 1, jnp.asarray(model.config.num_layers))
+    x, _ = model.run(x, ready.mask, between=upper, past=ready.past)
     x = x.reshape(f, texts, *x.shape[1:])
 
     before = (rows.starts - rows.subjects[:, :-1] - 1)[..., None] + jnp.arange(
@@ -231,24 +227,26 @@ def descend(
     """Adam on every fact's shift, until each has stopped.
 
     A fact stops at the first look that finds its loss under the bound, or not finite, or its target
-    likely enough, or is the last one; its shift is then the one that was looked at. Compiled once
-    for a shape, whatever the numbers of the settings.
+    likely enough, or is the last one; its shift is then the one that was looked at. By our own
+    convention, one whose target is likely enough goes back along its last step, to where the
+    target's log-odds, taken as linear between the two looks, pass the bound. Compiled once
+    for a shape, whatever the layer and the numbers of the settings.
     """
     numbers: Numbers = {name: getattr(settings, name) for name in _NUMBERS}
     numbers["levels"] = jnp.asarray(levels, jnp.float32)
     convention = settings.convention
-    return _descend(model, rows, ready, active, numbers, layer=layer, convention=convention)
+    return _descend(model, rows, ready, active, numbers, layer, convention=convention)
 
 
-@functools.partial(jax.jit, static_argnames=("layer", "convention"))
+@functools.partial(jax.jit, static_argnames="convention")
 def _descend(
     model: Decoder,
     rows: Rows,
     ready: Ready,
     active: Array,
     numbers: Numbers,
+    layer: Array | int,
     *,
-    layer: int,
     convention: Convention,
 ) -> Descent:
     adam = optax.scale_by_adam()
@@ -265,6 +263,16 @@ def _descend(
         last = now.step == numbers["steps"] - 1
         said = jnp.minimum(probability, bare)
         unlikely = said <= numbers["stop_at"]
+        passed = now.active & ~unlikely
+        newly = now.active & ~now.marked & (said > numbers["levels"][:, None])
+
+        def back_to(level: Array) -> Array:
+            if convention != "own":
+                return now.shift
+            return now.before + _crossing(now.said, said, level)[..., None] * (
+                now.shift - now.before
+            )
+
         going = now.active & (loss >= numbers["stop_below"]) & unlikely
         going = going & jnp.isfinite(loss) & ~last
         # The last look needs no gradient.
@@ -276,21 +284,33 @@ def _descend(
             change, state = adam.update(slope, now.adam)
         moved = now.shift - rates[:, None] * jnp.asarray(change)
         return Descent(
-            shift=jnp.where(going[:, None], _clamped(moved, numbers["clamp"] * norms), now.shift),
+            shift=jnp.where(
+                going[:, None],
+                _clamped(moved, numbers["clamp"] * norms),
+                jnp.where(passed[:, None], back_to(numbers["stop_at"]), now.shift),
+            ),
+            before=jnp.where(now.active[:, None], now.shift, now.before),
+            said=jnp.where(now.active, said, now.said),
             losses=jnp.where(now.active, loss, now.losses),
             probabilities=jnp.where(now.active, probability, now.probabilities),
             steps=now.steps + going.astype(jnp.int32),
             active=going,
             adam=state,
             step=now.step + 1,
-            marks=jnp.where(now.marked[..., None], now.marks, now.shift),
-            marked=now.marked | (now.active & (said > numbers["levels"][:, None])),
+            marks=jnp.where(
+                newly[..., None],
+                back_to(numbers["levels"][:, None]),
+                jnp.where(now.marked[..., None] | ~now.active[:, None], now.marks, now.shift),
+            ),
+            marked=now.marked | newly,
         )
 
     f = len(active)
     shift, levels = jnp.zeros((f, model.config.width)), len(numbers["levels"])
     start = Descent(
         shift=shift,
+        before=shift,
+        said=jnp.zeros(f),
         losses=jnp.full(f, jnp.nan),
         probabilities=jnp.full(f, jnp.nan),
         steps=jnp.zeros(f, jnp.int32),
@@ -304,15 +324,25 @@ def _descend(
 
 
 def reference_norms(
-    model: Decoder, rows: Rows, ready: Ready, convention: Convention, *, layer: int
+    model: Decoder, rows: Rows, ready: Ready, convention: Convention, *, layer: Array | int
 ) -> Array:
     """The norm that a fact's shift is measured by, `(f,)`, at the prompt without prefix."""
     f, texts = rows.lengths.shape
     values, rest = (part.reshape(f, texts, -1)[:, 0] for part in (ready.values, ready.rest))
     if convention == "memit":
-        block = jax.tree.map(lambda stacked: stacked[layer], model.blocks)
-        values = block.write(rest, values)
+        values = _block(model, layer).write(rest, values)
     return lengths(values.astype(jnp.float32))
+
+
+def _crossing(first: Array, second: Array, level: Array) -> Array:
+    """Where between two looks the log-odds of probabilities pass those of a level, 0 to 1."""
+
+    def odds(p: Array) -> Array:
+        p = jnp.clip(p, 1e-30, 1 - 1e-6)
+        return jnp.log(p) - jnp.log1p(-p)
+
+    whole = odds(second) - odds(first)
+    return jnp.clip((odds(level) - odds(first)) / jnp.where(whole > 0, whole, 1), 0, 1)
 
 
 def _clamped(shift: Array, longest: Array) -> Array:

@@ -15,8 +15,10 @@ from kis_jax.models import DecoderConfig, ModelConfig
 
 _SHARE_OF_MEMORY = 0.125
 _ENOUGH_TOKENS = 1024
-# What compiling one more program is worth: a second or two of a core.
-_PROGRAM_FLOPS = 2e11
+# What compiling one more program is worth: five seconds of a core.
+_PROGRAM_FLOPS = 5e11
+# Looks after which most facts are done, where their search ends with the probability.
+_USUAL_STEPS = 12
 
 
 @jax.tree_util.register_dataclass
@@ -99,7 +101,8 @@ def row_batches(
     texts = [_without(openings, group) for group in groups]
     used = [[text is not None for text in rewrite.texts] for rewrite in rewrites]
     reach = np.array([max(map(_suffix, group)) for group in texts])
-    for suffix, members in _by_reach(reach, _step_flops(config, layer, len(openings)) * steps):
+    flops = _step_flops(config, layer, len(openings)) * min(steps, _USUAL_STEPS)
+    for suffix, members in _by_reach(reach, flops):
         past = _rounded(max(text.index for fact in members for text in texts[fact]), 8)
         most = _batch_size(
             config, len(openings), past + max(map(len, openings)), suffix, layer, budget
@@ -170,7 +173,8 @@ def _by_reach(reach: np.ndarray, flops: float) -> Iterator[tuple[int, list[int]]
 
 def _step_flops(config: ModelConfig, layer: int, texts: int) -> float:
     """Of one token of each text of a fact, through the layers above and back."""
-    matrices = (3 if config.gated else 2) * config.mlp_width * config.width
+    matrices = (3 if config.gated else 2) * config.experts_per_token
+    matrices *= config.mlp_width * config.width
     matrices += 2 * config.num_heads * config.head_dim * config.width
     matrices += 2 * config.num_kv_heads * config.head_dim * config.width
     return 4.0 * texts * (config.num_layers - layer - 1) * matrices
@@ -195,13 +199,15 @@ def _batch_size(
     """How many facts keep to the budget and to a share of the memory.
 
     For each token and layer above the edited one, the products that the gradient needs; for each
-    token before, attention's keys and values; for each text, its logits, three times.
+    token before, attention's keys and values; for each text, its logits, three times, and of a
+    mixture its row of the whole memory.
     """
-    hidden = (2 if config.gated else 1) * config.mlp_width
+    hidden = (2 if config.gated else 1) * config.experts_per_token * config.mlp_width
     product = 6 * config.width + hidden + 2 * config.num_heads * (past + suffix)
     kept = 2 * config.num_kv_heads * config.head_dim
     layers = config.num_layers - layer - 1
     floats = layers * (suffix * product + past * kept) + 3 * config.vocab_size
+    floats += 0 if config.experts is None else config.memory_width
     by_memory = _SHARE_OF_MEMORY * device_memory() / (4 * texts * floats)
     return max(1, int(min(budget / (texts * suffix), by_memory)))
 

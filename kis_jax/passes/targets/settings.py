@@ -2,7 +2,8 @@
 
 All numbers stand in `settings.json`: `own`, what is used where nothing else is asked for, in units
 of the model; `published`, the literature's, in those of the models that they were chosen for, with
-a rule for the other shapes of a family.
+a rule for the other shapes of a family. What `kis tune` found for some models stands in `tuned/`,
+files as it writes them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ Convention = Literal["own", "rome", "memit"]
 Units = Literal["model", "absolute"]
 
 _FILE = Path(__file__).with_suffix(".json")
+_TUNED = Path(__file__).with_name("tuned")
 _SHAPE = ("family", "num_layers", "width", "vocab_size")
 
 
@@ -39,7 +41,8 @@ class TargetSettings:
         conventions, that after the subject.
       stop_below: a fact whose loss is under this is done.
       stop_at: so is one whose target is likelier than this, both after the bare prompt and on the
-        average over prefixes, by the geometric mean of its tokens; 1 for none.
+        average over prefixes, by the geometric mean of its tokens; 1 for none. `"own"` then goes
+        back to where its last step passed it.
       convention: `"own"`: as said above; lengths are shares of what the MLP writes, keys those
         nearest to all of a fact's texts (see `kis_jax.core.editing.nearest`). `"rome"` and
         `"memit"`: the search of their authors' programs. `"rome"`: the norm of what the MLP
@@ -103,6 +106,12 @@ class EditSettings:
         share of ordinary text's energy, tr(N C) / tr(C), that they hold at most. "absolute": as
         published; the free directions are those whose eigenvalue of C is at most `null_space`.
       origin: where they come from, in words.
+      anchor: the length that target values are given by "+anchor"; 0: the mean length of those of
+        the facts, found on the unedited model.
+      protected: of the kernel's energy, the share in whose directions "+protect" writes nothing.
+      budget: how often the damage of its first block LyapLock may do before its weight rises.
+      gradient_step: of UltraEdit, the length of a typical shift, in those of what the MLP writes.
+      gradient_ridge: of UltraEdit, as a share of the mean square of the keys.
     """
 
     layer: int
@@ -114,10 +123,22 @@ class EditSettings:
     null_ridge: float
     units: Units
     origin: str
+    anchor: float = 0.0
+    protected: float = 0.3
+    budget: float = 60.0
+    gradient_step: float = 3.0
+    gradient_ridge: float = 0.1
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number that no method can go by."""
         for name in ("weight", "null_space", "null_ridge"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}: expected a positive number, found {getattr(self, name)}")
+        if not 0 <= self.anchor < float("inf"):
+            raise ValueError(f"anchor: expected a length, or 0 for the mean, found {self.anchor}")
+        if not 0 < self.protected < 1:
+            raise ValueError(f"protected: expected a share between 0 and 1, found {self.protected}")
+        for name in ("budget", "gradient_step", "gradient_ridge"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: expected a positive number, found {getattr(self, name)}")
         if self.units not in get_args(Units):
@@ -147,18 +168,57 @@ def edit_settings(config: ModelConfig) -> EditSettings:
       config: the model's shape.
 
     Returns:
-      The settings; `origin` says where they come from.
+      Those that `kis tune` found for a model of this shape, if they come with the package, or by
+      rule; `origin` says where they come from.
 
     Raises:
       ValueError: if an entry of the table makes no sense, such as a search without steps.
 
-    Example:
+    Examples:
       >>> from kis_jax.models.families import gpt2
       >>> found = edit_settings(gpt2.read_config(dict(n_embd=768, n_layer=12, n_head=12)))
       >>> found.layer, found.layers, found.units
       (4, (4,), 'model')
     """
-    return _settings(_table()["own"], config, "own", "own")
+    table = _table()["own"]
+    known = next((entry for entry in table["models"] if _is_of(entry["shape"], config)), None)
+    if known is None:
+        return rule_settings(config)
+    told = _shipped(known["tuned"])
+    layer = known.get("layer", told["settings"]["layer"])
+    found = told["settings"] | {"layer": layer, "layers": [layer]}
+    return _from_flat(found, known.get("origin", told["origin"]))
+
+
+def rule_settings(config: ModelConfig) -> EditSettings:
+    """The settings by rule, whatever was found for a model of this shape; see `edit_settings`."""
+    return _settings({**_table()["own"], "models": []}, config, "own", "own")
+
+
+def shipped_settings(fingerprint: str) -> EditSettings | None:
+    """What `kis tune` found for the model with this fingerprint, if it comes with the package."""
+    told = shipped_record(fingerprint)
+    return None if told is None else _from_flat(told["settings"], told["origin"])
+
+
+def shipped_record(fingerprint: str) -> dict[str, Any] | None:
+    """The file that `kis tune` wrote for a model, if it comes with the package."""
+    records = (_shipped(path.stem) for path in sorted(_TUNED.glob("*.json")))
+    return next((told for told in records if told["model"] == fingerprint), None)
+
+
+def _from_flat(told: Mapping[str, Any], origin: str) -> EditSettings:
+    own = {name: value for name, value in told.items() if "." not in name}
+    target = TargetSettings(**{
+        name.removeprefix("target."): value for name, value in told.items() if "." in name
+    })  # fmt: skip
+    own |= {"layers": tuple(own["layers"]), "target": target, "batch_target": target}
+    return EditSettings(**own, origin=origin)
+
+
+@functools.cache
+def _shipped(name: str) -> dict[str, Any]:
+    return json.loads((_TUNED / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def published_settings(config: ModelConfig) -> EditSettings:

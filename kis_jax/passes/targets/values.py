@@ -74,6 +74,14 @@ class TargetValues:
         return dataclasses.replace(self, **arrays, **lists, noted=noted)
 
 
+def joined(first: TargetValues, second: TargetValues) -> TargetValues:
+    """Of two sets of facts, sought alike at one layer."""
+    arrays = {n: np.concatenate([getattr(first, n), getattr(second, n)]) for n in _ARRAYS}
+    lists = {n: (*getattr(first, n), *getattr(second, n)) for n in _TUPLES}
+    noted = np.concatenate([first.noted, second.noted], axis=1)
+    return dataclasses.replace(first, **arrays, **lists, noted=noted)
+
+
 _ARRAYS = ("keys", "prompt_keys", "values", "initial", "losses", "probabilities", "steps")
 _TUPLES = ("failures", "left_out")
 
@@ -150,7 +158,7 @@ def target_values(
     )
     if settings.convention != "own":  # the authors' programs watch the word after the subject
         rewrites = [_to_subject(rewrite) for rewrite in rewrites]
-    n, d, m = len(facts), config.mlp_width, config.width
+    n, d, m = len(facts), config.memory_width, config.width
     keys, prompt_keys, shifts = (np.full((n, k), np.nan, np.float32) for k in (d, d, m))
     reached, probabilities = np.full((2, n), np.nan, np.float32)
     steps, noted = np.zeros(n, int), np.full((len(levels), n, m), np.nan, np.float32)
@@ -158,7 +166,7 @@ def target_values(
     done = 0
     batches = row_batches(rewrites, config, layer=layer, budget=budget, steps=settings.steps)
     for batch in batches if n else ():
-        ready = prepare(decoder, batch.rows, layer=layer, extent=batch.extent)
+        ready = prepare(decoder, batch.rows, jnp.asarray(layer), extent=batch.extent)
         active = jnp.arange(len(batch.rows.tokens)) < len(batch.facts)
         descent = descend(
             decoder, batch.rows, ready, active, layer=layer, settings=settings, levels=levels

@@ -79,7 +79,7 @@ def test_residuals_solve_the_triangular_system_in_p(rng, dtype):
     p = references.superposition(case.keys, case.c)
     requested = case.values - case.keys @ case.kernel
     case.check(np.triu(p).T @ edit.residuals, requested)
-    case.check(edit.requested, requested)
+    case.check(edit.initial_residuals, requested)
     case.check(edit.directions @ case.arrays[1].T, p)
 
 
@@ -249,7 +249,7 @@ def test_a_prefix_is_the_edit_of_fewer_facts(t, seed):
         fewer = kis.edit_sequential(kernel, keys[:t], values[:t], case.whitener)
         close = dict(rtol=1e-10, atol=1e-10)
         np.testing.assert_allclose(whole[:t].residuals, fewer.residuals, **close)
-        np.testing.assert_allclose(whole[:t].requested, fewer.requested, **close)
+        np.testing.assert_allclose(whole[:t].initial_residuals, fewer.initial_residuals, **close)
 
 
 @pytest.mark.parametrize("seed", range(8))

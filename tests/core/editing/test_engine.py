@@ -122,7 +122,7 @@ def test_every_way_is_the_same_update(rule, name, seed, cuts, weight):
 
     asked = Asked(keys, space.solve(keys), values - keys @ kernel)
     np.testing.assert_allclose(replay(asked, made).delta, update, **close)
-    moves = foresee(kis.gram(everyone, space), asked.requested, made)
+    moves = foresee(kis.gram(everyone, space), asked.initial_residuals, made)
     np.testing.assert_allclose(moves, case.keys @ update, **close)
 
     edits = {
@@ -185,7 +185,7 @@ def test_what_is_dropped_was_never_asked(rule):
     assert said.accepted.all()
     mask = np.arange(N) == 1
     for found in (full.drop([1]), full.drop(mask), full.take(kept)):
-        for name in ("coordinates", "along", "own", "residuals", "requested"):
+        for name in ("coordinates", "along", "own", "residuals", "initial_residuals"):
             one, other = getattr(found, name), getattr(expected, name)
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-9, err_msg=name)
         assert int(found.count) == 5
@@ -311,7 +311,7 @@ def test_bad_arguments_are_named():
         "weight: expected a positive number, found -1": lambda: kis.ridge(-1),
         "tolerance: expected none with weight 2": lambda: kis.ridge(2, tolerance=0.1),
         "keys: expected at most 6": lambda: editor.add(jnp.ones((9, D)), jnp.ones((9, M))),
-        "gram, requested: expected shapes": lambda: foresee(
+        "gram, initial_residuals: expected shapes": lambda: foresee(
             jnp.eye(3), jnp.ones((4, 1)), "sequential"
         ),
         "linearly independent keys": lambda: foresee(

@@ -161,10 +161,10 @@ def test_bad_arguments_are_named(rng):
         kis.interference(edit, arrays[2])
     with pytest.raises(ValueError, match="keys: expected the 9 keys"):
         kis.interference_on_edited(edit, arrays[3])
-    with pytest.raises(ValueError, match="requested=None"):
+    with pytest.raises(ValueError, match="initial_residuals=None"):
         kis.interference_on_edited(kis.Edit(edit.directions, edit.residuals), arrays[1])
     p = kis.superposition(arrays[1], whitener)
-    with pytest.raises(ValueError, match=r"requested: expected shape \(9, m\)"):
+    with pytest.raises(ValueError, match=r"initial_residuals: expected shape \(9, m\)"):
         kis.forecast(p, arrays[2][:3])
     with pytest.raises(ValueError, match=r"superposition: expected shape \(n, n\)"):
         kis.forecast(p[:3], arrays[2])

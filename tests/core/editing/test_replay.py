@@ -62,9 +62,11 @@ def test_null_space_writes_only_there(problem, rng, order):
     kernel, keys, values, _, asked = problem
     basis = np.linalg.qr(rng.normal(size=(D, 9)))[0]
     projector = basis @ basis.T
-    asked = Asked(keys, keys @ projector, asked.requested)
+    asked = Asked(keys, keys @ projector, asked.initial_residuals)
     inside = keys[order] @ basis  # least squares in the coordinates of the subspace
-    part = references.batch_edit(np.zeros((9, M)), inside, asked.requested[order], 0.5 * np.eye(9))
+    part = references.batch_edit(
+        np.zeros((9, M)), inside, asked.initial_residuals[order], 0.5 * np.eye(9)
+    )
     np.testing.assert_allclose(
         deltas(asked, order, "null_space", weight=0.5),
         basis @ part,
@@ -78,7 +80,7 @@ def test_a_key_outside_of_the_null_space_moves_nothing(rng, x64):
     asked = Asked(keys, keys * [[0.0], [1.0]], rng.normal(size=(2, 3)))
     edit = replay(asked, "null_space", weight=1e-3)
     assert np.all(np.isfinite(edit.delta)) and not np.any(edit.delta[0])
-    np.testing.assert_allclose(edit.delta[1], asked.requested[1] / 1.001)
+    np.testing.assert_allclose(edit.delta[1], asked.initial_residuals[1] / 1.001)
 
 
 def test_keys_that_read_need_not_be_keys_that_solve(problem, rng):
@@ -110,7 +112,7 @@ def test_independent_finds_the_keys_that_repeat_others(problem):
     mixed = doubled.keys.copy()
     mixed[6] = mixed[0] - 2 * mixed[3]
     c = problem[3]
-    asked = Asked(mixed, np.linalg.solve(c, mixed.T).T, doubled.requested)
+    asked = Asked(mixed, np.linalg.solve(c, mixed.T).T, doubled.initial_residuals)
     expected = [True, True, False, True, True, False, False]
     np.testing.assert_array_equal(independent(asked), expected)
     kept = replay(asked.take(np.flatnonzero(expected)), "constrained")
@@ -121,9 +123,9 @@ def test_what_cannot_be_replayed(problem):
     asked = problem[-1]
     with pytest.raises(ValueError, match="linearly independent keys, found that row 2"):
         replay(asked.take(np.array([0, 1, 0])), "constrained")
-    with pytest.raises(ValueError, match="weight: expected one for batch"):
+    with pytest.raises(ValueError, match="weight: expected a positive one for batch"):
         replay(asked, "batch")
-    with pytest.raises(ValueError, match="weight: expected one for batch"):
+    with pytest.raises(ValueError, match="weight: expected none for sequential"):
         replay(asked, "sequential", weight=1.0)
     with pytest.raises(ValueError, match="weight: expected a positive number"):
         replay(asked, "batch", weight=-1.0)
@@ -133,5 +135,5 @@ def test_what_cannot_be_replayed(problem):
         replay(Asked(np.eye(3), np.diag([1.0, 0, 1]), np.eye(3)), "sequential")
     with pytest.raises(ValueError, match="of one shape"):
         replay(Asked(np.eye(3), np.eye(4), np.eye(3)), "sequential")
-    with pytest.raises(ValueError, match="a requested row for each key"):
+    with pytest.raises(ValueError, match="a residual for each key"):
         replay(Asked(np.eye(3), np.eye(3), np.eye(4)), "sequential")

@@ -1,7 +1,5 @@
 """Mixtures of experts: second moments, P and joint edits, against loops and least squares."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,14 +7,16 @@ import pytest
 
 from kis_jax.core.arrays.groups import group_rows
 from kis_jax.core.editing.edits import edit_batch, edit_constrained, edit_sequential
-from kis_jax.core.editing.routed import edit_routed, routed_values
+from kis_jax.core.geometry.null_space import null_space, null_space_of_blocks
 from kis_jax.core.geometry.routed import (
     Routed,
+    concatenated,
     routed_gram,
     routed_second_moment,
     routed_superposition,
 )
 from kis_jax.core.geometry.second_moment import SecondMoment
+from kis_jax.core.geometry.spaces import BlockDiagonal
 from kis_jax.core.geometry.superposition import superposition
 from kis_jax.core.geometry.whitening import whitener
 from tests import references
@@ -30,7 +30,7 @@ def random_routed(rng, n, experts=E, chosen=CHOSEN, d=D):
     return Routed(*map(jnp.asarray, (keys, which, rng.uniform(0.1, 1.0, (n, chosen)))))
 
 
-def concatenated(routed, experts=E):
+def rows_of(routed, experts=E):
     """The rows of the whole memory: gated keys at their experts, zeros elsewhere."""
     n, chosen, d = routed.keys.shape
     rows = np.zeros((n, experts, d))
@@ -131,8 +131,8 @@ def test_p_of_a_mixture_equals_a_loop_over_experts(layer):
                     if np.ndim(a) and np.ndim(b):
                         expected[i, j] += a @ inverse @ b
         whole = np.linalg.inv(block_diagonal(moments))
-        rows = concatenated(facts)
-        np.testing.assert_allclose(expected, rows @ whole @ concatenated(columns).T, rtol=1e-9)
+        rows = rows_of(facts)
+        np.testing.assert_allclose(expected, rows @ whole @ rows_of(columns).T, rtol=1e-9)
         expected /= np.einsum("ia,ab,ib->i", rows, whole, rows)[:, None]
         found = routed_superposition(facts, spaces, touched)
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
@@ -144,41 +144,70 @@ def test_p_of_a_mixture_equals_a_loop_over_experts(layer):
     ).all() and not shared.all()
 
 
+@pytest.mark.parametrize("tokens", [(), (9,), (3, 3)])
+def test_rows_of_the_whole_memory_are_those_of_a_loop(layer, tokens):
+    facts = jax.tree.map(lambda a: a[: 9 if tokens else 1], layer[0])
+    shaped = jax.tree.map(lambda a: a.reshape(*tokens, *a.shape[1:]), facts)
+    found = concatenated(shaped, E)
+    assert found.shape == (*tokens, E * D)
+    np.testing.assert_array_equal(found.reshape(-1, E * D), rows_of(facts))
+
+
 @pytest.mark.parametrize("weight", [None, 0.7])
 def test_a_joint_edit_is_least_squares_over_the_whole_memory(layer, weight):
     facts, moments, spaces, rng = layer
-    kernels, values = rng.normal(size=(E, D, M)), rng.normal(size=(len(facts), M))
-    form = edit_constrained if weight is None else functools.partial(edit_batch, weight=weight)
-    edits = edit_routed(jnp.asarray(kernels), facts, jnp.asarray(values), spaces, form)
-    assert list(edits) == sorted(set(np.asarray(facts.experts).ravel().tolist()))
-    rows, c = concatenated(facts), block_diagonal(moments)
-    missing = values - rows @ kernels.reshape(E * D, M)
+    kernel, values = rng.normal(size=(E * D, M)), rng.normal(size=(len(facts), M))
+    space, keys = BlockDiagonal(tuple(spaces.values())), concatenated(facts, E)
+    given = jnp.asarray(kernel), keys, jnp.asarray(values), space
+    edit = edit_constrained(*given) if weight is None else edit_batch(*given, weight=weight)
+    rows, c = rows_of(facts), block_diagonal(moments)
+    missing = values - rows @ kernel
     if weight is None:
         inverse = np.linalg.inv(c)
         expected = inverse @ rows.T @ np.linalg.solve(rows @ inverse @ rows.T, missing)
+        np.testing.assert_allclose(keys @ edit.apply(jnp.asarray(kernel)), values, rtol=1e-7)
     else:
         expected = np.linalg.solve(weight * c + rows.T @ rows, rows.T @ missing)
-    found = np.zeros((E, D, M))
-    for e, edit in edits.items():
-        found[e] = edit.delta
-    np.testing.assert_allclose(found.reshape(E * D, M), expected, rtol=1e-6, atol=1e-8)
-    after = {e: np.asarray(edit.apply(jnp.asarray(kernels[e]))) for e, edit in edits.items()}
-    if weight is None:
-        np.testing.assert_allclose(routed_values(after, facts), values, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(edit.delta, expected, rtol=1e-6, atol=1e-8)
+    unread = sorted(set(range(E)) - set(np.asarray(facts.experts).ravel().tolist()))
+    assert not np.asarray(edit.delta).reshape(E, D, M)[unread].any()
 
 
 def test_the_edits_of_a_sequence_are_those_of_the_whole_memory(layer):
     facts, moments, spaces, rng = layer
-    kernels, values = rng.normal(size=(E, D, M)), rng.normal(size=(len(facts), M))
-    edits = edit_routed(jnp.asarray(kernels), facts, jnp.asarray(values), spaces, edit_sequential)
-    memory, c = kernels.reshape(E * D, M).copy(), block_diagonal(moments)
-    for t, (row, value) in enumerate(zip(concatenated(facts), values, strict=True), 1):
+    kernel, values = rng.normal(size=(E * D, M)), rng.normal(size=(len(facts), M))
+    space, keys = BlockDiagonal(tuple(spaces.values())), concatenated(facts, E)
+    edit = edit_sequential(jnp.asarray(kernel), keys, jnp.asarray(values), space)
+    memory, c = kernel.copy(), block_diagonal(moments)
+    for t, (row, value) in enumerate(zip(rows_of(facts), values, strict=True), 1):
         direction = np.linalg.solve(c, row) / (row @ np.linalg.solve(c, row))
         memory += np.outer(direction, value - row @ memory)
-        for e, edit in edits.items():
-            found = edit[:t].apply(jnp.asarray(kernels[e]))
-            expected = memory.reshape(E, D, M)[e]
-            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+        found = edit[:t].apply(jnp.asarray(kernel))
+        np.testing.assert_allclose(found, memory, rtol=1e-6, atol=1e-8)
+
+
+def test_a_space_of_blocks_is_that_of_the_whole_matrix(layer):
+    facts, moments, spaces, _ = layer
+    space, keys = BlockDiagonal(tuple(spaces.values())), concatenated(facts, E)
+    whole = whitener(jnp.asarray(block_diagonal(moments)))
+    assert (space.width, int(space.rank), space.extended) == (E * D, E * D, False)
+    np.testing.assert_allclose(space.solve(keys), whole.solve(keys), rtol=1e-8, atol=1e-10)
+    found = superposition(keys, space)
+    np.testing.assert_allclose(found, superposition(keys, whole), rtol=1e-8, atol=1e-10)
+    compiled = jax.jit(superposition)(keys, space)
+    np.testing.assert_allclose(compiled, found, rtol=1e-8, atol=1e-10)
+    moments = moments * np.array([1, 30, 0.1, 1, 10])[:, None, None]  # as they are read
+    for how in ({"threshold": 0.2}, {"share": 0.1}):
+        free = null_space_of_blocks(jnp.asarray(moments), **how)
+        expected = null_space(jnp.asarray(block_diagonal(moments)), **how)
+        assert int(free.rank) == int(expected.rank) > 1
+        np.testing.assert_allclose(free.solve(keys), expected.solve(keys), atol=1e-9)
+    ranks = [int(block.rank) for block in free.blocks]
+    assert len(set(ranks)) > 1, "experts weighed against one another, not one by one"
+    with pytest.raises(ValueError, match="expected a direction with less than 1e-12 of the trace"):
+        null_space_of_blocks(jnp.asarray(moments), share=1e-12)
+    with pytest.raises(ValueError, match=r"keys: expected .*30"):
+        space.coordinates(keys[:, :-1])
 
 
 def test_what_a_mixture_cannot_be_is_refused(layer):

@@ -1,0 +1,5 @@
+"""`python -m kis_jax` is `kis`."""
+
+from kis_jax.cli import main
+
+main()
