@@ -64,7 +64,11 @@ def command_of(words):
     return found
 
 
-RUN = [page for page in PAGES if any(block.language in ("python", "sh") for block in blocks(page))]
+RUN = [
+    page
+    for page in (ROOT / "README.md", *DOCS)
+    if any(block.language in ("python", "sh") for block in blocks(page))
+]
 
 QUICK = "quickstart.md"
 
@@ -108,7 +112,7 @@ def assert_output(printed, shown):
 
 
 def run(line, monkeypatch):
-    monkeypatch.setattr(sys, "argv", shlex.split(line))
+    monkeypatch.setattr(sys, "argv", shlex.split(line, comments=True))
     with jax.numpy_dtype_promotion("standard"), pytest.raises(SystemExit) as ended:
         main()
     allowed = (0, 1) if line.startswith("kis plan") else (0,)  # 1: it has found collisions
