@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 
 from kis_jax.core.arrays.precision import HOST, Inverse
 from kis_jax.core.geometry.superposition import off_diagonal_moments, superposition
+from kis_jax.models import ModelConfig
 from kis_jax.passes.not_finite import json_number
 from kis_jax.passes.reliability import Reliability
 
 # With fewer parts their spread says little: of 8, some 25 %.
 _FEWEST_PARTS = 8
+_ROUGH = 8  # tokens for each dimension of C, without which no pass ends for want of time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +109,14 @@ class Watch:
       kurtosis: of P between facts, from the index of a layer and its C; None not to watch it.
       layers: at which kurtosis is watched.
       reliability: the pass may end where it finds P known as well; None not to look at P.
+      end: the pass may end at this time, by `time.monotonic`, with a rough C; None for never.
     """
 
     until: float | None = None
     kurtosis: Callable[[int, np.ndarray], float] | None = None
     layers: tuple[int, ...] = ()
     reliability: Reliability | None = None
+    end: float | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError if `until` is not between 0 and 1."""
@@ -165,6 +170,11 @@ class Convergence:
         error = [json_number(value) for value in spread.error(norms, count)]
         self.looks.append(Look(int(count[0]), error, kurtosis))
         return self.converged
+
+    def late(self, tokens: int, config: ModelConfig) -> bool:
+        """Whether the time of the pass is over, with enough text for a rough C of the model."""
+        end, least = self._watch.end, _ROUGH * config.memory_width // config.experts_per_token
+        return end is not None and tokens >= least and time.monotonic() >= end
 
     @property
     def converged(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ def measure_second_moments(
     keys: np.ndarray | None = None,
     watch_kurtosis: bool = False,
     save_every: float = SECONDS_BETWEEN_SAVES,
+    end: float | None = None,
     on_batch: Callable[[Batch], None] = lambda batch: None,
 ) -> tuple[SecondMoment, Reliability | None]:
     """Second moments of all layers, resumed from `directory` and saved there.
@@ -48,6 +50,7 @@ def measure_second_moments(
         facts is watched as the request has it.
       watch_kurtosis: of P between the facts, even if no end is asked for.
       save_every: seconds between two saves.
+      end: when the pass may end with a rough C, see `Watch`.
       on_batch: called after each batch.
 
     Returns:
@@ -58,7 +61,7 @@ def measure_second_moments(
       ValueError: if the directory holds those of another run; if the corpus has fewer tokens
         than C needs to be invertible, and no ridge was asked for.
     """
-    watch = _watch(inputs, keys, watch_kurtosis)
+    watch = dataclasses.replace(_watch(inputs, keys, watch_kurtosis), end=end)
     moments = resumable_second_moments(
         model,
         inputs.tokenizer,

@@ -210,7 +210,7 @@ def _run(
             running.add(batch)
             on_batch(batch)
             tokens += int(batch.mask.sum())
-            if known():
+            if known() or (alone and convergence.late(tokens, running.model.config)):
                 break
             settled = running.spread.parts > parts
             if settled and due(running.spread.parts) and look():

@@ -71,7 +71,9 @@ def tune(
     out.mkdir(parents=True, exist_ok=True)
     documents = inputs.corpus.num_documents or num_documents
     with console.corpus_progress(documents) as on_batch:
-        moments, _ = measure_second_moments(inputs, loaded, kept, on_batch=on_batch)
+        moments, _ = measure_second_moments(
+            inputs, loaded, kept, end=began + seconds * run.FOR_MOMENTS, on_batch=on_batch
+        )
     record = run.tune(
         inputs,
         loaded,

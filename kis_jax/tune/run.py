@@ -34,6 +34,7 @@ Inputs = ScanInputs | EditInputs
 
 NAME = "settings.json"
 _OURS = re.compile(r"settings\.json|report\.html|figures|second_moments|\..*\.partial(\.\w+)?")
+FOR_MOMENTS = 0.45  # of the budget, at most, where that is enough text for a rough C
 _LOOKED_AT = 16  # layers of which evidence is taken, at most
 _EVIDENT = 6  # facts of which it is taken
 _HOLDS = 0.25  # of known facts that are known after other text too, for a search with prefixes
