@@ -11,6 +11,7 @@ import pytest
 from kis_jax import factlm
 from kis_jax.data.corpora import Corpus, open_corpus
 from kis_jax.passes import second_moments
+from kis_jax.passes.convergence import Watch
 from kis_jax.passes.preemption import (
     Preempted,
     Terminated,
@@ -232,3 +233,19 @@ def test_outside_of_the_main_thread_no_handler_is_set():
 
     with ThreadPoolExecutor() as pool:
         assert pool.submit(inside).result() == (False, before)
+
+
+def test_a_pass_whose_time_is_over_ends_with_a_rough_c_and_is_whole(embedded, tmp_path):
+    model, tokenizer = embedded
+    corpus = open_corpus(factlm.corpus_path(), limit=200)
+    late, read = Watch(end=0.0), []
+    found = resumable_second_moments(
+        *(model, tokenizer, corpus, tmp_path, IDENTITY),
+        token_budget=256,
+        watch=late,
+        on_batch=read.append,
+    )
+    least = 8 * model.config.mlp_width
+    assert least <= int(found.count[0]) < least + 256
+    assert int(found.count[0]) == sum(int(batch.mask.sum()) for batch in read)
+    assert MomentStore(tmp_path, IDENTITY).complete
