@@ -20,11 +20,12 @@ class Page(HTMLParser):
         """Reads the page."""
         super().__init__()
         self.prose, self.links, self.anchors = "", list[str](), set[str]()
-        self._code = 0
+        self.spans = self._code = 0
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Notes links and anchors, and where code begins."""
+        self.spans += tag == "span"
         self._code += tag in ("pre", "code", "script", "style")
         for name, value in attrs:
             if name in ("id", "name") and value:
@@ -34,6 +35,7 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         """Notes where code ends."""
+        self.spans -= tag == "span"
         self._code -= tag in ("pre", "code", "script", "style")
 
     def handle_data(self, data: str) -> None:
@@ -51,6 +53,8 @@ def faults_of(site: Path) -> list[str]:
         found += [
             f"{place}: {sign!r} outside of code" for sign in (">>>", "```") if sign in page.prose
         ]
+        if page.spans:
+            found.append(f"{place}: {page.spans} spans that do not end")
         for link in page.links:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc or path.name == "404.html":

@@ -17,7 +17,8 @@ def on_page_content(content: str, **_: Any) -> str:
     """The page with a mark at each place where a name may break, and options in one piece."""
 
     def marked(found: re.Match[str]) -> str:
-        whole = _OPTION.sub(lambda option: f'<span class="whole">{option[0]}</span>', found[1])
-        return f"<code>{_JOINT.sub('<wbr>', whole)}</code>"
+        joints = _JOINT.sub("<wbr>", found[1])  # before there are tags, which have a `/`
+        whole = _OPTION.sub(lambda option: f'<span class="whole">{option[0]}</span>', joints)
+        return f"<code>{whole}</code>"
 
     return _NAME.sub(marked, content)
